@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NewType
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
@@ -106,7 +106,7 @@ class MessageInfo:
     error: MessageError | None = None
     summary: bool = False
     cost: float = 0.0
-    tokens: Tokens = Tokens()
+    tokens: Tokens = Factory(Tokens)
     model: str = ""
     agent: str = ""
 

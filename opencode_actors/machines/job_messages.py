@@ -1,0 +1,219 @@
+"""What a job is told, what it has done for it, and what it tells its session."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import frozen
+
+from opencode_actors.machines.notices import (
+    Publish,
+)
+from opencode_actors.machines.server_events import (
+    ConversationId,
+    Message,
+    MessageId,
+    ServerEvent,
+)
+from opencode_actors.machines.vocabulary import (
+    AskId,
+    Climb,
+    Failure,
+    Finish,
+    Forget,
+    JobId,
+    Reply,
+    Run,
+    SessionKey,
+    StartTimer,
+    StopTimer,
+)
+from opencode_actors.ports import (
+    ConversationState,
+    Endpoint,
+    Prompt,
+)
+
+
+@frozen(kw_only=True)
+class CancelJob:
+    """Answered with the job's snapshot once it has settled."""
+
+    ask: AskId
+
+
+@frozen(kw_only=True)
+class TurnGranted:
+    """The session is ready and this job is the one that runs."""
+
+    endpoint: Endpoint
+    conversation: ConversationId
+
+
+@frozen(kw_only=True)
+class ServerLost:
+    """The container that the job ran in has ended. `climb` is set when the session ended it."""
+
+    failure: Failure
+    climb: Climb | None = None
+
+
+@frozen(kw_only=True)
+class SessionFailed:
+    """No turn will be granted any more."""
+
+    failure: Failure
+
+
+@frozen(kw_only=True)
+class StreamOpened:
+    """The server's event stream stands. What happened before was not heard."""
+
+
+@frozen(kw_only=True)
+class EventsSeen:
+    """One batch of the server's events."""
+
+    events: tuple[ServerEvent, ...]
+
+
+@frozen(kw_only=True)
+class LoadSeen:
+    cpu_load: float
+    memory_bytes: int
+
+
+@frozen(kw_only=True)
+class PromptTaken:
+    """The server answered 204, which is not yet acceptance."""
+
+
+@frozen(kw_only=True)
+class PromptRefused:
+    failure: Failure
+
+
+@frozen(kw_only=True)
+class PromptUnsure:
+    """Nobody knows whether the server took the prompt; our own ids make sending it again safe."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class ConversationRead:
+    """The messages from the job's prompt on, and whether the server works on the conversation."""
+
+    messages: tuple[Message, ...]
+    state: ConversationState
+
+
+@frozen(kw_only=True)
+class ReadFailed:
+    reason: str
+
+
+@frozen(kw_only=True)
+class AbortAnswered:
+    pass
+
+
+@frozen(kw_only=True)
+class AbortFailed:
+    reason: str
+
+
+@frozen(kw_only=True)
+class GetJob:
+    ask: AskId
+
+
+class JobTimer(Enum):
+    SUBMIT = "submit"
+    START = "start"
+    IDLE = "idle"
+    TOTAL = "total"
+    REREAD = "reread"
+    RUNG = "rung"
+
+
+@frozen(kw_only=True)
+class JobTimerFired:
+    timer: JobTimer
+
+
+JobMessage = (
+    CancelJob
+    | TurnGranted
+    | ServerLost
+    | SessionFailed
+    | StreamOpened
+    | EventsSeen
+    | LoadSeen
+    | PromptTaken
+    | PromptRefused
+    | PromptUnsure
+    | ConversationRead
+    | ReadFailed
+    | AbortAnswered
+    | AbortFailed
+    | GetJob
+    | JobTimerFired
+)
+
+
+@frozen(kw_only=True)
+class SubmitPrompt:
+    endpoint: Endpoint
+    conversation: ConversationId
+    prompt: Prompt
+
+
+@frozen(kw_only=True)
+class ReadConversation:
+    endpoint: Endpoint
+    conversation: ConversationId
+    since: MessageId
+
+
+@frozen(kw_only=True)
+class AbortConversation:
+    """Children first, or they go on working for a parent that is gone."""
+
+    endpoint: Endpoint
+    conversation: ConversationId
+
+
+JobOperation = SubmitPrompt | ReadConversation | AbortConversation
+
+
+@frozen(kw_only=True)
+class JobOver:
+    """The job has settled; its place in the session is free."""
+
+    job: JobId
+
+
+@frozen(kw_only=True)
+class StopForJob:
+    """Rung 1 did not end the job: the container has to go."""
+
+    job: JobId
+
+
+@frozen(kw_only=True)
+class TellSession:
+    session: SessionKey
+    message: JobOver | StopForJob
+
+
+JobEffect = (
+    Run[JobOperation]
+    | Forget[JobOperation]
+    | StartTimer[JobTimer]
+    | StopTimer[JobTimer]
+    | Reply
+    | TellSession
+    | Publish
+    | Finish
+)

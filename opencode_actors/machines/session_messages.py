@@ -1,0 +1,245 @@
+"""What a session is told, what it has done for it, and what it tells its jobs."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import frozen
+
+from opencode_actors.machines.job_messages import (
+    EventsSeen,
+    JobMessage,
+    JobOver,
+    StopForJob,
+    StreamOpened,
+)
+from opencode_actors.machines.notices import (
+    Publish,
+)
+from opencode_actors.machines.server_events import (
+    ConversationId,
+)
+from opencode_actors.machines.vocabulary import (
+    AskId,
+    Failure,
+    Finish,
+    Forget,
+    JobId,
+    Reply,
+    Run,
+    Rung,
+    StartTimer,
+    StopTimer,
+)
+from opencode_actors.ports import (
+    Container,
+    Death,
+    Endpoint,
+    Usage,
+)
+
+
+@frozen(kw_only=True)
+class AddJob:
+    """Answered with `Accepted` or `Refused`."""
+
+    ask: AskId
+    job: JobId
+
+
+@frozen(kw_only=True)
+class Accepted:
+    ahead: int
+
+
+@frozen(kw_only=True)
+class Refused:
+    reason: str
+
+
+@frozen(kw_only=True)
+class CloseSession:
+    """Fails its jobs, ends its container by the ladder, and is answered with the `Climb`."""
+
+    ask: AskId
+
+
+@frozen(kw_only=True)
+class ContainerLaunched:
+    container: Container
+    endpoint: Endpoint
+
+
+@frozen(kw_only=True)
+class LaunchFailed:
+    """`retryable` is False when trying again cannot help: no image, a flag the engine refuses."""
+
+    failure: Failure
+    retryable: bool
+
+
+@frozen(kw_only=True)
+class ContainerExited:
+    death: Death
+
+
+@frozen(kw_only=True)
+class ProbeSucceeded:
+    version: str
+
+
+@frozen(kw_only=True)
+class ProbeFailed:
+    reason: str
+
+
+@frozen(kw_only=True)
+class ConversationOpened:
+    conversation: ConversationId
+    fresh: bool
+
+
+@frozen(kw_only=True)
+class OpeningFailed:
+    failure: Failure
+
+
+@frozen(kw_only=True)
+class StreamLost:
+    reason: str
+
+
+@frozen(kw_only=True)
+class UsageSampled:
+    usage: Usage
+
+
+@frozen(kw_only=True)
+class StopAnswered:
+    """The engine answered a rung's request. No proof of anything."""
+
+    rung: Rung
+
+
+@frozen(kw_only=True)
+class StopRefused:
+    rung: Rung
+    reason: str
+
+
+@frozen(kw_only=True)
+class ContainerRemoved:
+    """The engine no longer knows the container: it is gone, whatever else was said."""
+
+
+@frozen(kw_only=True)
+class GetSession:
+    ask: AskId
+
+
+class SessionTimer(Enum):
+    LAUNCH = "launch"
+    READY = "ready"
+    PROBE = "probe"
+    SILENCE = "silence"
+    STREAM = "stream"
+    SAMPLE = "sample"
+    IDLE = "idle"
+    RUNG = "rung"
+    BACKOFF = "backoff"
+
+
+@frozen(kw_only=True)
+class SessionTimerFired:
+    timer: SessionTimer
+
+
+SessionMessage = (
+    AddJob
+    | CloseSession
+    | JobOver
+    | StopForJob
+    | ContainerLaunched
+    | LaunchFailed
+    | ContainerExited
+    | ProbeSucceeded
+    | ProbeFailed
+    | ConversationOpened
+    | OpeningFailed
+    | StreamOpened
+    | EventsSeen
+    | StreamLost
+    | UsageSampled
+    | StopAnswered
+    | StopRefused
+    | ContainerRemoved
+    | GetSession
+    | SessionTimerFired
+)
+
+
+@frozen(kw_only=True)
+class LaunchContainer:
+    name: str
+
+
+@frozen(kw_only=True)
+class WatchExit:
+    container: Container
+
+
+@frozen(kw_only=True)
+class ProbeServer:
+    endpoint: Endpoint
+    within: float
+
+
+@frozen(kw_only=True)
+class OpenConversation:
+    """Warms the server up, and makes the conversation or finds the one that is there."""
+
+    endpoint: Endpoint
+    conversation: ConversationId | None
+    title: str
+
+
+@frozen(kw_only=True)
+class FollowServer:
+    endpoint: Endpoint
+
+
+@frozen(kw_only=True)
+class SampleUsage:
+    container: Container
+
+
+@frozen(kw_only=True)
+class EndContainer:
+    """One rung's request to the engine, by the container's name."""
+
+    name: str
+    rung: Rung
+    grace: float
+
+
+SessionOperation = (
+    LaunchContainer | WatchExit | ProbeServer | OpenConversation | FollowServer | SampleUsage | EndContainer
+)
+
+
+@frozen(kw_only=True)
+class TellJob:
+    job: JobId
+    message: JobMessage
+
+
+SessionEffect = (
+    Run[SessionOperation]
+    | Forget[SessionOperation]
+    | StartTimer[SessionTimer]
+    | StopTimer[SessionTimer]
+    | Reply
+    | TellJob
+    | Publish
+    | Finish
+)

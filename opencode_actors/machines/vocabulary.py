@@ -1,0 +1,199 @@
+"""The words that every machine shares: ids, outcomes, snapshots, and the effects of any kind.
+
+Commands are imperative and may be refused; facts are past tense; signals are facts about a machine's own
+operations and timers, and are dropped at the mailbox's door once they are stale; queries start with
+`Get`. Effects go out to the shell, notices to whoever follows. What only one machine is told stands in
+`session_messages` and `job_messages`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Generic, NewType, TypeVar
+
+from attrs import Factory, field, frozen
+
+from opencode_actors.machines.server_events import (
+    ConversationId,
+    Todo,
+    Tokens,
+)
+
+JobId = NewType("JobId", str)
+
+
+SessionKey = NewType("SessionKey", str)
+
+
+AskId = NewType("AskId", int)
+
+
+@frozen(kw_only=True)
+class Moment:
+    """All that a decision knows of the world besides the message: the time and one roll of a die.
+
+    `now` is the shell's monotonic clock; `roll` is uniform in [0, 1).
+    """
+
+    now: float
+    roll: float
+
+
+class Cause(Enum):
+    CRASH = "crash"
+    OOM = "oom"
+    REMOVED = "removed"
+    SERVER_HUNG = "server_hung"
+    IDLE_TIMEOUT = "idle_timeout"
+    JOB_TIMEOUT = "job_timeout"
+    STARTUP_TIMEOUT = "startup_timeout"
+    AUTH = "auth"
+    RATE_LIMIT = "rate_limit"
+    PROVIDER = "provider"
+    CONTEXT = "context"
+    REJECTED = "rejected"
+    IMAGE_MISSING = "image_missing"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    ENGINE_REFUSED = "engine_refused"
+    GIVEN_UP = "given_up"
+    CLOSED = "closed"
+
+
+@frozen(kw_only=True)
+class Failure:
+    cause: Cause
+    message: str
+    exit_code: int | None = None
+
+
+class JobStatus(Enum):
+    PENDING = "pending"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ActivityState(Enum):
+    ACTIVE = "active"
+    PROCESSING = "processing"
+    WAITING = "waiting"
+    IDLE = "idle"
+
+
+class Rung(IntEnum):
+    """The ladder of a cancel. Each rung has a request, a bounded wait and a fact that ends it."""
+
+    ABORT = 1
+    STOP = 2
+    KILL = 3
+    REMOVE = 4
+    QUARANTINE = 5
+
+
+@frozen(kw_only=True)
+class Climb:
+    """How far a cancel had to go, and how long each rung took, in seconds."""
+
+    ended_by: Rung | None  # None: nothing had to be stopped
+    seconds: tuple[tuple[Rung, float], ...] = ()
+
+
+@frozen(kw_only=True)
+class JobSnapshot:
+    id: JobId
+    session: SessionKey
+    prompt: str = field(repr=False)
+    status: JobStatus
+    activity: ActivityState
+    failure: Failure | None = None
+    climb: Climb | None = None
+    elapsed_seconds: float = 0.0
+    output_bytes: int = 0
+    output_truncated: bool = False
+    last_output_seconds_ago: float | None = None
+    todos: tuple[Todo, ...] = ()
+    cost_usd: float = 0.0
+    tokens: Tokens = Factory(Tokens)
+    model: str = ""
+    cpu_load: float | None = None  # 1.0 is one whole core
+    memory_bytes: int | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class SessionStatus(Enum):
+    ABSENT = "absent"
+    CREATING = "creating"
+    STARTING = "starting"
+    READY = "ready"
+    UNREADY = "unready"
+    STOPPING = "stopping"
+    BACKING_OFF = "backing_off"
+    GIVEN_UP = "given_up"
+    QUARANTINED = "quarantined"
+
+
+@frozen(kw_only=True)
+class SessionSnapshot:
+    key: SessionKey
+    status: SessionStatus
+    conversation: ConversationId | None
+    container: str | None
+    running: JobId | None
+    queued: tuple[JobId, ...]
+    crashes: int
+    failure: Failure | None = None
+
+
+OperationT = TypeVar("OperationT")
+
+
+TimerT = TypeVar("TimerT")
+
+
+@frozen(kw_only=True)
+class Run(Generic[OperationT]):
+    """Starts an operation. One of the same kind that still runs is forgotten first."""
+
+    operation: OperationT
+
+
+@frozen(kw_only=True)
+class Forget(Generic[OperationT]):
+    """Ends an operation of this kind; nothing of it is heard again."""
+
+    kind: type[OperationT]
+
+
+@frozen(kw_only=True)
+class StartTimer(Generic[TimerT]):
+    """Sets the timer anew if it runs already."""
+
+    timer: TimerT
+    seconds: float
+
+
+@frozen(kw_only=True)
+class StopTimer(Generic[TimerT]):
+    timer: TimerT
+
+
+@frozen(kw_only=True)
+class Reply:
+    ask: AskId
+    value: object
+
+
+@frozen(kw_only=True)
+class Finish:
+    """The machine has nothing left to do; its actor ends once the other effects are out."""
+
+
+StateT = TypeVar("StateT")
+
+
+EffectT = TypeVar("EffectT")
