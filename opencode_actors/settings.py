@@ -1,70 +1,324 @@
+# ruff: noqa: RUF009 - knob() makes an attrs field, once, at class creation
 """Every knob: its name, default, unit and meaning.
 
-Names are camelCase where they are written down (openclaw.json, environment, flags); the attribute of
-the same meaning is snake_case. Durations are seconds. Where a value may come from, and what wins, is
-in `settings_sources`.
+Names are camelCase where they are written down (openclaw.json, the table of all settings); the attribute
+of the same meaning is snake_case. Durations are seconds, sizes are bytes. Where a value may come from, and
+what wins, is in `settings_sources`.
+
+A `Settings` that exists is usable: each value passed its own check, and the values fit together.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import frozen
+
+from opencode_actors.errors import SettingsError
+from opencode_actors.settings_knobs import (
+    Cpus,
+    Size,
+    absolute_path,
+    environment_names,
+    http_url,
+    knob,
+    matching,
+    network_word,
+    number,
+    one_line,
+    one_of,
+    own_directory,
+    secret_text,
+    show_size,
+    size,
+)
+
+MIB = 1 << 20
+
+# OpenCode's server needs 458 MB after one prompt and was OOM-killed at 512 MB in three runs of three.
+MEMORY_THAT_HOLDS = 1 << 30
+
+# Node's timers hold 2^31 - 1 ms; a longer one fires at once.
+LONGEST_PROVIDER_TIMEOUT = 2_147_483.0
+LONGEST = 366 * 86_400.0
+
+WELL_KNOWN_PROVIDER_KEYS = (
+    "ANTHROPIC_API_KEY",
+    "OPENAI_API_KEY",
+    "OPENROUTER_API_KEY",
+    "GEMINI_API_KEY",
+    "GOOGLE_GENERATIVE_AI_API_KEY",
+    "GROQ_API_KEY",
+    "MISTRAL_API_KEY",
+    "DEEPSEEK_API_KEY",
+    "XAI_API_KEY",
+    "TOGETHER_API_KEY",
+    "FIREWORKS_API_KEY",
+    "CEREBRAS_API_KEY",
+    "OPENCODE_API_KEY",
+)
+
+duration = number(above=0, at_most=LONGEST)
+provider_duration = number(above=0, at_most=LONGEST_PROVIDER_TIMEOUT)
 
 
 @frozen(kw_only=True)
 class Settings:
     # the container
-    image: str = "localhost/opencode-actors:latest"
-    runtime: str = "podman"
-    engine_socket: str = ""  # empty: the runtime's own places, in order
-    memory: int = 1 << 30
-    cpus: float = 1.0
-    pids_limit: int = 512
-    tmpfs_size: int = 512 << 20
-    network: str = "bridge"
-    apparmor_profile: str = ""
+    image: str = knob(
+        "localhost/opencode-actors:latest",
+        "the container image that jobs run in",
+        check=matching(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", "the name of an image"),
+    )
+    runtime: str = knob("podman", "the container engine: podman or docker", check=one_of("podman", "docker"))
+    engine_socket: str = knob(
+        "", "the engine's unix socket", empty="the engine's usual places, in order", check=absolute_path
+    )
+    memory: Size = knob(
+        1 << 30, "memory limit of a container, swap included", unit="bytes", check=size(at_least=64 * MIB)
+    )
+    cpus: Cpus = knob(
+        1.0, "CPU limit of a container, in cores", unit="cores", check=number(at_least=0.01, at_most=4096)
+    )
+    pids_limit: int = knob(
+        512,
+        "how many processes and threads a container may have",
+        unit="processes",
+        check=number(at_least=16, at_most=4_194_304),
+    )
+    tmpfs_size: Size = knob(
+        512 * MIB, "size of a container's /tmp, which is memory", unit="bytes", check=size(at_least=MIB)
+    )
+    network: str = knob(
+        "bridge", "the container's network: bridge, or one the engine knows by name", check=network_word
+    )
+    apparmor_profile: str = knob(
+        "", "AppArmor profile of a container", empty="the engine's default", check=one_line
+    )
 
     # where things are kept
-    sessions_dir: Path = Path("~/.openclaw/opencode-sessions")
-    workspaces_dir: Path = Path("~/.openclaw/opencode-workspaces")
+    sessions_dir: Path = knob(
+        Path("~/.openclaw/opencode-sessions"),
+        "each session's own OpenCode data, credentials included",
+        check=own_directory,
+    )
+    workspaces_dir: Path = knob(
+        Path("~/.openclaw/opencode-workspaces"), "each session's working directory", check=own_directory
+    )
 
     # what a job runs with
-    model: str = ""  # provider/model; empty: OpenCode's own default
-    agent: str = ""
-    git_user_name: str = ""
-    git_user_email: str = ""
-    opencode_config: str = ""  # the host's OpenCode config file; empty: where OpenCode looks for it
-    opencode_auth: str = ""  # the host's auth.json; empty: where OpenCode keeps it
+    model: str = knob(
+        "",
+        "the model, as provider/model",
+        empty="OpenCode's own default",
+        check=matching(r"[^\s/]+/[^\s]+", "provider/model", or_empty=True),
+    )
+    agent: str = knob(
+        "",
+        "the OpenCode agent that answers",
+        empty="OpenCode's own default",
+        check=matching(r"[^\s]+", "one word", or_empty=True),
+    )
+    git_user_name: str = knob(
+        "", "name on the agent's commits", empty="the host's git identity", check=one_line
+    )
+    git_user_email: str = knob(
+        "", "address on the agent's commits", empty="the host's git identity", check=one_line
+    )
+    opencode_config: str = knob(
+        "", "the host's OpenCode config file", empty="where OpenCode looks for it", check=absolute_path
+    )
+    opencode_auth: str = knob(
+        "", "the host's auth.json of OpenCode", empty="where OpenCode keeps it", check=absolute_path
+    )
+    pass_environment: tuple[str, ...] = knob(
+        WELL_KNOWN_PROVIDER_KEYS,
+        "environment variables with provider keys that containers are given when they are set",
+        empty="none",
+        check=environment_names,
+    )
 
     # how long what may take
-    startup_timeout: float = 30.0  # create and start of the container
-    server_ready_timeout: float = 60.0  # from a started container to a healthy server
-    idle_timeout: float = 120.0  # of true idleness of a running job
-    job_timeout: float = 0.0  # the whole job; 0: no bound
-    session_idle_timeout: float = 3600.0  # a container without work is stopped
-    header_timeout: float = 120.0  # a provider's first byte
-    chunk_timeout: float = 120.0  # between two pieces of a provider's answer
-    abort_grace: float = 10.0
-    stop_grace: float = 15.0
-    kill_grace: float = 5.0
-    remove_grace: float = 10.0
+    startup_timeout: float = knob(30.0, "creating and starting a container", unit="s", check=duration)
+    server_ready_timeout: float = knob(
+        60.0, "from a started container to a healthy server", unit="s", check=duration
+    )
+    idle_timeout: float = knob(
+        120.0, "a running job without any sign of life is failed after this", unit="s", check=duration
+    )
+    job_timeout: float = knob(
+        0.0, "a whole job, busy or not", unit="s", empty="no bound", check=number(at_least=0, at_most=LONGEST)
+    )
+    session_idle_timeout: float = knob(
+        3600.0, "a container without work is stopped after this", unit="s", check=duration
+    )
+    header_timeout: float = knob(120.0, "a model provider's first byte", unit="s", check=provider_duration)
+    chunk_timeout: float = knob(
+        120.0, "between two pieces of a model provider's answer", unit="s", check=provider_duration
+    )
+    abort_grace: float = knob(
+        10.0, "cancelling: how long OpenCode's own abort may take", unit="s", check=duration
+    )
+    stop_grace: float = knob(
+        15.0, "cancelling: how long a container's stop may take", unit="s", check=duration
+    )
+    kill_grace: float = knob(
+        5.0, "cancelling: how long a container's kill may take", unit="s", check=duration
+    )
+    remove_grace: float = knob(
+        10.0, "cancelling: how long a container's forced removal may take", unit="s", check=duration
+    )
 
     # how much
-    max_sessions: int = 8
-    max_queued_jobs: int = 16  # per session
-    max_output_size: int = 10 << 20  # bytes of one job's output; 0: unlimited
-    max_provider_retries: int = 3
+    max_sessions: int = knob(
+        8, "sessions with a container at one time", unit="sessions", check=number(at_least=1, at_most=10_000)
+    )
+    max_queued_jobs: int = knob(
+        16, "jobs that wait in one session", unit="jobs", check=number(at_least=1, at_most=100_000)
+    )
+    max_output_size: Size = knob(
+        10 * MIB,
+        "output kept of one job",
+        unit="bytes",
+        empty="unlimited",
+        check=size(at_least=1024, zero_allowed=True),
+    )
+    max_provider_retries: int = knob(
+        3,
+        "how often OpenCode may retry a provider's error",
+        unit="retries",
+        check=number(at_least=0, at_most=1000),
+    )
 
     # restarts
-    max_restarts: int = 5
-    restart_period: float = 600.0
-    restart_delay: float = 0.5
-    restart_factor: float = 2.0
-    restart_delay_cap: float = 30.0
-    restart_jitter: float = 0.5
-    on_crash: str = "fail"
+    max_restarts: int = knob(
+        5,
+        "restarts of a crashed container within restartPeriod, then it is given up",
+        unit="restarts",
+        check=number(at_least=0, at_most=1000),
+    )
+    restart_period: float = knob(600.0, "what maxRestarts is counted in", unit="s", check=duration)
+    restart_delay: float = knob(
+        0.5, "wait before the first restart", unit="s", check=number(at_least=0, at_most=LONGEST)
+    )
+    restart_factor: float = knob(
+        2.0, "how much longer each next wait is", check=number(at_least=1, at_most=1000)
+    )
+    restart_delay_cap: float = knob(30.0, "longest wait before a restart", unit="s", check=duration)
+    restart_jitter: float = knob(
+        0.5, "random part added to a wait, as a share of it", check=number(at_least=0, at_most=1)
+    )
+    on_crash: str = knob(
+        "fail",
+        "a job whose container crashed: fail it, or resume the conversation once it is healthy again",
+        check=one_of("fail", "resume"),
+    )
 
     # notifications to OpenClaw
-    notify_webhook_url: str = "http://localhost:18789/hooks/agent"
-    hooks_token: str = field(default="", repr=False)
+    notify_webhook_url: str = knob(
+        "http://localhost:18789/hooks/agent",
+        "where a settled job is announced",
+        empty="no announcement",
+        check=http_url,
+    )
+    hooks_token: str = knob(
+        "",
+        "the token for notifyWebhookUrl",
+        empty="hooks.token of openclaw.json",
+        secret=True,
+        check=secret_text,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for problem in _combinations(self):
+            raise problem
+
+
+def longest_time_to_give_up(settings: Settings) -> float:
+    """Seconds from the first crash to the one too many when every start fails as slowly as it may."""
+    slow_crash = settings.startup_timeout + settings.server_ready_timeout
+    total, delay = 0.0, settings.restart_delay
+    for _ in range(settings.max_restarts):
+        total += min(delay, settings.restart_delay_cap) * (1 + settings.restart_jitter) + slow_crash
+        delay = min(delay * settings.restart_factor, settings.restart_delay_cap)
+    return total
+
+
+def warnings_of(settings: Settings) -> tuple[str, ...]:
+    """What is accepted, and will probably be regretted. Each begins with the key it is about."""
+    found: list[str] = []
+    if settings.memory < MEMORY_THAT_HOLDS:
+        found.append(
+            f"memory: {show_size(settings.memory)} is less than OpenCode needs: its server takes about 460 MB "
+            f"after one prompt and is killed at 512 MB; 1g holds"
+        )
+    if settings.tmpfs_size > settings.memory:
+        found.append(
+            f"tmpfsSize: {show_size(settings.tmpfs_size)} is more than memory ({show_size(settings.memory)}), "
+            f"and what lies in /tmp counts as memory"
+        )
+    if max(settings.header_timeout, settings.chunk_timeout) > settings.idle_timeout:
+        found.append(
+            "idleTimeout: shorter than headerTimeout or chunkTimeout, so a silent model provider is reported as "
+            "an idle job and not as the provider's fault"
+        )
+    if 0 < settings.job_timeout < settings.idle_timeout:
+        found.append("idleTimeout: longer than jobTimeout, so it is never reached")
+    return tuple(found)
+
+
+def _combinations(settings: Settings) -> tuple[SettingsError, ...]:
+    return tuple(
+        problem
+        for problem in (
+            _restarts_end(settings),
+            _delays_grow(settings),
+            _directories_apart(settings),
+            _network_exists(settings),
+        )
+        if problem is not None
+    )
+
+
+def _restarts_end(settings: Settings) -> SettingsError | None:
+    needed = longest_time_to_give_up(settings)
+    if needed < settings.restart_period:
+        return None
+    return SettingsError(
+        "restartPeriod",
+        f"restartPeriod of {settings.restart_period:g} s is too short to ever give up: {settings.max_restarts} "
+        f"restarts can take {needed:.0f} s with their delays and slow starts, so the count would never be reached",
+        hint=f"set restartPeriod above {needed:.0f}, or lower maxRestarts, startupTimeout or serverReadyTimeout",
+    )
+
+
+def _delays_grow(settings: Settings) -> SettingsError | None:
+    if settings.restart_delay <= settings.restart_delay_cap:
+        return None
+    return SettingsError(
+        "restartDelayCap",
+        f"restartDelayCap ({settings.restart_delay_cap:g} s) is less than restartDelay ({settings.restart_delay:g} s)",
+        hint="set restartDelayCap to at least restartDelay",
+    )
+
+
+def _directories_apart(settings: Settings) -> SettingsError | None:
+    sessions, workspaces = settings.sessions_dir, settings.workspaces_dir
+    if not (sessions.is_relative_to(workspaces) or workspaces.is_relative_to(sessions)):
+        return None
+    return SettingsError(
+        "sessionsDir",
+        f"sessionsDir ({sessions}) and workspacesDir ({workspaces}) lie inside each other, so agents could read the "
+        f"credentials of every session",
+        hint="choose two directories side by side",
+    )
+
+
+def _network_exists(settings: Settings) -> SettingsError | None:
+    if settings.runtime != "docker" or settings.network not in ("slirp4netns", "pasta"):
+        return None
+    return SettingsError(
+        "network",
+        f"network {settings.network} exists with Podman only, and runtime is docker",
+        hint="set network to bridge",
+    )

@@ -1,0 +1,148 @@
+"""OpenClaw's config file, as far as it concerns this project: the plugin's entry, and the hooks' token."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import json5
+from attrs import Factory, field, frozen
+
+from opencode_actors.errors import SettingsError
+
+ENTRY = ("plugins", "entries", "opencode", "config")
+
+# The file is a few KB, and JSON5 is read at about 100 KB/s: a bigger one is somebody's mistake.
+LARGEST_FILE = 4 << 20
+
+
+@frozen(kw_only=True)
+class OpenClawConfig:
+    """`path` is None when there is no file. `plugin` is the entry's `config`, its `${VAR}`s filled in."""
+
+    path: Path | None
+    plugin: Mapping[str, object] = Factory(dict[str, object])
+    hooks_token: str = field(default="", repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+def config_path(environment: Mapping[str, str]) -> tuple[Path, bool]:
+    """Where OpenClaw would look, and whether somebody named that very file."""
+    home = Path(environment.get("OPENCLAW_HOME") or environment.get("HOME") or Path.home())
+    if named := environment.get("OPENCLAW_CONFIG_PATH"):
+        return _under(home, named), True
+    if state := environment.get("OPENCLAW_STATE_DIR"):
+        return _under(home, state) / "openclaw.json", False
+    return home / ".openclaw" / "openclaw.json", False
+
+
+def read_openclaw_config(environment: Mapping[str, str]) -> OpenClawConfig:
+    """Raises `SettingsError` when the file is there and cannot be used; no file at all is an empty one."""
+    path, named = config_path(environment)
+    text = _text_of(path, must_exist=named)
+    if text is None:
+        return OpenClawConfig(path=None)
+    document = _parsed(text, path)
+    plugin: dict[str, object] = {}
+    for key, value in _table(document, ENTRY, path).items():
+        plugin[key] = _filled_in(value, environment, f"{'.'.join(ENTRY)}.{key} in {path}")
+    token, warnings = _hooks_token(_table(document, ("hooks",), path).get("token"), environment, path)
+    return OpenClawConfig(path=path, plugin=plugin, hooks_token=token, warnings=warnings)
+
+
+def _under(home: Path, text: str) -> Path:
+    return home / text[2:] if text.startswith("~/") else Path(text)
+
+
+def _text_of(path: Path, *, must_exist: bool) -> str | None:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        if must_exist:
+            raise _broken(path, "does not exist", hint="correct or unset OPENCLAW_CONFIG_PATH") from None
+        return None
+    except OSError as error:
+        raise _broken(path, f"cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST_FILE:
+        raise _broken(path, f"is larger than {LARGEST_FILE >> 20} MiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _broken(path, f"is not UTF-8 text (byte {error.start})") from None
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        # The gateway writes plain JSON, which the standard library reads 1000 times as fast as JSON5.
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            document = json5.loads(text)
+        except ValueError as error:
+            where = str(error).removeprefix("<string>:")
+            raise _broken(path, f"is not JSON5: line {where}") from None
+        except RecursionError:
+            raise _broken(path, "is nested too deeply") from None
+    if not isinstance(document, dict):
+        raise _broken(path, "does not hold an object")
+    return cast(dict[str, Any], document)
+
+
+def _table(document: dict[str, Any], keys: tuple[str, ...], path: Path) -> dict[str, Any]:
+    table = document
+    for depth, key in enumerate(keys, start=1):
+        value = table.get(key, {})
+        if not isinstance(value, dict):
+            name = ".".join(keys[:depth])
+            raise SettingsError(
+                name, f"{name} in {path} must be an object", hint="write { … } there, or remove it"
+            )
+        table = cast(dict[str, Any], value)
+    return table
+
+
+_REFERENCE = re.compile(r"(\$?)\$\{([A-Z_][A-Z0-9_]*)\}")
+
+
+def _filled_in(value: object, environment: Mapping[str, str], where: str) -> object:
+    """`${NAME}` is replaced, `$${NAME}` is the text `${NAME}`: as OpenClaw treats its own file."""
+    if not isinstance(value, str):
+        return value
+
+    def replacement(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[0][1:]
+        if found := environment.get(match[2]):
+            return found
+        raise SettingsError(
+            where.split(" ", 1)[0].rsplit(".", 1)[-1],
+            f"${{{match[2]}}} is used but not set ({where})",
+            hint=f"set the environment variable {match[2]}, or write the value itself",
+        )
+
+    return _REFERENCE.sub(replacement, value)
+
+
+def _hooks_token(value: object, environment: Mapping[str, str], path: Path) -> tuple[str, tuple[str, ...]]:
+    """A token that cannot be read is OpenClaw's business, and no reason to refuse to run."""
+    if value is None:
+        return "", ()
+    unreadable = f"hooksToken: hooks.token in {path} cannot be used here"
+    if not isinstance(value, str):
+        return "", (f"{unreadable}: it is not a text; set hooksToken itself",)
+    try:
+        return str(_filled_in(value, environment, f"hooks.token in {path}")), ()
+    except SettingsError as error:
+        return "", (f"{unreadable}: {error.message}",)
+
+
+def _broken(path: Path, what: str, *, hint: str = "") -> SettingsError:
+    return SettingsError(
+        "openclaw.json",
+        f"{path} {what}",
+        hint=hint or "repair the file, or point OPENCLAW_CONFIG_PATH to another",
+    )
