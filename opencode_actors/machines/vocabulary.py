@@ -32,10 +32,12 @@ AskId = NewType("AskId", int)
 class Moment:
     """All that a decision knows of the world besides the message: the time and one roll of a die.
 
-    `now` is the shell's monotonic clock; `roll` is uniform in [0, 1).
+    `now` is the shell's monotonic clock, `wall` the time of day in epoch seconds; `roll` is uniform in
+    [0, 1).
     """
 
     now: float
+    wall: float
     roll: float
 
 
@@ -56,6 +58,7 @@ class Cause(Enum):
     ENGINE_UNAVAILABLE = "engine_unavailable"
     ENGINE_REFUSED = "engine_refused"
     GIVEN_UP = "given_up"
+    LOST = "lost"
     CLOSED = "closed"
 
 

@@ -1,0 +1,61 @@
+"""Probe results into live and ready, by the kubelet's rules.
+
+A startup gate comes first: until it opens, nothing else is asked. Then the event stream's own heartbeat
+is the sign of life, and a probe is sent only into silence. Thresholds count in a row.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from attrs import evolve, frozen
+
+# The server listens at 0.9 s and answers at 1.1 s after its start. A request that falls between is
+# accepted and never answered, so each probe is short and the next one comes soon.
+STARTUP_PROBE_WITHIN = 0.2
+STARTUP_FIRST_DELAY = 0.05
+STARTUP_DELAY_FACTOR = 1.5
+STARTUP_DELAY_CAP = 0.25
+
+# The server sends a heartbeat every 10 s.
+SILENCE = 15.0
+LIVENESS_PROBE_WITHIN = 2.0
+LIVENESS_PROBE_DELAY = 2.0
+FAILURES_TO_UNREADY = 1
+FAILURES_TO_DEAD = 3
+
+
+def startup_delay(failures: int) -> float:
+    """Before the next probe of a server that is starting, after so many failed ones."""
+    return min(STARTUP_FIRST_DELAY * STARTUP_DELAY_FACTOR**failures, STARTUP_DELAY_CAP)
+
+
+class Verdict(Enum):
+    READY = "ready"
+    UNREADY = "unready"
+    DEAD = "dead"
+
+
+@frozen(kw_only=True)
+class Liveness:
+    """`heard_at` is when the server last gave a sign of life by itself."""
+
+    heard_at: float
+    failures: int = 0
+
+    def heard(self, now: float) -> Liveness:
+        return Liveness(heard_at=now)
+
+    def probe_failed(self) -> Liveness:
+        return evolve(self, failures=self.failures + 1)
+
+    def silent_for(self, now: float) -> float:
+        return now - self.heard_at
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.failures >= FAILURES_TO_DEAD:
+            return Verdict.DEAD
+        if self.failures >= FAILURES_TO_UNREADY:
+            return Verdict.UNREADY
+        return Verdict.READY

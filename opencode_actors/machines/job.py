@@ -1,0 +1,444 @@
+"""One prompt's life: queued, running, perhaps stopping, settled exactly once.
+
+A job decides by the server's messages; events are hints to look. It climbs the ladder's first rung
+alone, then asks its session to end the container and waits for the fact that it ended.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from attrs import evolve
+
+from opencode_actors.machines import failures, verdicts
+from opencode_actors.machines import job_messages as m
+from opencode_actors.machines import notices as n
+from opencode_actors.machines import transcript as script
+from opencode_actors.machines.activity import Activity
+from opencode_actors.machines.cancellation import Ladder
+from opencode_actors.machines.job_messages import JobEffect, JobMessage, JobTimer
+from opencode_actors.machines.job_out import given_out
+from opencode_actors.machines.job_state import JobState, Queued, Running, Settled, Stopping, snapshot
+from opencode_actors.machines.notices import Publish, Step
+from opencode_actors.machines.server_events import ConversationRetrying
+from opencode_actors.machines.transcript import Ending, Transcript
+from opencode_actors.machines.vocabulary import (
+    ActivityState,
+    Cause,
+    Climb,
+    Failure,
+    Finish,
+    Forget,
+    JobStatus,
+    Moment,
+    Reply,
+    Run,
+    Rung,
+    StartTimer,
+    StopTimer,
+)
+from opencode_actors.machines.work import Heard, Work, hear
+from opencode_actors.ports import ConversationState
+
+# The first prompt of an instance takes 1.5 s to begin; this is for a machine that is busy.
+BEGIN_WITHIN = 30.0
+# The server says idle right after the message that ends the answer; this is for when it does not.
+IDLE_AFTER_ENDING = 2.0
+REREAD_DELAY = 0.5
+RESUBMIT_DELAY = 0.5
+SUBMISSIONS = 3
+# After an abort the last message gets its final state up to 280 ms late.
+FRUITLESS_READS = 6
+FRUITLESS_READS_AFTER_ERROR = 2
+
+
+JobStep = Step[JobState, JobEffect]
+
+
+def handle(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
+    now = moment.now
+    if isinstance(message, m.GetJob):
+        return Step(state=state, effects=(Reply(ask=message.ask, value=snapshot(state, now)),))
+    match state.phase:
+        case Queued():
+            return _queued(state, message, now)
+        case Running():
+            return _running(state, state.phase, message, moment)
+        case Stopping():
+            return _stopping(state, state.phase, message, now)
+        case Settled():
+            if isinstance(message, m.CancelJob):
+                reply = Reply(ask=message.ask, value=state.phase.snapshot)
+                return Step(state=state, effects=(reply,))
+            return Step(state=state)
+        case _:
+            assert_never(state.phase)
+
+
+# ---- queued
+
+
+def _queued(state: JobState, message: JobMessage, now: float) -> JobStep:
+    match message:
+        case m.TurnGranted():
+            return _begin(state, message, now)
+        case m.CancelJob():
+            state = evolve(state, waiting=(*state.waiting, message.ask))
+            return _settle(state, JobStatus.CANCELLED, now, climb=Climb(ended_by=None))
+        case m.SessionFailed():
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case _:
+            return Step(state=state)  # the server's life before our turn is not ours
+
+
+def _begin(state: JobState, turn: m.TurnGranted, now: float) -> JobStep:
+    work = Work(
+        endpoint=turn.endpoint,
+        transcript=Transcript(conversation=turn.conversation, prompt=state.prompt.message_id),
+        activity=Activity(sign_at=now, work_at=now),
+        started_at=now,
+    )
+    effects: list[JobEffect] = [
+        Publish(notice=n.JobStarted(job=state.id, session=state.session)),
+        Run(operation=_submit(state, work)),
+        StartTimer(timer=JobTimer.IDLE, seconds=state.policy.idle_timeout),
+    ]
+    if state.policy.job_timeout:
+        effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
+    state = evolve(state, phase=Running(work=work))
+    return Step(state=state, effects=tuple(effects), records=(_record(state, now),))
+
+
+def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
+    return m.SubmitPrompt(
+        endpoint=work.endpoint, conversation=work.transcript.conversation, prompt=state.prompt
+    )
+
+
+def _read(work: Work) -> Run[m.JobOperation]:
+    return Run(
+        operation=m.ReadConversation(
+            endpoint=work.endpoint,
+            conversation=work.transcript.conversation,
+            since=work.transcript.prompt,
+        )
+    )
+
+
+# ---- running
+
+
+def _running(state: JobState, running: Running, message: JobMessage, moment: Moment) -> JobStep:
+    now = moment.now
+    match message:
+        case m.EventsSeen():
+            return _running_heard(state, running, hear(running.work, message.events, now), moment)
+        case m.ConversationRead():
+            return _running_read(state, running, message, now)
+        case m.PromptTaken():
+            state = evolve(state, phase=evolve(running, taken=True))
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.START, seconds=BEGIN_WITHIN),))
+        case m.PromptRefused():
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.PromptUnsure():
+            if running.submissions >= SUBMISSIONS:
+                failure = Failure(cause=Cause.SERVER_HUNG, message=message.reason)
+                return _stop(state, running.work, failure, now)
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.SUBMIT, seconds=RESUBMIT_DELAY),))
+        case m.CancelJob():
+            state = evolve(state, waiting=(*state.waiting, message.ask))
+            return _stop(state, running.work, None, now)
+        case m.ServerLost():
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.SessionFailed():
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.StreamOpened():
+            work = evolve(running.work, transcript=running.work.transcript.after_gap())
+            state = evolve(state, phase=evolve(running, work=work))
+            return Step(state=state, effects=(_read(work),))
+        case m.ReadFailed():
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
+        case m.LoadSeen():
+            state = evolve(state, memory_bytes=message.memory_bytes)
+            return Step(state=_with_work(state, _loaded(running.work, message, now)))
+        case m.JobTimerFired():
+            return _running_timer(state, running, message.timer, now)
+        case m.TurnGranted() | m.AbortAnswered() | m.AbortFailed() | m.GetJob():
+            return Step(state=state)
+        case _:
+            assert_never(message)
+
+
+def _running_timer(state: JobState, running: Running, timer: JobTimer, now: float) -> JobStep:
+    work = running.work
+    match timer:
+        case JobTimer.SUBMIT:
+            state = evolve(state, phase=evolve(running, submissions=running.submissions + 1))
+            return Step(state=state, effects=(Run(operation=_submit(state, work)),))
+        case JobTimer.START | JobTimer.REREAD:
+            return Step(state=state, effects=(_read(work),))
+        case JobTimer.IDLE:
+            idle = work.activity.idle_for(now)
+            if idle >= state.policy.idle_timeout:
+                return _stop(state, work, verdicts.idle(state.policy, work, idle), now)
+            quiet_since = now - work.activity.work_at
+            rest = state.policy.idle_timeout - quiet_since
+            seconds = rest if rest > 0 else state.policy.idle_timeout
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
+        case JobTimer.TOTAL:
+            return _stop(state, work, verdicts.timed_out(state.policy), now)
+        case JobTimer.RUNG:
+            return Step(state=state)
+        case _:
+            assert_never(timer)
+
+
+def _running_heard(state: JobState, running: Running, heard: Heard, moment: Moment) -> JobStep:
+    now = moment.now
+    state = evolve(state, phase=evolve(running, work=heard.work))
+    state, effects, records = given_out(state, heard, now)
+    if heard.retrying is not None:
+        wait = max(0.0, heard.retrying.next_at - moment.wall)
+        effects.append(_retry_notice(state, heard.retrying, wait))
+        verdict = verdicts.too_much(state.policy, heard.retrying, wait)
+        if verdict is not None:
+            return _also(_stop(state, heard.work, verdict, now), effects, records)
+    if heard.work.transcript.ending is not None:
+        if heard.idle:
+            return _also(_conclude(state, heard.work, now), effects, records)
+        effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
+    elif heard.idle or heard.failed:
+        effects.append(_read(heard.work))
+    return Step(state=state, effects=tuple(effects), records=tuple(records))
+
+
+def _retry_notice(state: JobState, retrying: ConversationRetrying, wait: float) -> Publish:
+    return Publish(
+        notice=n.ProviderRetrying(
+            job=state.id,
+            session=state.session,
+            attempt=retrying.attempt,
+            reason=retrying.message,
+            seconds=wait,
+        )
+    )
+
+
+def _running_read(state: JobState, running: Running, message: m.ConversationRead, now: float) -> JobStep:
+    heard = _heard_by_reading(running.work, message, now)
+    work = heard.work
+    state = evolve(state, phase=evolve(running, work=work, fruitless_reads=0))
+    state, effects, records = given_out(state, heard, now)
+    if message.state is not ConversationState.IDLE:
+        if work.transcript.ending is not None:
+            effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
+        return Step(state=state, effects=tuple(effects), records=tuple(records))
+    last = work.transcript.last
+    if work.transcript.ending is not None or (last is not None and last.finish is not None):
+        return _also(_conclude(state, work, now), effects, records)
+    begun = now - work.started_at
+    if last is None and work.error is None and begun < BEGIN_WITHIN:
+        return Step(state=state, effects=tuple(effects), records=tuple(records))
+    patience = FRUITLESS_READS if work.error is None else FRUITLESS_READS_AFTER_ERROR
+    if running.fruitless_reads < patience:
+        # The server is idle and the message is not final: it may be a moment behind, and an error may
+        # be the echo of the job before.
+        state = evolve(
+            state,
+            phase=evolve(running, work=work, fruitless_reads=running.fruitless_reads + 1),
+        )
+        effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
+        return Step(state=state, effects=tuple(effects), records=tuple(records))
+    return _also(_settle(state, JobStatus.FAILED, now, failure=verdicts.unended(work)), effects, records)
+
+
+def _conclude(state: JobState, work: Work, now: float) -> JobStep:
+    """The server is idle and the last message says how the answer ended."""
+    last = work.transcript.last
+    match work.transcript.ending:
+        case Ending.FAILED:
+            error = last.error if last is not None else None
+            failure = failures.of_error(error) if error is not None else verdicts.unended(work)
+            return _settle(state, JobStatus.FAILED, now, failure=failure)
+        case Ending.ABORTED:
+            failure = Failure(cause=Cause.LOST, message="somebody else aborted the answer on the server")
+            return _settle(state, JobStatus.FAILED, now, failure=failure)
+        case Ending.ANSWERED | None:
+            return _settle(state, JobStatus.COMPLETED, now)
+
+
+# ---- stopping
+
+
+def _stop(state: JobState, work: Work, verdict: Failure | None, now: float) -> JobStep:
+    ladder = Ladder(rung=Rung.ABORT, since=now)
+    state = evolve(state, phase=Stopping(work=work, ladder=ladder, verdict=verdict))
+    effects: tuple[JobEffect, ...] = (
+        Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)),
+        StopTimer(timer=JobTimer.IDLE),
+        StopTimer(timer=JobTimer.TOTAL),
+        StopTimer(timer=JobTimer.START),
+        StopTimer(timer=JobTimer.SUBMIT),
+        _abort(work),
+        StartTimer(timer=JobTimer.RUNG, seconds=state.policy.graces.abort),
+    )
+    return Step(state=state, effects=effects, records=(_record(state, now),))
+
+
+def _abort(work: Work) -> Run[m.JobOperation]:
+    return Run(
+        operation=m.AbortConversation(endpoint=work.endpoint, conversation=work.transcript.conversation)
+    )
+
+
+def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: float) -> JobStep:
+    match message:
+        case m.CancelJob():
+            return Step(state=evolve(state, waiting=(*state.waiting, message.ask)))
+        case m.EventsSeen():
+            heard = hear(stopping.work, message.events, now)
+            state = evolve(state, phase=evolve(stopping, work=heard.work))
+            state, effects, records = given_out(state, heard, now)
+            if heard.idle and stopping.ladder.rung is Rung.ABORT:
+                effects.append(_read(heard.work))
+            return Step(state=state, effects=tuple(effects), records=tuple(records))
+        case m.ConversationRead():
+            return _stopping_read(state, stopping, message, now)
+        case m.AbortAnswered():
+            return Step(state=state, effects=(_read(stopping.work),))
+        case m.PromptTaken() | m.PromptUnsure():
+            # It may have arrived after the abort, and would run on.
+            return Step(state=state, effects=(_abort(stopping.work),))
+        case m.PromptRefused():
+            return _settle_stopped(state, stopping, stopping.ladder.ended(now), now)
+        case m.AbortFailed():
+            return _escalate(state, stopping, now)
+        case m.ReadFailed():
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
+        case m.ServerLost():
+            climb = _joined(stopping.ladder, message.climb, now)
+            return _settle_stopped(state, stopping, climb, now)
+        case m.SessionFailed():
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.StreamOpened():
+            work = evolve(stopping.work, transcript=stopping.work.transcript.after_gap())
+            state = evolve(state, phase=evolve(stopping, work=work))
+            return Step(state=state, effects=(_read(work),))
+        case m.LoadSeen():
+            state = evolve(state, memory_bytes=message.memory_bytes)
+            return Step(state=_with_work(state, _loaded(stopping.work, message, now)))
+        case m.JobTimerFired():
+            if message.timer is JobTimer.RUNG:
+                return _escalate(state, stopping, now)
+            if message.timer is JobTimer.REREAD:
+                return Step(state=state, effects=(_read(stopping.work),))
+            return Step(state=state)
+        case m.TurnGranted() | m.GetJob():
+            return Step(state=state)
+        case _:
+            assert_never(message)
+
+
+def _stopping_read(state: JobState, stopping: Stopping, message: m.ConversationRead, now: float) -> JobStep:
+    heard = _heard_by_reading(stopping.work, message, now)
+    fruitless = stopping.fruitless_reads + 1
+    stopping = evolve(stopping, work=heard.work, fruitless_reads=fruitless)
+    state = evolve(state, phase=stopping)
+    state, effects, records = given_out(state, heard, now)
+    transcript = heard.work.transcript
+    over = transcript.ending is not None or fruitless >= FRUITLESS_READS
+    if message.state is ConversationState.IDLE and over:
+        climb = stopping.ladder.ended(now)
+        return _also(_settle_stopped(state, stopping, climb, now), effects, records)
+    effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
+    return Step(state=state, effects=tuple(effects), records=tuple(records))
+
+
+def _escalate(state: JobState, stopping: Stopping, now: float) -> JobStep:
+    """From here on the session climbs; its deadlines are the only ones."""
+    if stopping.ladder.rung is not Rung.ABORT:
+        return Step(state=state)
+    state = evolve(state, phase=evolve(stopping, ladder=stopping.ladder.up(now)))
+    effects: tuple[JobEffect, ...] = (
+        Forget(kind=m.AbortConversation),
+        Forget(kind=m.ReadConversation),
+        Forget(kind=m.SubmitPrompt),
+        StopTimer(timer=JobTimer.RUNG),
+        StopTimer(timer=JobTimer.REREAD),
+        Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.STOP)),
+        m.TellSession(session=state.session, message=m.StopForJob(job=state.id)),
+    )
+    return Step(state=state, effects=effects)
+
+
+def _joined(own: Ladder, session: Climb | None, now: float) -> Climb:
+    if session is None:
+        return own.ended(now)  # the container died by itself, on our first rung
+    return Climb(ended_by=session.ended_by, seconds=(*own.behind, *session.seconds))
+
+
+def _settle_stopped(state: JobState, stopping: Stopping, climb: Climb, now: float) -> JobStep:
+    if stopping.work.transcript.ending is Ending.ANSWERED:
+        return _settle(state, JobStatus.COMPLETED, now, climb=climb)
+    if stopping.verdict is not None:
+        return _settle(state, JobStatus.FAILED, now, failure=stopping.verdict, climb=climb)
+    return _settle(state, JobStatus.CANCELLED, now, climb=climb)
+
+
+# ---- settled
+
+
+def _settle(
+    state: JobState,
+    status: JobStatus,
+    now: float,
+    *,
+    failure: Failure | None = None,
+    climb: Climb | None = None,
+) -> JobStep:
+    final = evolve(
+        snapshot(state, now),
+        status=status,
+        failure=failure,
+        climb=climb,
+        activity=ActivityState.IDLE,
+    )
+    replies = tuple(Reply(ask=ask, value=final) for ask in state.waiting)
+    effects: tuple[JobEffect, ...] = (
+        m.TellSession(session=state.session, message=m.JobOver(job=state.id)),
+        Publish(notice=n.JobEnded(job=state.id, session=state.session, snapshot=final)),
+        *replies,
+        Finish(),
+    )
+    state = evolve(state, phase=Settled(snapshot=final), waiting=())
+    return Step(state=state, effects=effects, records=(n.JobRecorded(snapshot=final),))
+
+
+# ---- what every phase does alike
+
+
+def _heard_by_reading(work: Work, message: m.ConversationRead, now: float) -> Heard:
+    transcript, pieces = script.conversation_read(work.transcript, message.messages)
+    moved = transcript != work.transcript
+    activity = evolve(work.activity, tools=frozenset(transcript.running_tools))
+    if moved:
+        activity = activity.progressed(now)
+    return Heard(work=evolve(work, transcript=transcript, activity=activity), pieces=pieces)
+
+
+def _loaded(work: Work, message: m.LoadSeen, now: float) -> Work:
+    return evolve(work, activity=work.activity.loaded(message.cpu_load, now))
+
+
+def _with_work(state: JobState, work: Work) -> JobState:
+    if isinstance(state.phase, Running | Stopping):
+        return evolve(state, phase=evolve(state.phase, work=work))
+    return state
+
+
+def _also(step: JobStep, effects: list[JobEffect], records: list[n.Record]) -> JobStep:
+    return evolve(step, effects=(*effects, *step.effects), records=(*records, *step.records))
+
+
+def _record(state: JobState, now: float) -> n.JobRecorded:
+    return n.JobRecorded(snapshot=snapshot(state, now))

@@ -1,0 +1,53 @@
+"""What one batch of a job's events gives to its output file and to whoever follows it."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from opencode_actors.machines import notices as n
+from opencode_actors.machines.job_messages import JobEffect
+from opencode_actors.machines.job_state import JobState
+from opencode_actors.machines.output import admit
+from opencode_actors.machines.transcript import Piece
+from opencode_actors.machines.work import Heard
+
+
+def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list[JobEffect], list[n.Record]]:
+    """What a batch gives to the output file and to whoever follows."""
+    job, session = state.id, state.session
+    effects: list[JobEffect] = []
+    meter, placed = admit(state.meter, merged(heard.pieces))
+    records: list[n.Record] = [n.OutputRecorded(job=job, text=p.piece.text) for p in placed]
+    if placed:
+        state = evolve(state, meter=meter, last_output_at=now)
+    effects.extend(
+        n.Publish(
+            notice=n.OutputAdded(
+                job=job, session=session, kind=p.piece.kind, offset=p.offset, text=p.piece.text
+            )
+        )
+        for p in placed
+    )
+    effects.extend(
+        n.Publish(notice=n.ToolStarted(job=job, session=session, tool=tool.tool, title=tool.title))
+        for tool in heard.tools
+    )
+    effects.extend(
+        n.Publish(notice=n.InputWanted(job=job, session=session, request=w.request, text=w.text))
+        for w in heard.wanted
+    )
+    if heard.todos_changed:
+        changed = n.TodosChanged(job=job, session=session, todos=heard.work.todos)
+        effects.append(n.Publish(notice=changed))
+    return state, effects, records
+
+
+def merged(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """Neighbours of one kind as one piece: what one read of the socket brought is one notice."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        if merged and merged[-1].kind is piece.kind:
+            merged[-1] = evolve(piece, text=merged[-1].text + piece.text)
+        else:
+            merged.append(piece)
+    return tuple(merged)

@@ -1,0 +1,120 @@
+"""What a job knows in each phase of its life, and how that looks from outside."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from opencode_actors.machines.cancellation import Graces, Ladder
+from opencode_actors.machines.output import OutputMeter
+from opencode_actors.machines.server_events import Tokens
+from opencode_actors.machines.vocabulary import (
+    ActivityState,
+    AskId,
+    Failure,
+    JobId,
+    JobSnapshot,
+    JobStatus,
+    SessionKey,
+)
+from opencode_actors.machines.work import Work
+from opencode_actors.ports import Prompt
+
+
+@frozen(kw_only=True)
+class JobPolicy:
+    idle_timeout: float
+    job_timeout: float  # 0: no bound
+    max_output_size: int
+    max_provider_retries: int
+    graces: Graces
+
+
+@frozen(kw_only=True)
+class Queued:
+    pass
+
+
+@frozen(kw_only=True)
+class Running:
+    work: Work
+    taken: bool = False
+    submissions: int = 1
+    fruitless_reads: int = 0
+
+
+@frozen(kw_only=True)
+class Stopping:
+    """`verdict` is what the job settles as, unless the answer turns out to be complete."""
+
+    work: Work
+    ladder: Ladder
+    verdict: Failure | None  # None: cancelled
+    fruitless_reads: int = 0
+
+
+@frozen(kw_only=True)
+class Settled:
+    snapshot: JobSnapshot
+
+
+Phase = Queued | Running | Stopping | Settled
+
+
+@frozen(kw_only=True)
+class JobState:
+    id: JobId
+    session: SessionKey
+    prompt: Prompt
+    policy: JobPolicy
+    created_at: float
+    phase: Phase = Queued()
+    meter: OutputMeter
+    last_output_at: float | None = None
+    memory_bytes: int | None = None
+    waiting: tuple[AskId, ...] = ()  # the cancels to answer
+
+
+def new_job(*, job: JobId, session: SessionKey, prompt: Prompt, policy: JobPolicy, now: float) -> JobState:
+    return JobState(
+        id=job,
+        session=session,
+        prompt=prompt,
+        policy=policy,
+        created_at=now,
+        meter=OutputMeter(limit=policy.max_output_size),
+    )
+
+
+def snapshot(state: JobState, now: float) -> JobSnapshot:
+    phase = state.phase
+    if isinstance(phase, Settled):
+        return phase.snapshot
+    work = phase.work if isinstance(phase, Running | Stopping) else None
+    last = work.transcript.last if work is not None else None
+    return JobSnapshot(
+        id=state.id,
+        session=state.session,
+        prompt=state.prompt.text,
+        status=_status(phase),
+        activity=work.activity.state(now) if work is not None else ActivityState.IDLE,
+        elapsed_seconds=now - state.created_at,
+        output_bytes=state.meter.size,
+        output_truncated=state.meter.truncated,
+        last_output_seconds_ago=(None if state.last_output_at is None else now - state.last_output_at),
+        todos=work.todos if work is not None else (),
+        cost_usd=work.transcript.cost if work is not None else 0.0,
+        tokens=work.transcript.tokens if work is not None else Tokens(),
+        model=last.model if last is not None else "",
+        cpu_load=work.activity.cpu_load if work is not None else None,
+        memory_bytes=state.memory_bytes,
+    )
+
+
+def _status(phase: Queued | Running | Stopping) -> JobStatus:
+    match phase:
+        case Queued():
+            return JobStatus.PENDING
+        case Running():
+            return JobStatus.RUNNING
+        case Stopping():
+            return JobStatus.CANCELLING

@@ -1,0 +1,244 @@
+"""One prompt's answer, put together from what the server says: in order, complete, nothing twice.
+
+Text streams in as deltas under a part; only when the part ends does the server itself know its text.
+So the own buffer leads, a finished part decides, and a re-read conversation is applied like events.
+When the provider fails in mid-answer, the server asks again and sends the deltas again under a new part
+of the same message: what was shown already is matched against them and not shown twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+from attrs import evolve, frozen
+
+from opencode_actors.machines.notices import OutputKind
+from opencode_actors.machines.server_events import (
+    ConversationId,
+    Message,
+    MessageId,
+    MessageInfo,
+    PartDelta,
+    PartId,
+    ReasoningPart,
+    StepPart,
+    TextPart,
+    Tokens,
+    ToolPart,
+    ToolState,
+)
+
+# The finish reasons after which the server itself goes on with another message.
+_GOES_ON = frozenset({"tool-calls", "unknown"})
+
+_STARTS_AGAIN = "[the answer broke off, and the model started it again]"
+
+
+@frozen(kw_only=True)
+class Piece:
+    """Output as it is appended to the job's file."""
+
+    kind: OutputKind
+    text: str
+
+
+class Ending(Enum):
+    ANSWERED = "answered"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+@frozen(kw_only=True)
+class OpenText:
+    """A text part that has not ended. `shown` is what stands in the output for it."""
+
+    message: MessageId
+    text: str = ""
+    shown: str = ""
+    # Deltas were missed: nothing more can be shown until the part ends.
+    gap: bool = False
+
+
+@frozen(kw_only=True)
+class Transcript:
+    conversation: ConversationId
+    prompt: MessageId
+    at_line_start: bool = True
+    text_seen: bool = False
+    answers: Mapping[MessageId, MessageInfo] = {}
+    open_texts: Mapping[PartId, OpenText] = {}
+    ended_parts: frozenset[PartId] = frozenset()
+    running_tools: Mapping[PartId, ToolPart] = {}
+
+    @property
+    def last(self) -> MessageInfo | None:
+        # the server's ids sort in the order of time
+        return self.answers[max(self.answers)] if self.answers else None
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the answer ended, decided by its last message alone; None while it goes on.
+
+        A message that is complete with neither error nor finish was aborted between two attempts.
+        """
+        last = self.last
+        if last is None:
+            return None
+        if last.error is not None:
+            return Ending.ABORTED if last.error.name == "MessageAbortedError" else Ending.FAILED
+        if last.completed_at is None:
+            return None
+        if last.finish is None:
+            return Ending.ABORTED
+        return None if last.finish in _GOES_ON else Ending.ANSWERED
+
+    @property
+    def cost(self) -> float:
+        return sum(info.cost for info in self.answers.values())
+
+    @property
+    def tokens(self) -> Tokens:
+        infos = [info.tokens for info in self.answers.values()]
+        return Tokens(
+            input=sum(t.input for t in infos),
+            output=sum(t.output for t in infos),
+            reasoning=sum(t.reasoning for t in infos),
+            cache_read=sum(t.cache_read for t in infos),
+            cache_write=sum(t.cache_write for t in infos),
+        )
+
+    def after_gap(self) -> Transcript:
+        """The event stream broke: the deltas of what is open now are lost until their parts end."""
+        return evolve(self, open_texts={id_: evolve(text, gap=True) for id_, text in self.open_texts.items()})
+
+
+Written = tuple[Transcript, tuple[Piece, ...]]
+
+
+def message_updated(transcript: Transcript, info: MessageInfo) -> Transcript:
+    if info.role != "assistant" or info.parent != transcript.prompt or info.summary:
+        return transcript
+    known = transcript.answers.get(info.id)
+    if known is not None and known.completed_at is not None and info.completed_at is None:
+        return transcript  # an older reading
+    return evolve(transcript, answers={**transcript.answers, info.id: info})
+
+
+def part_updated(transcript: Transcript, part: TextPart | ReasoningPart | ToolPart | StepPart) -> Written:
+    if part.message not in transcript.answers or part.id in transcript.ended_parts:
+        return transcript, ()
+    match part:
+        case TextPart():
+            return _text_updated(transcript, part)
+        case ToolPart():
+            return _tool_updated(transcript, part)
+        case ReasoningPart() | StepPart():
+            return transcript, ()
+
+
+def delta_added(transcript: Transcript, delta: PartDelta) -> Written:
+    known = transcript.open_texts.get(delta.part)
+    if known is None or known.gap:
+        return transcript, ()
+    return _show(transcript, delta.part, evolve(known, text=known.text + delta.text), finished=False)
+
+
+def conversation_read(transcript: Transcript, messages: Iterable[Message]) -> Written:
+    pieces: list[Piece] = []
+    for message in messages:
+        transcript = message_updated(transcript, message.info)
+        for part in message.parts:
+            transcript, more = part_updated(transcript, part)
+            pieces.extend(more)
+    return transcript, tuple(pieces)
+
+
+def remark(transcript: Transcript, text: str) -> Written:
+    """A line of our own between the model's words."""
+    return _line(transcript, OutputKind.REMARK, text)
+
+
+def _text_updated(transcript: Transcript, part: TextPart) -> Written:
+    if part.synthetic:
+        return transcript, ()
+    known = transcript.open_texts.get(part.id)
+    if known is None:
+        transcript, shown = _take_over(transcript, part.message)
+        known = OpenText(message=part.message, shown=shown)
+        transcript = evolve(transcript, open_texts={**transcript.open_texts, part.id: known})
+    if not part.text:
+        # The start of a part, or one that the server abandoned: neither takes anything back.
+        return transcript, ()
+    if not part.finished and (known.gap or len(part.text) < len(known.text)):
+        return transcript, ()
+    return _show(transcript, part.id, evolve(known, text=part.text), finished=part.finished)
+
+
+def _take_over(transcript: Transcript, message: MessageId) -> tuple[Transcript, str]:
+    """What an abandoned attempt at the same message has shown already, which the new part repeats."""
+    abandoned = [id_ for id_, text in transcript.open_texts.items() if text.message == message]
+    if not abandoned:
+        return transcript, ""
+    shown = transcript.open_texts[abandoned[-1]].shown
+    rest = {id_: text for id_, text in transcript.open_texts.items() if id_ not in abandoned}
+    ended = transcript.ended_parts.union(abandoned)
+    return evolve(transcript, open_texts=rest, ended_parts=ended), shown
+
+
+def _show(transcript: Transcript, part: PartId, text: OpenText, *, finished: bool) -> Written:
+    pieces: tuple[Piece, ...] = ()
+    if text.text.startswith(text.shown):
+        transcript, pieces = _text(transcript, text.text[len(text.shown) :], first=not text.shown)
+        text = evolve(text, shown=text.text)
+    elif finished or not text.shown.startswith(text.text):
+        transcript, pieces = _line(transcript, OutputKind.REMARK, _STARTS_AGAIN)
+        transcript, again = _text(transcript, text.text, first=True)
+        pieces += again
+        text = evolve(text, shown=text.text)
+    if finished:
+        rest = {id_: open_ for id_, open_ in transcript.open_texts.items() if id_ != part}
+        ended = transcript.ended_parts | {part}
+        return evolve(transcript, open_texts=rest, ended_parts=ended), pieces
+    return evolve(transcript, open_texts={**transcript.open_texts, part: text}), pieces
+
+
+def _text(transcript: Transcript, text: str, *, first: bool) -> Written:
+    if not text:
+        return transcript, ()
+    if first and not transcript.at_line_start:
+        text = "\n" + text
+    transcript = evolve(transcript, at_line_start=text.endswith("\n"), text_seen=True)
+    return transcript, (Piece(kind=OutputKind.TEXT, text=text),)
+
+
+def _tool_updated(transcript: Transcript, part: ToolPart) -> Written:
+    if part.state in (ToolState.PENDING, ToolState.RUNNING):
+        running = {**transcript.running_tools, part.id: part}
+        return evolve(transcript, running_tools=running), ()
+    running = {id_: tool for id_, tool in transcript.running_tools.items() if id_ != part.id}
+    ended = transcript.ended_parts | {part.id}
+    transcript = evolve(transcript, running_tools=running, ended_parts=ended)
+    return _line(transcript, OutputKind.TOOL, tool_line(part))
+
+
+def _line(transcript: Transcript, kind: OutputKind, line: str) -> Written:
+    start = "" if transcript.at_line_start else "\n"
+    return evolve(transcript, at_line_start=True), (Piece(kind=kind, text=f"{start}{line}\n"),)
+
+
+def tool_line(part: ToolPart) -> str:
+    """`[bash] make test (exit 0, 3.2 s)`"""
+    outcome: list[str] = []
+    if part.state is ToolState.ERROR:
+        outcome.append(f"failed: {part.error}" if part.error else "failed")
+    elif part.exit_code is not None:
+        outcome.append(f"exit {part.exit_code}")
+    if part.started_at is not None and part.ended_at is not None:
+        outcome.append(f"{part.ended_at - part.started_at:.1f} s")
+    words = [f"[{part.tool}]"]
+    if part.title:
+        words.append(part.title)
+    if outcome:
+        words.append(f"({', '.join(outcome)})")
+    return " ".join(words)

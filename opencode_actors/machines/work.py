@@ -1,0 +1,171 @@
+"""A prompt that the server works on: everything heard of it, and what to make of one batch of events."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+from opencode_actors.machines import transcript as script
+from opencode_actors.machines.activity import Activity
+from opencode_actors.machines.server_events import (
+    ConversationBusy,
+    ConversationCreated,
+    ConversationFailed,
+    ConversationId,
+    ConversationIdle,
+    ConversationRetrying,
+    Heartbeat,
+    InstanceDisposed,
+    MessageError,
+    MessageUpdated,
+    PartDelta,
+    PartId,
+    PartUpdated,
+    PermissionAsked,
+    QuestionAsked,
+    RequestAnswered,
+    ServerEvent,
+    Todo,
+    TodosUpdated,
+    ToolPart,
+    ToolState,
+)
+from opencode_actors.machines.transcript import Piece, Transcript
+from opencode_actors.ports import Endpoint
+
+
+@frozen(kw_only=True)
+class Work:
+    endpoint: Endpoint
+    transcript: Transcript
+    activity: Activity
+    started_at: float
+    children: frozenset[ConversationId] = frozenset()
+    busy_children: frozenset[ConversationId] = frozenset()
+    seen_tools: frozenset[PartId] = frozenset()
+    todos: tuple[Todo, ...] = ()
+    # The server's `session.error`: the only word there is of a prompt that it never took up.
+    error: MessageError | None = None
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """The server waits for a person: a question, or a permission."""
+
+    request: str
+    text: str
+
+
+@frozen(kw_only=True)
+class Heard:
+    """What one batch brought, beyond the new state of the work."""
+
+    work: Work
+    pieces: tuple[Piece, ...] = ()
+    tools: tuple[ToolPart, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+    todos_changed: bool = False
+    idle: bool = False
+    failed: bool = False
+    retrying: ConversationRetrying | None = None
+
+
+def hear(work: Work, events: tuple[ServerEvent, ...], now: float) -> Heard:
+    heard = Heard(work=work)
+    for event in events:
+        heard = _hear_one(heard, event, now)
+    return heard
+
+
+def _hear_one(heard: Heard, event: ServerEvent, now: float) -> Heard:
+    work = heard.work
+    if isinstance(event, Heartbeat | InstanceDisposed):
+        return heard
+    if isinstance(event, ConversationCreated):
+        if event.parent is not None and _ours(work, event.parent):
+            work = evolve(work, children=work.children | {event.conversation})
+            return _progress(evolve(heard, work=work), now)
+        return heard
+    if isinstance(event, ConversationFailed) and event.conversation is None:
+        # The server does not say whose error it is; one prompt at a time runs here, so it is ours.
+        return evolve(heard, work=evolve(work, error=event.error), failed=True)
+    conversation = event.info.conversation if isinstance(event, MessageUpdated) else event.conversation
+    if conversation is None or not _ours(work, conversation):
+        return heard
+    if conversation != work.transcript.conversation:
+        return _hear_child(heard, event, conversation, now)
+    return _hear_own(heard, event, now)
+
+
+def _ours(work: Work, conversation: ConversationId) -> bool:
+    return conversation == work.transcript.conversation or conversation in work.children
+
+
+def _hear_child(heard: Heard, event: ServerEvent, conversation: ConversationId, now: float) -> Heard:
+    """A sub-agent: its work is work, its questions are questions, its words are not the answer."""
+    work = heard.work
+    if isinstance(event, ConversationBusy):
+        work = evolve(work, busy_children=work.busy_children | {conversation})
+    elif isinstance(event, ConversationIdle):
+        work = evolve(work, busy_children=work.busy_children - {conversation})
+    elif isinstance(event, QuestionAsked | PermissionAsked | RequestAnswered):
+        return _hear_request(heard, event, now)
+    activity = evolve(work.activity, children=len(work.busy_children))
+    return _progress(evolve(heard, work=evolve(work, activity=activity)), now)
+
+
+def _hear_own(heard: Heard, event: ServerEvent, now: float) -> Heard:
+    work = heard.work
+    match event:
+        case MessageUpdated():
+            return _spoken(heard, script.message_updated(work.transcript, event.info), (), now)
+        case PartUpdated():
+            if isinstance(event.part, ToolPart):
+                heard = _tool_seen(heard, event.part)
+            return _spoken(heard, *script.part_updated(work.transcript, event.part), now)
+        case PartDelta():
+            return _spoken(heard, *script.delta_added(work.transcript, event), now)
+        case TodosUpdated():
+            work = evolve(work, todos=event.todos)
+            return _progress(evolve(heard, work=work, todos_changed=True), now)
+        case QuestionAsked() | PermissionAsked() | RequestAnswered():
+            return _hear_request(heard, event, now)
+        case ConversationRetrying():
+            activity = evolve(work.activity, retrying=event.message or "it gives no reason")
+            return evolve(heard, work=evolve(work, activity=activity), retrying=event)
+        case ConversationIdle():
+            return evolve(heard, idle=True)
+        case ConversationFailed():
+            return evolve(heard, work=evolve(work, error=event.error), failed=True)
+        case ConversationBusy() | ConversationCreated() | Heartbeat() | InstanceDisposed():
+            return heard
+
+
+def _spoken(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float) -> Heard:
+    activity = evolve(heard.work.activity, tools=frozenset(transcript.running_tools))
+    work = evolve(heard.work, transcript=transcript, activity=activity)
+    return _progress(evolve(heard, work=work, pieces=heard.pieces + pieces), now)
+
+
+def _tool_seen(heard: Heard, tool: ToolPart) -> Heard:
+    if tool.state is not ToolState.RUNNING or tool.id in heard.work.seen_tools:
+        return heard
+    work = evolve(heard.work, seen_tools=heard.work.seen_tools | {tool.id})
+    return evolve(heard, work=work, tools=(*heard.tools, tool))
+
+
+def _hear_request(
+    heard: Heard, event: QuestionAsked | PermissionAsked | RequestAnswered, now: float
+) -> Heard:
+    activity = heard.work.activity
+    if isinstance(event, RequestAnswered):
+        waiting = activity.waiting_for - {event.request}
+    else:
+        waiting = activity.waiting_for | {event.request}
+        wanted = Wanted(request=event.request, text=event.text)
+        heard = evolve(heard, wanted=(*heard.wanted, wanted))
+    work = evolve(heard.work, activity=evolve(activity, waiting_for=waiting))
+    return _progress(evolve(heard, work=work), now)
+
+
+def _progress(heard: Heard, now: float) -> Heard:
+    return evolve(heard, work=evolve(heard.work, activity=heard.work.activity.progressed(now)))
