@@ -1,0 +1,614 @@
+"""One container's life: absent, creating, starting, serving, stopping, backing off, given up.
+
+Made for its first job, kept for the next ones, stopped when it has been idle for long; the next job
+starts it again with its conversation intact. A container's end is a fact that is told, never guessed.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from attrs import evolve
+
+from opencode_actors.machines import failures, health
+from opencode_actors.machines import session_messages as m
+from opencode_actors.machines.cancellation import Ladder, in_words
+from opencode_actors.machines.health import Liveness, Verdict
+from opencode_actors.machines.job_messages import (
+    EventsSeen,
+    JobMessage,
+    JobOver,
+    LoadSeen,
+    ServerLost,
+    SessionFailed,
+    StopForJob,
+    StreamOpened,
+    TurnGranted,
+)
+from opencode_actors.machines.notices import Publish, SessionChanged, SessionRecorded, Step
+from opencode_actors.machines.restart import GiveUp, RestartAfter, after_crash, after_health
+from opencode_actors.machines.server_events import Heartbeat
+from opencode_actors.machines.session_messages import SessionEffect, SessionMessage, SessionTimer
+from opencode_actors.machines.session_state import (
+    Absent,
+    BackingOff,
+    Creating,
+    GivenUp,
+    Phase,
+    Quarantined,
+    Serving,
+    SessionState,
+    Starting,
+    Stopping,
+    snapshot,
+    status,
+)
+from opencode_actors.machines.vocabulary import (
+    Cause,
+    Climb,
+    Failure,
+    Finish,
+    Forget,
+    Moment,
+    Reply,
+    Run,
+    Rung,
+    StartTimer,
+    StopTimer,
+)
+
+# The engine sends SIGKILL by itself when its stop's grace is over; its answer needs a moment more.
+STOP_MARGIN = 2.0
+STREAM_REOPEN_DELAY = 0.25
+SAMPLE_EVERY = 5.0
+
+SessionStep = Step[SessionState, SessionEffect]
+Effects = tuple[SessionEffect, ...]
+
+_CLOSED = Failure(cause=Cause.CLOSED, message="the session was closed")
+_IDLE = Failure(cause=Cause.CLOSED, message="the session was idle, and its container was stopped")
+_CANCELLED = Failure(cause=Cause.CLOSED, message="the container was stopped to end the job")
+
+
+def handle(state: SessionState, message: SessionMessage, moment: Moment) -> SessionStep:
+    match message:
+        case m.GetSession():
+            return Step(state=state, effects=(Reply(ask=message.ask, value=snapshot(state)),))
+        case m.AddJob():
+            return _add_job(state, message, moment)
+        case m.CloseSession():
+            return _close(state, message, moment)
+        case JobOver():
+            return _job_over(state, message, moment)
+        case _:
+            pass
+    match state.phase:
+        case Creating():
+            return _creating(state, message, moment)
+        case Starting():
+            return _starting(state, state.phase, message, moment)
+        case Serving():
+            return _serving(state, state.phase, message, moment)
+        case Stopping():
+            return _stopping(state, state.phase, message, moment)
+        case BackingOff():
+            return _backing_off(state, message, moment)
+        case Absent() | GivenUp() | Quarantined():
+            return Step(state=state)  # no container is ours: only a new job or a close matters
+        case _:
+            assert_never(state.phase)
+
+
+# ---- jobs
+
+
+def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionStep:
+    refusal = _refusal(state)
+    if refusal is not None:
+        reply = Reply(ask=message.ask, value=m.Refused(reason=refusal))
+        return Step(state=state, effects=(reply,))
+    ahead = len(state.queue) + (state.current is not None)
+    state = evolve(state, queue=(*state.queue, message.job))
+    reply = Reply(ask=message.ask, value=m.Accepted(ahead=ahead))
+    match state.phase:
+        case Absent() | GivenUp():
+            step = _create(state)
+        case Serving():
+            step = _grant(state, state.phase, moment)
+        case Creating() | Starting() | Stopping() | BackingOff() | Quarantined():
+            step = Step(state=state)
+        case _:
+            assert_never(state.phase)
+    return _before(step, (reply,))
+
+
+def _refusal(state: SessionState) -> str | None:
+    if state.closing:
+        return f"session {state.key} is being closed"
+    if isinstance(state.phase, Quarantined):
+        return f"session {state.key} cannot be used: {state.phase.why.message}"
+    if len(state.queue) >= state.policy.max_queued_jobs:
+        return (
+            f"session {state.key} has {len(state.queue)} jobs waiting already "
+            f"(maxQueuedJobs is {state.policy.max_queued_jobs})"
+        )
+    return None
+
+
+def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
+    """Gives the turn to the next job, if one waits and the server is ready for it."""
+    if state.current is not None or not serving.ready or state.conversation is None:
+        return Step(state=state)
+    if not state.queue:
+        seconds = state.policy.session_idle_timeout
+        return Step(
+            state=state,
+            effects=(
+                StopTimer(timer=SessionTimer.SAMPLE),
+                StartTimer(timer=SessionTimer.IDLE, seconds=seconds),
+            ),
+        )
+    job, *rest = state.queue
+    turn = TurnGranted(endpoint=serving.endpoint, conversation=state.conversation)
+    serving = evolve(serving, usage=None)
+    crashes = after_health(state.policy.restart, state.crashes, moment)
+    state = evolve(state, queue=tuple(rest), current=job, phase=serving, crashes=crashes)
+    effects: Effects = (
+        StopTimer(timer=SessionTimer.IDLE),
+        Run(operation=m.SampleUsage(container=serving.container)),
+        m.TellJob(job=job, message=turn),
+    )
+    return Step(state=state, effects=effects)
+
+
+def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionStep:
+    if message.job != state.current:
+        queue = tuple(job for job in state.queue if job != message.job)
+        return Step(state=evolve(state, queue=queue))
+    state = evolve(state, current=None)
+    if isinstance(state.phase, Serving):
+        return _grant(state, state.phase, moment)
+    return Step(state=state)
+
+
+def _fail_jobs(state: SessionState, failure: Failure) -> tuple[SessionState, Effects]:
+    """Nothing will ever run the jobs that wait."""
+    effects: Effects = tuple(
+        m.TellJob(job=job, message=SessionFailed(failure=failure)) for job in state.queue
+    )
+    return evolve(state, queue=()), effects
+
+
+def _tell_current(state: SessionState, message: JobMessage) -> Effects:
+    return () if state.current is None else (m.TellJob(job=state.current, message=message),)
+
+
+def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> SessionStep:
+    state, failed = _fail_jobs(state, _CLOSED)
+    state = evolve(state, closing=(*state.closing, message.ask))
+    match state.phase:
+        case Absent() | BackingOff() | GivenUp() | Quarantined():
+            step = _closed(state, Climb(ended_by=None))
+        case Creating():
+            step = _stop(state, Rung.REMOVE, _CLOSED, moment)
+        case Starting() | Serving():
+            step = _stop(state, Rung.STOP, _CLOSED, moment)
+        case Stopping():
+            step = Step(state=state)
+        case _:
+            assert_never(state.phase)
+    return _before(step, failed)
+
+
+def _closed(state: SessionState, climb: Climb) -> SessionStep:
+    replies: Effects = tuple(Reply(ask=ask, value=climb) for ask in state.closing)
+    step = _enter(evolve(state, closing=()), Absent())
+    return evolve(step, effects=(*step.effects, *replies, Finish()))
+
+
+# ---- from nothing to a server that answers
+
+
+def _create(state: SessionState) -> SessionStep:
+    step = _enter(state, Creating(), "creating the container")
+    effects: Effects = (
+        Run(operation=m.LaunchContainer(name=state.container_name)),
+        StartTimer(timer=SessionTimer.LAUNCH, seconds=state.policy.startup_timeout),
+    )
+    return evolve(step, effects=(*step.effects, *effects))
+
+
+def _creating(state: SessionState, message: SessionMessage, moment: Moment) -> SessionStep:
+    match message:
+        case m.ContainerLaunched():
+            return _launched(state, message)
+        case m.LaunchFailed() if message.retryable:
+            return _crashed(state, message.failure, Rung.REMOVE, moment)
+        case m.LaunchFailed():
+            state, failed = _fail_jobs(state, message.failure)
+            return _before(_stop(state, Rung.REMOVE, message.failure, moment), failed)
+        case m.SessionTimerFired() if message.timer is SessionTimer.LAUNCH:
+            failure = Failure(
+                cause=Cause.STARTUP_TIMEOUT,
+                message="the engine did not start the container within startupTimeout "
+                f"({state.policy.startup_timeout:g} s)",
+            )
+            return _crashed(state, failure, Rung.REMOVE, moment)
+        case _:
+            return Step(state=state)  # late words of a container before this one
+
+
+def _launched(state: SessionState, message: m.ContainerLaunched) -> SessionStep:
+    starting = Starting(container=message.container, endpoint=message.endpoint)
+    step = _enter(state, starting, "waiting for the server")
+    effects: Effects = (
+        StopTimer(timer=SessionTimer.LAUNCH),
+        Run(operation=m.WatchExit(container=message.container)),
+        _probe(starting, health.STARTUP_PROBE_WITHIN),
+        StartTimer(timer=SessionTimer.READY, seconds=state.policy.server_ready_timeout),
+    )
+    return evolve(step, effects=(*step.effects, *effects))
+
+
+def _probe(phase: Starting | Serving, within: float) -> SessionEffect:
+    return Run(operation=m.ProbeServer(endpoint=phase.endpoint, within=within))
+
+
+def _follow(phase: Starting | Serving) -> SessionEffect:
+    return Run(operation=m.FollowServer(endpoint=phase.endpoint))
+
+
+def _starting(
+    state: SessionState, starting: Starting, message: SessionMessage, moment: Moment
+) -> SessionStep:
+    match message:
+        case m.ProbeFailed():
+            delay = health.startup_delay(starting.failed_probes)
+            starting = evolve(starting, failed_probes=starting.failed_probes + 1)
+            timer = StartTimer(timer=SessionTimer.PROBE, seconds=delay)
+            return Step(state=evolve(state, phase=starting), effects=(timer,))
+        case m.ProbeSucceeded():
+            opening = m.OpenConversation(
+                endpoint=starting.endpoint, conversation=state.conversation, title=state.title
+            )
+            state = evolve(state, phase=evolve(starting, version=message.version))
+            return Step(state=state, effects=(_follow(starting), Run(operation=opening)))
+        case StreamOpened():
+            return _perhaps_ready(state, evolve(starting, streaming=True), moment)
+        case m.StreamLost():
+            state = evolve(state, phase=evolve(starting, streaming=False))
+            timer = StartTimer(timer=SessionTimer.STREAM, seconds=STREAM_REOPEN_DELAY)
+            return Step(state=state, effects=(timer,))
+        case m.ConversationOpened():
+            changed = message.conversation != state.conversation
+            state = evolve(state, conversation=message.conversation)
+            step = _perhaps_ready(state, evolve(starting, opened=True), moment)
+            if not changed:
+                return step
+            record = SessionRecorded(session=state.key, conversation=message.conversation)
+            return evolve(step, records=(*step.records, record))
+        case m.OpeningFailed():
+            return _crashed(state, message.failure, Rung.STOP, moment)
+        case m.ContainerExited():
+            return _crashed(state, failures.of_death(message.death), None, moment)
+        case m.SessionTimerFired():
+            return _starting_timer(state, starting, message.timer, moment)
+        case _:
+            return Step(state=state)
+
+
+def _starting_timer(
+    state: SessionState, starting: Starting, timer: SessionTimer, moment: Moment
+) -> SessionStep:
+    if timer is SessionTimer.PROBE:
+        return Step(state=state, effects=(_probe(starting, health.STARTUP_PROBE_WITHIN),))
+    if timer is SessionTimer.STREAM:
+        return Step(state=state, effects=(_follow(starting),))
+    if timer is SessionTimer.READY:
+        failure = Failure(
+            cause=Cause.STARTUP_TIMEOUT,
+            message="OpenCode did not get ready within serverReadyTimeout "
+            f"({state.policy.server_ready_timeout:g} s)",
+        )
+        return _crashed(state, failure, Rung.STOP, moment)
+    return Step(state=state)
+
+
+def _perhaps_ready(state: SessionState, starting: Starting, moment: Moment) -> SessionStep:
+    if not (starting.streaming and starting.opened):
+        return Step(state=evolve(state, phase=starting))
+    serving = Serving(
+        container=starting.container,
+        endpoint=starting.endpoint,
+        liveness=Liveness(heard_at=moment.now),
+    )
+    entered = _enter(state, serving, f"OpenCode {starting.version} is ready")
+    effects: Effects = (
+        StopTimer(timer=SessionTimer.READY),
+        StartTimer(timer=SessionTimer.SILENCE, seconds=health.SILENCE),
+    )
+    granted = _grant(entered.state, serving, moment)
+    return _before(granted, (*entered.effects, *effects))
+
+
+# ---- a server that answers, or should
+
+
+def _serving(state: SessionState, serving: Serving, message: SessionMessage, moment: Moment) -> SessionStep:
+    match message:
+        case EventsSeen():
+            serving = evolve(serving, liveness=serving.liveness.heard(moment.now))
+            step = _seen(state, serving, moment)
+            if all(isinstance(event, Heartbeat) for event in message.events):
+                return step
+            return _before(step, _tell_current(state, message))
+        case StreamOpened():
+            step = _seen(state, evolve(serving, streaming=True), moment)
+            return _before(step, _tell_current(state, message))
+        case m.StreamLost():
+            step = _seen(state, evolve(serving, streaming=False), moment)
+            effects: Effects = (
+                StartTimer(timer=SessionTimer.STREAM, seconds=STREAM_REOPEN_DELAY),
+                _probe(serving, health.LIVENESS_PROBE_WITHIN),
+            )
+            return _before(step, effects)
+        case m.ProbeSucceeded():
+            serving = evolve(serving, liveness=serving.liveness.heard(moment.now))
+            return _seen(state, serving, moment)
+        case m.ProbeFailed():
+            return _probe_failed(state, serving, message, moment)
+        case m.UsageSampled():
+            return _sampled(state, serving, message, moment)
+        case m.ContainerExited():
+            return _crashed(state, failures.of_death(message.death), None, moment)
+        case StopForJob():
+            if message.job != state.current:
+                return Step(state=state)
+            return _stop(state, Rung.STOP, _CANCELLED, moment)
+        case m.SessionTimerFired():
+            return _serving_timer(state, serving, message.timer, moment)
+        case _:
+            return Step(state=state)
+
+
+def _seen(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
+    """Takes over a new view of the server, says so when readiness changed, and lets the next job in."""
+    before = status(state.phase)
+    if status(serving) is before:
+        return Step(state=evolve(state, phase=serving))
+    detail = "" if serving.ready else "the server does not answer"
+    entered = _enter(state, serving, detail)
+    return _before(_grant(entered.state, serving, moment), entered.effects)
+
+
+def _probe_failed(
+    state: SessionState, serving: Serving, message: m.ProbeFailed, moment: Moment
+) -> SessionStep:
+    serving = evolve(serving, liveness=serving.liveness.probe_failed())
+    if serving.liveness.verdict is Verdict.DEAD:
+        quiet = serving.liveness.silent_for(moment.now)
+        failure = Failure(
+            cause=Cause.SERVER_HUNG,
+            message=f"the container runs, but OpenCode has not answered for {quiet:.0f} s ({message.reason})",
+        )
+        # A frozen process does not hear SIGTERM.
+        return _crashed(state, failure, Rung.KILL, moment)
+    step = _seen(state, serving, moment)
+    timer = StartTimer(timer=SessionTimer.PROBE, seconds=health.LIVENESS_PROBE_DELAY)
+    return _before(step, (timer,))
+
+
+def _sampled(state: SessionState, serving: Serving, message: m.UsageSampled, moment: Moment) -> SessionStep:
+    usage, earlier, since = message.usage, serving.usage, serving.usage_at
+    state = evolve(state, phase=evolve(serving, usage=usage, usage_at=moment.now))
+    effects: list[SessionEffect] = [StartTimer(timer=SessionTimer.SAMPLE, seconds=SAMPLE_EVERY)]
+    if earlier is not None and moment.now > since:
+        load = (usage.cpu_seconds - earlier.cpu_seconds) / (moment.now - since)
+        seen = LoadSeen(cpu_load=max(load, 0.0), memory_bytes=usage.memory_bytes)
+        effects.extend(_tell_current(state, seen))
+    return Step(state=state, effects=tuple(effects) if state.current is not None else ())
+
+
+def _serving_timer(state: SessionState, serving: Serving, timer: SessionTimer, moment: Moment) -> SessionStep:
+    match timer:
+        case SessionTimer.SILENCE:
+            return _perhaps_silent(state, serving, moment)
+        case SessionTimer.PROBE:
+            return Step(state=state, effects=(_probe(serving, health.LIVENESS_PROBE_WITHIN),))
+        case SessionTimer.STREAM:
+            return Step(state=state, effects=(_follow(serving),))
+        case SessionTimer.SAMPLE:
+            sample = m.SampleUsage(container=serving.container)
+            return Step(state=state, effects=(Run(operation=sample),))
+        case SessionTimer.IDLE:
+            if state.current is not None or state.queue:
+                return Step(state=state)
+            return _stop(state, Rung.STOP, _IDLE, moment)
+        case SessionTimer.LAUNCH | SessionTimer.READY | SessionTimer.RUNG | SessionTimer.BACKOFF:
+            return Step(state=state)
+        case _:
+            assert_never(timer)
+
+
+def _perhaps_silent(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
+    rest = health.SILENCE - serving.liveness.silent_for(moment.now)
+    if rest > 0:
+        return Step(state=state, effects=(StartTimer(timer=SessionTimer.SILENCE, seconds=rest),))
+    # No heartbeat: the server hangs, or only the stream does. A new stream tells them apart as well as
+    # a probe, and mends the second.
+    effects: Effects = (
+        _probe(serving, health.LIVENESS_PROBE_WITHIN),
+        _follow(serving),
+        StartTimer(timer=SessionTimer.SILENCE, seconds=health.SILENCE),
+    )
+    return Step(state=state, effects=effects)
+
+
+# ---- the way down
+
+
+def _crashed(state: SessionState, failure: Failure, rung: Rung | None, moment: Moment) -> SessionStep:
+    """The container, or the server in it, is of no use any more. `rung` is None when it has exited."""
+    decision = after_crash(state.policy.restart, state.crashes, moment)
+    state = evolve(state, crashes=decision.history)
+    return _stop(state, rung or Rung.REMOVE, failure, moment, exited=rung is None, afterwards=decision)
+
+
+def _stop(
+    state: SessionState,
+    rung: Rung,
+    why: Failure,
+    moment: Moment,
+    *,
+    exited: bool = False,
+    afterwards: RestartAfter | GiveUp | None = None,
+) -> SessionStep:
+    ladder = Ladder(rung=rung, since=moment.now)
+    stopping = Stopping(ladder=ladder, why=why, afterwards=afterwards)
+    told: Effects = ()
+    if exited:
+        told = _tell_current(state, ServerLost(failure=why))
+        stopping = evolve(stopping, climb=Climb(ended_by=None))
+        state = evolve(state, current=None)
+    step = _enter(state, stopping, why.message if exited else in_words(rung))
+    forget: list[SessionEffect] = [
+        Forget(kind=m.LaunchContainer),
+        Forget(kind=m.ProbeServer),
+        Forget(kind=m.OpenConversation),
+        Forget(kind=m.FollowServer),
+        Forget(kind=m.SampleUsage),
+    ]
+    forget.extend(StopTimer(timer=timer) for timer in SessionTimer)
+    return evolve(step, effects=(*told, *step.effects, *forget, *_request(step.state, stopping.ladder)))
+
+
+def _request(state: SessionState, ladder: Ladder) -> Effects:
+    grace = state.policy.graces.of(ladder.rung)
+    margin = STOP_MARGIN if ladder.rung is Rung.STOP else 0.0
+    end = m.EndContainer(name=state.container_name, rung=ladder.rung, grace=grace)
+    return (
+        Run(operation=end),
+        StartTimer(timer=SessionTimer.RUNG, seconds=grace + margin),
+    )
+
+
+def _stopping(
+    state: SessionState, stopping: Stopping, message: SessionMessage, moment: Moment
+) -> SessionStep:
+    match message:
+        case m.ContainerExited():
+            return _exited(state, stopping, moment)
+        case m.ContainerRemoved():
+            return _gone(state, stopping, moment)
+        case m.StopRefused():
+            if message.rung is not stopping.ladder.rung or message.rung is Rung.REMOVE:
+                return Step(state=state)  # the last rung has its whole time
+            return _climb(state, stopping, moment)
+        case m.SessionTimerFired() if message.timer is SessionTimer.RUNG:
+            return _climb(state, stopping, moment)
+        case _:
+            return Step(state=state)  # answers prove nothing; all else is of the past
+
+
+def _exited(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
+    if stopping.climb is not None:
+        return Step(state=state)
+    climb = stopping.ladder.ended(moment.now)
+    told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
+    ladder = stopping.ladder.to(Rung.REMOVE, moment.now)
+    state = evolve(state, current=None, phase=evolve(stopping, climb=climb, ladder=ladder))
+    return Step(state=state, effects=(*told, *_request(state, ladder)))
+
+
+def _climb(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
+    ladder = stopping.ladder.up(moment.now)
+    if ladder.rung is Rung.QUARANTINE:
+        return _quarantine(state, ladder, moment)
+    step = _enter(state, evolve(stopping, ladder=ladder), in_words(ladder.rung))
+    return evolve(step, effects=(*step.effects, *_request(step.state, ladder)))
+
+
+def _quarantine(state: SessionState, ladder: Ladder, moment: Moment) -> SessionStep:
+    failure = Failure(
+        cause=Cause.ENGINE_REFUSED,
+        message=f"the container engine does not end container {state.container_name}",
+    )
+    told = _tell_current(state, ServerLost(failure=failure, climb=ladder.ended(moment.now)))
+    state, failed = _fail_jobs(evolve(state, current=None), failure)
+    step = _enter(state, Quarantined(why=failure), failure.message)
+    forget: Effects = (Forget(kind=m.EndContainer), Forget(kind=m.WatchExit))
+    step = evolve(step, effects=(*told, *failed, *step.effects, *forget))
+    if not state.closing:
+        return step
+    closed = _closed(step.state, ladder.ended(moment.now))
+    return _before(closed, step.effects)
+
+
+def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
+    """The engine no longer has the container, so it has certainly exited."""
+    climb = stopping.climb or stopping.ladder.ended(moment.now)
+    told: Effects = ()
+    if stopping.climb is None:
+        told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
+        state = evolve(state, current=None)
+    told = (
+        *told,
+        Forget(kind=m.EndContainer),
+        Forget(kind=m.WatchExit),
+        StopTimer(timer=SessionTimer.RUNG),
+    )
+    if state.closing:
+        return _before(_closed(state, climb), told)
+    match stopping.afterwards:
+        case RestartAfter(seconds=seconds):
+            step = _enter(
+                state,
+                BackingOff(why=stopping.why),
+                f"{stopping.why.message}; again in {seconds:.1f} s",
+            )
+            timer = StartTimer(timer=SessionTimer.BACKOFF, seconds=seconds)
+            step = evolve(step, effects=(*step.effects, timer))
+        case GiveUp():
+            step = _give_up(state, stopping.why)
+        case None:
+            step = _rest(state, moment)
+        case _:
+            assert_never(stopping.afterwards)
+    return _before(step, told)
+
+
+def _give_up(state: SessionState, why: Failure) -> SessionStep:
+    failure = Failure(
+        cause=Cause.GIVEN_UP,
+        message=f"given up after {len(state.crashes.at)} failed starts within "
+        f"{state.policy.restart.period:g} s; the last one: {why.message}",
+        exit_code=why.exit_code,
+    )
+    state, failed = _fail_jobs(state, failure)
+    step = _enter(state, GivenUp(why=failure), failure.message)
+    return evolve(step, effects=(*failed, *step.effects))
+
+
+def _rest(state: SessionState, moment: Moment) -> SessionStep:
+    """No container, and nothing in the way of a new one."""
+    crashes = after_health(state.policy.restart, state.crashes, moment)
+    state = evolve(state, crashes=crashes)
+    return _create(state) if state.queue else _enter(state, Absent())
+
+
+def _backing_off(state: SessionState, message: SessionMessage, moment: Moment) -> SessionStep:
+    if isinstance(message, m.SessionTimerFired) and message.timer is SessionTimer.BACKOFF:
+        return _rest(state, moment)
+    return Step(state=state)
+
+
+# ---- helpers
+
+
+def _enter(state: SessionState, phase: Phase, detail: str = "") -> SessionStep:
+    changed = SessionChanged(session=state.key, status=status(phase), detail=detail)
+    return Step(state=evolve(state, phase=phase), effects=(Publish(notice=changed),))
+
+
+def _before(step: SessionStep, effects: Effects) -> SessionStep:
+    return evolve(step, effects=(*effects, *step.effects))

@@ -1,0 +1,153 @@
+"""What a session knows in each phase of its container's life, and how that looks from outside."""
+
+from __future__ import annotations
+
+from attrs import Factory, frozen
+
+from opencode_actors.machines.cancellation import Graces, Ladder
+from opencode_actors.machines.health import Liveness, Verdict
+from opencode_actors.machines.restart import CrashHistory, GiveUp, RestartAfter, RestartPolicy
+from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.vocabulary import (
+    AskId,
+    Climb,
+    Failure,
+    JobId,
+    SessionKey,
+    SessionSnapshot,
+    SessionStatus,
+)
+from opencode_actors.ports import Container, Endpoint, Usage
+
+
+@frozen(kw_only=True)
+class SessionPolicy:
+    startup_timeout: float
+    server_ready_timeout: float
+    session_idle_timeout: float
+    max_queued_jobs: int
+    restart: RestartPolicy
+    graces: Graces
+
+
+@frozen(kw_only=True)
+class Absent:
+    """No container. The next job makes one."""
+
+
+@frozen(kw_only=True)
+class Creating:
+    pass
+
+
+@frozen(kw_only=True)
+class Starting:
+    """The container runs; the server in it has to answer, to open its stream and a conversation."""
+
+    container: Container
+    endpoint: Endpoint
+    failed_probes: int = 0
+    version: str = ""
+    streaming: bool = False
+    opened: bool = False
+
+
+@frozen(kw_only=True)
+class Serving:
+    """Ready, or for the moment not: no new job is let in while the server does not answer."""
+
+    container: Container
+    endpoint: Endpoint
+    liveness: Liveness
+    streaming: bool = True
+    usage: Usage | None = None
+    usage_at: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return self.streaming and self.liveness.verdict is Verdict.READY
+
+
+@frozen(kw_only=True)
+class Stopping:
+    """The ladder's upper rungs. `why` is what a job in the container is told.
+
+    `climb` is set once the container has exited: what is left is to take it away.
+    """
+
+    ladder: Ladder
+    why: Failure
+    climb: Climb | None = None
+    afterwards: RestartAfter | GiveUp | None = None
+
+
+@frozen(kw_only=True)
+class BackingOff:
+    why: Failure
+
+
+@frozen(kw_only=True)
+class GivenUp:
+    why: Failure
+
+
+@frozen(kw_only=True)
+class Quarantined:
+    """The engine does not end the container. Nothing more is tried; a person has to look."""
+
+    why: Failure
+
+
+Phase = Absent | Creating | Starting | Serving | Stopping | BackingOff | GivenUp | Quarantined
+
+
+@frozen(kw_only=True)
+class SessionState:
+    """`queue` holds the jobs that wait, in order; `current` the one that has the turn."""
+
+    key: SessionKey
+    container_name: str
+    title: str
+    policy: SessionPolicy
+    conversation: ConversationId | None
+    phase: Phase = Absent()
+    queue: tuple[JobId, ...] = ()
+    current: JobId | None = None
+    crashes: CrashHistory = Factory(CrashHistory)
+    closing: tuple[AskId, ...] = ()
+
+
+def snapshot(state: SessionState) -> SessionSnapshot:
+    phase = state.phase
+    why = phase.why if isinstance(phase, Stopping | BackingOff | GivenUp | Quarantined) else None
+    has_container = isinstance(phase, Creating | Starting | Serving | Stopping | Quarantined)
+    return SessionSnapshot(
+        key=state.key,
+        status=status(phase),
+        conversation=state.conversation,
+        container=state.container_name if has_container else None,
+        running=state.current,
+        queued=state.queue,
+        crashes=len(state.crashes.at),
+        failure=why,
+    )
+
+
+def status(phase: Phase) -> SessionStatus:
+    match phase:
+        case Absent():
+            return SessionStatus.ABSENT
+        case Creating():
+            return SessionStatus.CREATING
+        case Starting():
+            return SessionStatus.STARTING
+        case Serving():
+            return SessionStatus.READY if phase.ready else SessionStatus.UNREADY
+        case Stopping():
+            return SessionStatus.STOPPING
+        case BackingOff():
+            return SessionStatus.BACKING_OFF
+        case GivenUp():
+            return SessionStatus.GIVEN_UP
+        case Quarantined():
+            return SessionStatus.QUARANTINED
