@@ -1,0 +1,272 @@
+"""OpenCode's HTTP API behind the `OpenCodeServer` port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import trio
+from attrs import define, field
+
+from opencode_actors.adapters import opencode_decode as decode
+from opencode_actors.adapters.opencode_connection import USER, get, unreachable
+from opencode_actors.adapters.opencode_replies import check_json, refused
+from opencode_actors.adapters.opencode_stream import open_events
+from opencode_actors.adapters.opencode_wire import (
+    WireAgent,
+    WireHealth,
+    WireMessage,
+    WirePermission,
+    WireQuestion,
+    WireSession,
+    WireStatus,
+    WireTodo,
+    load,
+    structure,
+)
+from opencode_actors.adapters.ports import (
+    Agent,
+    Conversation,
+    ConversationState,
+    Endpoint,
+    PendingPermission,
+    PendingQuestion,
+    PermissionReply,
+    Prompt,
+    ServerHealth,
+)
+from opencode_actors.errors import ServerSilent, ServerUnintelligible, UsageError
+from opencode_actors.machines.server_events import (
+    ConversationId,
+    Message,
+    MessageId,
+    ServerEvent,
+    Todo,
+)
+
+T = TypeVar("T")
+
+# A call takes 2 to 60 ms. While the server sends a burst of 65,536 deltas it has taken 8.6 s, and that
+# is no fault; what takes three times as long is.
+_CALL_WITHIN = 30.0
+# The first instance loads in 1.5 s, and in 34 s when a configured MCP server never answers.
+_WARM_WITHIN = 60.0
+# One page is about 100 ms of the server's time; one prompt rarely has more than a page of messages.
+_PAGE = 50
+_CONNECTIONS = 8  # one session's calls at the same time: its job's, a probe's, and a user's or two
+
+
+@define
+class HttpOpenCode:
+    """One server; safe to use from many tasks. See `OpenCodeServer` for what each method promises."""
+
+    endpoint: Endpoint
+    _client: httpx.AsyncClient = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=self.endpoint.url,
+            auth=httpx.BasicAuth(USER, self.endpoint.password),
+            # Each call has one deadline, its own, which also bounds the wait for a free connection.
+            timeout=None,  # noqa: S113
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            trust_env=False,  # a proxy of the user's is not for 127.0.0.1
+        )
+
+    # ---- the server
+
+    async def health(self, *, within: float) -> ServerHealth:
+        what = "GET /global/health"
+        body = bytearray()
+        with trio.move_on_after(within) as scope:
+            async with get(self.endpoint, "/global/health") as response:
+                while (received := await response.receive()) is not None:
+                    body += received
+                if response.status >= 400:
+                    raise refused(response.status, bytes(body), what=what)
+                check_json(response.content_type, what=what)
+        if scope.cancelled_caught:
+            raise self._silent(what, within)
+        health = structure(WireHealth, load(bytes(body), what=what), what=what)
+        if not health.healthy:
+            raise ServerUnintelligible(f"{what}: the server says that it is not healthy")
+        return ServerHealth(version=health.version)
+
+    async def warm_up(self) -> None:
+        # The second answer has the provider's API key in clear: it is neither kept nor looked at.
+        for path in ("/agent", "/config/providers"):
+            await self._call("GET", path, within=_WARM_WITHIN)
+
+    async def agents(self) -> tuple[Agent, ...]:
+        return tuple(decode.agent(wire) for wire in await self._get("/agent", tuple[WireAgent, ...]))
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[tuple[ServerEvent, ...]]]:
+        return open_events(self.endpoint)
+
+    # ---- conversations
+
+    async def create_conversation(self, *, title: str) -> Conversation:
+        answer = await self._call("POST", "/session", {"title": title})
+        return self._conversation(answer, "POST /session")
+
+    async def conversation(self, conversation: ConversationId) -> Conversation | None:
+        path = _path(conversation)
+        answer = await self._call("GET", path, allowed=(404,))
+        return None if answer.status_code == 404 else self._conversation(answer, f"GET {path}")
+
+    async def children(self, conversation: ConversationId) -> tuple[Conversation, ...]:
+        wires = await self._get(_path(conversation, "children"), tuple[WireSession, ...])
+        return tuple(decode.conversation(wire) for wire in wires)
+
+    async def fork(self, conversation: ConversationId, *, before: MessageId | None = None) -> Conversation:
+        path = _path(conversation, "fork")
+        answer = await self._call("POST", path, {} if before is None else {"messageID": before})
+        return self._conversation(answer, f"POST {path}")
+
+    async def todos(self, conversation: ConversationId) -> tuple[Todo, ...]:
+        wires = await self._get(_path(conversation, "todo"), tuple[WireTodo, ...])
+        return tuple(decode.todo(wire) for wire in wires)
+
+    async def status(self) -> Mapping[ConversationId, ConversationState]:
+        wires = await self._get("/session/status", dict[str, WireStatus])
+        return {
+            ConversationId(key): ConversationState.RETRY if wire.type == "retry" else ConversationState.BUSY
+            for key, wire in wires.items()
+            if wire.type != "idle"
+        }
+
+    # ---- prompts
+
+    async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
+        path = _path(conversation, "prompt_async")
+        answer = await self._call("POST", path, _prompt_body(prompt))
+        if answer.status_code != 204:
+            check_json(answer.headers.get("content-type", ""), what=f"POST {path}")
+
+    async def abort(self, conversation: ConversationId) -> None:
+        path = _path(conversation, "abort")
+        self._body(await self._call("POST", path, {}), f"POST {path}")
+
+    async def messages(
+        self, conversation: ConversationId, *, since: MessageId | None = None
+    ) -> tuple[Message, ...]:
+        path = _path(conversation, "message")
+        if since is None:
+            return _messages(self._body(await self._call("GET", path), f"GET {path}"), path)
+        found: tuple[Message, ...] = ()
+        cursor: str | None = None
+        while True:
+            query = {"limit": str(_PAGE)} if cursor is None else {"limit": str(_PAGE), "before": cursor}
+            answer = await self._call("GET", path, query=query)
+            page = _messages(self._body(answer, f"GET {path}"), path)
+            found = page + found
+            ids = [message.info.id for message in page]
+            if since in ids:
+                return found[ids.index(since) :]
+            cursor = answer.headers.get("x-next-cursor")
+            # Ids sort by time: behind one that is older than `since` there is nothing to look for.
+            if not cursor or not ids or ids[0] < since:
+                return tuple(message for message in found if message.info.id >= since)
+
+    # ---- questions and permissions
+
+    async def questions(self) -> tuple[PendingQuestion, ...]:
+        return tuple(decode.question(wire) for wire in await self._get("/question", tuple[WireQuestion, ...]))
+
+    async def answer_question(self, request: str, answers: tuple[tuple[str, ...], ...]) -> None:
+        await self._post(f"/question/{_quoted(request)}/reply", {"answers": answers})
+
+    async def reject_question(self, request: str) -> None:
+        await self._post(f"/question/{_quoted(request)}/reject", {})
+
+    async def permissions(self) -> tuple[PendingPermission, ...]:
+        wires = await self._get("/permission", tuple[WirePermission, ...])
+        return tuple(decode.permission(wire) for wire in wires)
+
+    async def answer_permission(
+        self, request: str, reply: PermissionReply, *, message: str | None = None
+    ) -> None:
+        body = {"reply": reply.value} if message is None else {"reply": reply.value, "message": message}
+        await self._post(f"/permission/{_quoted(request)}/reply", body)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    # ---- one call
+
+    async def _get(self, path: str, kind: type[T]) -> T:
+        what = f"GET {path}"
+        return structure(kind, self._body(await self._call("GET", path), what), what=what)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> None:
+        self._body(await self._call("POST", path, body), f"POST {path}")
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        within: float = _CALL_WITHIN,
+        allowed: tuple[int, ...] = (),
+    ) -> httpx.Response:
+        """The answer, if it is no refusal; `allowed` are refusals that the caller understands."""
+        what = f"{method} {path}"
+        try:
+            with trio.fail_after(within):
+                answer = await self._client.request(method, path, json=body, params=query)
+        except trio.TooSlowError as slow:
+            raise self._silent(what, within) from slow
+        except httpx.TransportError as broken:
+            raise unreachable(
+                self.endpoint.url, f"{what}: {str(broken) or type(broken).__name__}"
+            ) from broken
+        if answer.status_code >= 400 and answer.status_code not in allowed:
+            raise refused(answer.status_code, answer.content, what=what)
+        return answer
+
+    def _body(self, answer: httpx.Response, what: str) -> Any:
+        check_json(answer.headers.get("content-type", ""), what=what)
+        return load(answer.content, what=what)
+
+    def _conversation(self, answer: httpx.Response, what: str) -> Conversation:
+        return decode.conversation(structure(WireSession, self._body(answer, what), what=what))
+
+    def _silent(self, what: str, within: float) -> ServerSilent:
+        return ServerSilent(
+            f"{what}: OpenCode's server at {self.endpoint.url} did not answer in {within:g} s"
+        )
+
+
+def _messages(body: object, path: str) -> tuple[Message, ...]:
+    wires = structure(tuple[WireMessage, ...], body, what=f"GET {path}")
+    return tuple(decode.message(wire) for wire in wires)
+
+
+def _prompt_body(prompt: Prompt) -> Mapping[str, Any]:
+    body: dict[str, Any] = {
+        "messageID": prompt.message_id,
+        "parts": [{"type": "text", "id": prompt.part_id, "text": prompt.text}],
+    }
+    if prompt.model is not None:
+        provider, slash, model = prompt.model.partition("/")
+        if not (provider and slash and model):
+            raise UsageError(f"the model {prompt.model!r} is not of the form provider/model")
+        body["model"] = {"providerID": provider, "modelID": model}
+    if prompt.agent is not None:
+        body["agent"] = prompt.agent
+    if prompt.system is not None:
+        body["system"] = prompt.system
+    return body
+
+
+def _path(conversation: ConversationId, *rest: str) -> str:
+    return "/".join(("/session", _quoted(conversation), *rest))
+
+
+def _quoted(value: str) -> str:
+    return quote(value, safe="")

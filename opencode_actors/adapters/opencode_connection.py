@@ -1,0 +1,122 @@
+"""One GET on a connection of its own, read as the socket brings it.
+
+For what a pool cannot give: a health probe must not be sent on a connection that an earlier, starting
+server once accepted, and a batch of the event stream is what one read of the socket brought, where a
+client library hands out the hundreds of HTTP chunks in it one by one.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import h11
+import trio
+from attrs import define
+
+from opencode_actors.adapters.ports import Endpoint
+from opencode_actors.errors import ServerUnintelligible, ServerUnreachable
+
+USER = "opencode"  # the server's own default name for HTTP Basic
+_READ = 64 << 10
+
+
+@define
+class Response:
+    status: int
+    content_type: str
+    _http: h11.Connection
+    _stream: trio.SocketStream
+    _url: str
+    _ended: bool = False
+
+    async def receive(self) -> bytes | None:
+        """What one read of the socket brought of the body, possibly nothing; None at its end."""
+        if body := self._buffered():
+            await trio.lowlevel.checkpoint()
+        elif not self._ended:
+            await _read_into(self._http, self._stream, self._url)
+            body = self._buffered()
+        return None if self._ended and not body else body
+
+    def _buffered(self) -> bytes:
+        pieces: list[bytes] = []
+        while not self._ended and (event := _next_event(self._http, self._url)) is not h11.NEED_DATA:
+            if isinstance(event, h11.Data):
+                pieces.append(bytes(event.data))
+            else:
+                self._ended = True
+        return b"".join(pieces)
+
+
+@asynccontextmanager
+async def get(endpoint: Endpoint, path: str) -> AsyncGenerator[Response, None]:
+    """Entering returns with the response's head. No deadline of its own: the caller has one."""
+    url = urlsplit(endpoint.url)
+    if url.scheme != "http" or url.hostname is None:
+        raise ServerUnreachable(f"{endpoint.url} is no http:// address")
+    try:
+        stream = await trio.open_tcp_stream(url.hostname, url.port or 80)
+    except OSError as refused:
+        raise unreachable(endpoint.url, str(refused)) from refused
+    async with stream:
+        http = h11.Connection(h11.CLIENT)
+        credentials = b64encode(f"{USER}:{endpoint.password}".encode()).decode()
+        headers = [
+            ("host", url.netloc),
+            ("authorization", f"Basic {credentials}"),
+            ("accept", "*/*"),
+            ("connection", "close"),
+        ]
+        request = h11.Request(method="GET", target=path, headers=headers)
+        asked = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
+        try:
+            await stream.send_all(asked)
+        except trio.BrokenResourceError as broken:
+            raise unreachable(endpoint.url, "the connection broke") from broken
+        head = await _head(http, stream, endpoint.url)
+        kind = next(
+            (value.decode("ascii", "replace") for name, value in head.headers if name == b"content-type"), ""
+        )
+        yield Response(head.status_code, kind, http, stream, endpoint.url)
+
+
+async def _head(http: h11.Connection, stream: trio.SocketStream, url: str) -> h11.Response:
+    while True:
+        event = _next_event(http, url)
+        if isinstance(event, h11.Response):
+            return event
+        if event is not h11.NEED_DATA:
+            raise unreachable(url, "the connection ended before an answer")
+        await _read_into(http, stream, url)
+
+
+async def _read_into(http: h11.Connection, stream: trio.SocketStream, url: str) -> None:
+    try:
+        received = await stream.receive_some(_READ)
+    except trio.BrokenResourceError as broken:
+        raise unreachable(url, "the connection broke") from broken
+    try:
+        http.receive_data(received)
+    except h11.RemoteProtocolError as wrong:
+        raise _unintelligible(url, wrong) from wrong
+
+
+def _next_event(http: h11.Connection, url: str) -> object:
+    try:
+        return http.next_event()
+    except h11.RemoteProtocolError as wrong:
+        # h11 has the same error for nonsense and for an end in the middle of an answer.
+        if http.trailing_data[1]:
+            raise unreachable(url, "the connection ended in the middle of an answer") from wrong
+        raise _unintelligible(url, wrong) from wrong
+
+
+def unreachable(url: str, why: str) -> ServerUnreachable:
+    return ServerUnreachable(f"OpenCode's server at {url} cannot be reached: {why}")
+
+
+def _unintelligible(url: str, wrong: Exception) -> ServerUnintelligible:
+    return ServerUnintelligible(f"what answers at {url} does not speak HTTP: {wrong}")
