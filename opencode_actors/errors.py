@@ -9,6 +9,7 @@ OpencodeActorsError
 ├── EngineError              the container engine's side
 │   ├── EngineUnavailable    no engine answers on its socket
 │   ├── ImageMissing         the image is not in the engine's store
+│   ├── ImageBuildFailed     the image, or the base that it starts from, could not be made
 │   ├── ContainerMissing     the engine knows no such container
 │   └── EngineRefused        the engine answered with an error; `status` is its HTTP status
 ├── OpenCodeError            the OpenCode server's side
@@ -65,6 +66,10 @@ class EngineUnavailable(EngineError):
 
 
 class ImageMissing(EngineError):
+    pass
+
+
+class ImageBuildFailed(EngineError):
     pass
 
 
