@@ -1,0 +1,301 @@
+"""Podman and Docker behind the `Engine` port: one client of the Docker Engine API over a unix socket.
+
+    async with open_engine(runtime="podman") as engine:
+        container = await engine.start(await engine.create(spec))
+        death = await engine.wait_exit(container)
+
+Who owns what a container writes: `engine.directory_owner` says which uid and gid a mounted directory
+must have on this host. A service that runs as root gives its containers the image's user (1000) and must
+chown the directories it mounts; everybody else's containers write as the service's own user.
+
+A call that is cancelled, or whose connection breaks, may still have its effect: what was being created is
+found again by its name and labels (`inspect(name)`, `list(labels)`), and `remove(name)` is never wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time_ns
+
+import trio
+from attrs import define, field
+
+from opencode_actors.adapters import engine_dialect as dialect
+from opencode_actors.adapters import engine_exit
+from opencode_actors.adapters.cgroup import Cgroups, NotRunning
+from opencode_actors.adapters.engine_events import FOLLOWING, EngineEventStream
+from opencode_actors.adapters.engine_http import EngineStatistics, EngineWire, engine_http_client
+from opencode_actors.adapters.engine_service import Found, PodmanService, find_docker, find_podman
+from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable, ImageMissing
+from opencode_actors.ports import (
+    Container,
+    ContainerId,
+    ContainerPhase,
+    ContainerSpec,
+    Death,
+    EngineEvent,
+    EngineInfo,
+    EngineKind,
+    ImageInfo,
+    ListedContainer,
+    Usage,
+)
+
+__all__ = ["DockerApiEngine", "connect_engine", "engine_http_client", "open_engine"]
+
+# The first container of a rootless Podman with a new user mapping copies the image's ids: 4 s for
+# 466 MB, minutes for a big image on a slow disk. The caller's own deadline is the shorter one.
+CREATE_WITHIN = 600.0
+START_WITHIN = 120.0
+REMOVE_WITHIN = 60.0
+# Podman's stop and kill return when its clean-up is done, some 0.3 s after the death.
+STOP_SLACK = 30.0
+CLOSE_WITHIN = 5.0
+
+
+@define
+class DockerApiEngine:
+    """An `Engine`. Made by `connect_engine`."""
+
+    _wire: EngineWire
+    _info: EngineInfo
+    _service: PodmanService | None = None
+    _cgroups: Cgroups = field(factory=Cgroups, repr=False)
+
+    @property
+    def socket(self) -> Path:
+        """Where the engine answers; `engine_http_client(engine.socket)` talks to it directly."""
+        return self._wire.socket
+
+    @property
+    def kind(self) -> EngineKind:
+        return self._info.kind
+
+    def directory_owner(self) -> tuple[int, int]:
+        """The uid and gid on this host that a container's processes write mounted directories as."""
+        return dialect.directory_owner(rootless=self._info.rootless, uid=os.geteuid(), gid=os.getegid())
+
+    def statistics(self) -> EngineStatistics:
+        return self._wire.statistics()
+
+    # ---- the engine and its images
+
+    async def info(self) -> EngineInfo:
+        self._info = await _read_info(self._wire, self._info.kind)
+        return self._info
+
+    async def image(self, reference: str) -> ImageInfo:
+        try:
+            response = await self._wire.call(
+                "GET", f"/images/{reference}/json", doing=f"look at image {reference}"
+            )
+        except EngineRefused as refusal:
+            if refusal.status == 404:
+                raise _image_missing(reference, self._wire.name) from refusal
+            raise
+        return dialect.image_info(reference, response.json())
+
+    # ---- a container's life
+
+    async def create(self, spec: ContainerSpec) -> ContainerId:
+        body = dialect.create_body(spec, self._info, uid=os.geteuid(), gid=os.getegid())
+        try:
+            response = await self._wire.call(
+                "POST",
+                "/containers/create",
+                doing=f"create container {spec.name}",
+                params={"name": spec.name},
+                body=body,
+                answer_within=CREATE_WITHIN,
+                repeatable=False,
+            )
+        except EngineRefused as refusal:
+            if refusal.status == 404:
+                raise _image_missing(spec.image, self._wire.name) from refusal
+            if dialect.name_in_use(refusal):
+                raise EngineRefused(
+                    f"a container named {spec.name} exists already",
+                    status=409,
+                    hint=f"`{self._info.kind.value} rm -f {spec.name}` removes it.",
+                ) from refusal
+            raise
+        return ContainerId(str(response.json()["Id"]))
+
+    async def start(self, container: ContainerId) -> Container:
+        """A container that ended at once is returned as what it is: exited, with its exit code."""
+        await self._act(container, "start", doing="start", answer_within=START_WITHIN)
+        return await self.inspect(container)
+
+    async def stop(self, container: ContainerId, *, grace: float) -> None:
+        seconds = math.ceil(grace)
+        if (await self.inspect(container)).phase is ContainerPhase.PAUSED:
+            # A frozen process gets no signal; Podman refuses to stop it, Docker waits for the SIGKILL.
+            await self.unpause(container)
+        await self._act(
+            container, "stop", doing="stop", params={"t": str(seconds)}, answer_within=seconds + STOP_SLACK
+        )
+
+    async def kill(self, container: ContainerId, *, signal: str = "SIGKILL") -> None:
+        try:
+            await self._act(container, "kill", doing="kill", params={"signal": signal})
+        except EngineRefused as refusal:
+            if not dialect.not_running(refusal):
+                raise
+
+    async def pause(self, container: ContainerId) -> None:
+        await self._act(container, "pause", doing="pause")
+
+    async def unpause(self, container: ContainerId) -> None:
+        await self._act(container, "unpause", doing="unpause")
+
+    async def remove(self, container: ContainerId | str) -> None:
+        try:
+            await self._act(container, "", doing="remove", method="DELETE", answer_within=REMOVE_WITHIN)
+        except ContainerMissing:
+            return
+
+    async def _act(
+        self,
+        container: ContainerId | str,
+        verb: str,
+        *,
+        doing: str,
+        method: str = "POST",
+        params: Mapping[str, str] | None = None,
+        answer_within: float = STOP_SLACK,
+    ) -> None:
+        path = f"/containers/{container}/{verb}".rstrip("/")
+        if method == "DELETE":
+            params = {"force": "true", "v": "true"}
+        try:
+            await self._wire.call(
+                method,
+                path,
+                doing=f"{doing} container {container}",
+                params=params,
+                answer_within=answer_within,
+            )
+        except EngineRefused as refusal:
+            if dialect.container_missing(refusal):
+                raise _container_missing(container, self._wire.name) from refusal
+            raise
+
+    # ---- looking
+
+    async def inspect(self, container: ContainerId | str) -> Container:
+        return (await self._inspect(container)).container
+
+    async def _inspect(self, container: ContainerId | str) -> dialect.Inspected:
+        try:
+            response = await self._wire.call(
+                "GET", f"/containers/{container}/json", doing=f"look at container {container}"
+            )
+        except EngineRefused as refusal:
+            if dialect.container_missing(refusal):
+                raise _container_missing(container, self._wire.name) from refusal
+            raise
+        return dialect.inspected(response.json())
+
+    async def list(self, labels: Mapping[str, str]) -> tuple[ListedContainer, ...]:
+        filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+        response = await self._wire.call(
+            "GET", "/containers/json", doing="list containers", params={"all": "true", "filters": filters}
+        )
+        return tuple(dialect.listed(entry) for entry in response.json())
+
+    @asynccontextmanager
+    async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[AsyncIterator[EngineEvent]]:
+        since = time_ns()
+        # From the second before on: Podman answers before its reader has begun to read.
+        params = {"filters": dialect.event_filters(labels), "since": str(since // 10**9)}
+        async with self._wire.hold("/events", doing=FOLLOWING, params=params) as response:
+            yield EngineEventStream(response, self._wire, labels, since)
+
+    async def usage(self, container: Container) -> Usage:
+        await trio.lowlevel.checkpoint()
+        try:
+            return self._cgroups.usage(container.pid, container.id)
+        except NotRunning:
+            raise ContainerMissing(f"container {container.name} does not run") from None
+
+    async def wait_exit(self, container: Container) -> Death:
+        return await engine_exit.wait_exit(container, inspect=self._inspect, cgroups=self._cgroups)
+
+    async def aclose(self) -> None:
+        """Ends a Podman service of our own when nobody else uses it. Containers live on."""
+        with trio.move_on_after(CLOSE_WITHIN, shield=True):
+            await self._wire.aclose()
+            if self._service is not None:
+                await self._service.release()
+
+
+# ---- connecting
+
+
+async def connect_engine(*, runtime: str, socket: str = "") -> DockerApiEngine:
+    """The engine that answers on `socket`, or where `runtime` ("podman", "docker") has its sockets.
+
+    Without any socket a Podman service is started. Raises `EngineUnavailable` with what to install or do.
+    """
+    if runtime == "podman":
+        found = await find_podman(socket, os.environ, uid=os.geteuid())
+    elif runtime == "docker":
+        found = await find_docker(socket, os.environ)
+    else:
+        raise EngineUnavailable(
+            f"there is no container runtime {runtime!r}", hint='runtime is "podman" or "docker".'
+        )
+    return await _engine(found, runtime)
+
+
+async def _engine(found: Found, runtime: str) -> DockerApiEngine:
+    kind = dialect.kind_of(found.answer.headers)
+    if runtime == "podman" and kind is not EngineKind.PODMAN:
+        raise EngineUnavailable(
+            f"Docker answers on {found.answer.socket}, and runtime is podman",
+            hint='Set runtime to "docker", or engineSocket to Podman\'s socket.',
+        )
+    wire = EngineWire(
+        found.answer.socket,
+        name=dialect.display_name(kind),
+        prefix=dialect.api_prefix(found.answer.headers),
+    )
+    if found.service is not None:
+        wire.revive = found.service.ensure
+    return DockerApiEngine(wire, await _read_info(wire, kind), found.service)
+
+
+@asynccontextmanager
+async def open_engine(*, runtime: str, socket: str = "") -> AsyncGenerator[DockerApiEngine]:
+    """`connect_engine`, closed at the end of the block."""
+    engine = await connect_engine(runtime=runtime, socket=socket)
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def _read_info(wire: EngineWire, kind: EngineKind) -> EngineInfo:
+    doing = "say what it is"
+    version = (await wire.call("GET", "/version", doing=doing)).json()
+    info = (await wire.call("GET", "/info", doing=doing)).json()
+    libpod = None
+    if kind is EngineKind.PODMAN:
+        libpod = (await wire.call("GET", "/libpod/info", doing=doing)).json()
+    return dialect.engine_info(kind, version=version, info=info, libpod=libpod)
+
+
+def _image_missing(reference: str, engine: str) -> ImageMissing:
+    return ImageMissing(
+        f"{engine} has no image {reference}",
+        hint="`opencode-actors image build` builds it; `image` in the settings names another one.",
+    )
+
+
+def _container_missing(container: str, engine: str) -> ContainerMissing:
+    return ContainerMissing(f"{engine} knows no container {container}")

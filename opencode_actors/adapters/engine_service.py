@@ -1,0 +1,407 @@
+"""Where an engine answers, and a Podman service of our own where none does.
+
+Podman has no daemon. When no socket answers, `podman system service` is started under a private
+runtime folder, in its own process session. It belongs to everybody of this user who uses the folder:
+
+* two processes that start at once start one service (an exclusive lock while looking and starting);
+* whoever uses it holds a shared lock, and the last one to close ends it (SIGTERM, 16 ms when idle);
+* a process that was killed frees its lock by dying, and the service ends by itself `IDLE_SECONDS`
+  after the last connection (measured: an open event stream keeps it alive, an idle kept connection
+  does not, so it may end under us: the next call starts it again).
+
+The service may die at any time: its containers live on, and the next call starts it again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket as sockets
+import stat
+import struct
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import trio
+from attrs import define, field, frozen
+
+from opencode_actors.adapters.engine_http import engine_http_client, why_unreachable
+from opencode_actors.errors import EngineUnavailable
+
+IDLE_SECONDS = 60
+# 74-104 ms measured; a rootless first start also sets up its user namespace and storage.
+START_WITHIN = 20.0
+STOP_WITHIN = 3.0
+PING_WITHIN = 5.0
+# A unix socket's path may have 107 characters; and the folder is not the place for a long one.
+SOCKET_PATH_LIMIT = 107
+
+# What would turn `podman system service` into a client of another one, or make it take our
+# supervisor's sockets and readiness for its own.
+_NOT_FOR_THE_SERVICE = ("CONTAINER_HOST", "CONTAINER_CONNECTION", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET")
+
+
+# ---- looking
+
+
+@frozen(kw_only=True)
+class Answer:
+    """What /_ping said; the headers tell the engines apart."""
+
+    socket: Path
+    headers: Mapping[str, str]
+
+
+async def ping(socket: Path) -> Answer:
+    """Raises httpx.TransportError. On a fresh connection, so that it tells of now."""
+    async with engine_http_client(socket, answer_within=PING_WITHIN) as client:
+        response = await client.get("/_ping")
+    return Answer(socket=socket, headers=dict(response.headers))
+
+
+async def first_answer(candidates: tuple[Path, ...]) -> tuple[Answer | None, tuple[str, ...]]:
+    """The first socket that answers, or why each of them did not."""
+    reasons: list[str] = []
+    for candidate in candidates:
+        try:
+            return await ping(candidate), ()
+        except httpx.TimeoutException:
+            reasons.append(f"{candidate}: it took the connection and does not answer")
+        except httpx.TransportError as error:
+            reasons.append(f"{candidate}: {why_unreachable(error)}")
+    return None, tuple(reasons)
+
+
+def podman_sockets(environment: Mapping[str, str], *, uid: int) -> tuple[Path, ...]:
+    """Podman's own sockets. A rootful one is not for other users unless they set `engineSocket`."""
+    candidates: list[Path] = []
+    if runtime_dir := environment.get("XDG_RUNTIME_DIR"):
+        candidates.append(Path(runtime_dir) / "podman/podman.sock")
+    if uid == 0:
+        candidates.append(Path("/run/podman/podman.sock"))
+    return tuple(candidates)
+
+
+def docker_sockets(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """DOCKER_HOST alone when it is set: falling back to another engine would be a surprise."""
+    if host := environment.get("DOCKER_HOST"):
+        return (unix_socket(host, "DOCKER_HOST"),)
+    candidates = [Path("/var/run/docker.sock")]
+    if runtime_dir := environment.get("XDG_RUNTIME_DIR"):
+        candidates.insert(0, Path(runtime_dir) / "docker.sock")
+    return tuple(candidates)
+
+
+def unix_socket(address: str, named: str) -> Path:
+    if address.startswith("/"):
+        return Path(address)
+    if address.startswith("unix://"):
+        return Path(address.removeprefix("unix://"))
+    raise EngineUnavailable(
+        f"{named} is {address!r}, which is not a unix socket on this machine",
+        hint="The engine must run on this machine: its containers' processes and directories are used"
+        " directly. Give a path, or unix:///path.",
+    )
+
+
+def runtime_folder(environment: Mapping[str, str], *, uid: int) -> Path:
+    """Private, short, gone after a reboot: the first of these that exists and leaves room for a socket."""
+    places = [Path(environment["XDG_RUNTIME_DIR"])] if environment.get("XDG_RUNTIME_DIR") else []
+    if uid == 0:
+        places.append(Path("/run"))
+    for place in places:
+        folder = place / "opencode-actors"
+        if (
+            place.is_dir()
+            and os.access(place, os.W_OK)
+            and len(str(folder / "podman.sock")) <= SOCKET_PATH_LIMIT
+        ):
+            return folder
+    return Path(f"/tmp/opencode-actors-{uid}")  # noqa: S108 - `make_private` refuses somebody else's
+
+
+def make_private(folder: Path, *, uid: int) -> None:
+    """The folder holds a socket that can do whatever its owner can: nobody else may have made it."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
+        raise EngineUnavailable(
+            f"{folder} is not a private directory of this user",
+            hint=f"Remove it (`rm -r {folder}`), or set XDG_RUNTIME_DIR to a private directory.",
+        )
+
+
+# ---- a service of our own
+
+
+@define
+class PodmanService:
+    """`podman system service` in `folder`; `ensure` finds or starts it, `release` ends it with the last user."""
+
+    folder: Path
+    idle_seconds: int = IDLE_SECONDS
+    starts: int = field(default=0, init=False)
+    _spawned: int | None = field(default=None, init=False)
+    _in_use: int | None = field(default=None, init=False, repr=False)
+    _one_at_a_time: trio.Lock = field(factory=trio.Lock, init=False, repr=False)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "podman.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "podman.log"
+
+    async def ensure(self) -> None:
+        """Returns when the service answers. Raises `EngineUnavailable` with what to do."""
+        async with self._one_at_a_time:
+            make_private(self.folder, uid=os.geteuid())
+            async with self._nobody_else_starts():
+                if self._in_use is None:
+                    self._in_use = await self._lock("users.lock", fcntl.LOCK_SH)
+                answer, _ = await first_answer((self.socket,))
+                if answer is None:
+                    await self._start()
+
+    async def release(self) -> None:
+        """The last user ends the service; everybody else leaves it to them."""
+        async with self._one_at_a_time:
+            if self._in_use is None:
+                return
+            async with self._nobody_else_starts():
+                os.close(self._in_use)
+                self._in_use = None
+                if self._is_unused():
+                    await self._stop()
+
+    async def _start(self) -> None:
+        program = shutil.which("podman")
+        if program is None:
+            raise EngineUnavailable(
+                "Podman is not installed: there is no `podman` on PATH", hint=INSTALL_PODMAN
+            )
+        self._reap()
+        self.socket.unlink(missing_ok=True)  # a dead service's; binding to it would fail
+        self._spawned = await trio.to_thread.run_sync(self._spawn, program)
+        self.starts += 1
+        with trio.move_on_after(START_WITHIN):
+            await self._until_it_answers()
+            return
+        raise EngineUnavailable(
+            f"Podman's service did not answer within {START_WITHIN:g} s of its start{self._last_words()}",
+            hint=PODMAN_BY_HAND,
+        )
+
+    def _spawn(self, program: str) -> int:
+        """The shell is there to change directory: conmon leaves its `oom` marker in the service's."""
+        environment = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_THE_SERVICE}
+        script = 'cd "$1" && exec "$2" --log-level=error system service --time="$3" "unix://$4"'
+        arguments = [
+            "sh",
+            "-c",
+            script,
+            "sh",
+            str(self.folder),
+            program,
+            str(self.idle_seconds),
+            str(self.socket),
+        ]
+        write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        return os.posix_spawn(
+            "/bin/sh",
+            arguments,
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self.log), write, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,  # Ctrl-C at our terminal is not for the engine
+        )
+
+    async def _until_it_answers(self) -> None:
+        pause = 0.01
+        while True:
+            answer, _ = await first_answer((self.socket,))
+            if answer is not None:
+                return
+            if self._reap():
+                raise EngineUnavailable(
+                    f"Podman's service ended as soon as it was started{self._last_words()}",
+                    hint=PODMAN_BY_HAND,
+                )
+            await trio.sleep(pause)  # nothing tells that a socket has begun to listen
+            pause = min(pause * 1.5, 0.2)
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            lines = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+            if lines:
+                return ": " + " / ".join(lines)
+        return ""
+
+    def _reap(self) -> bool:
+        """True when the process that was spawned here has ended (and is no zombie any more)."""
+        if self._spawned is None:
+            return False
+        with suppress(ChildProcessError):
+            if os.waitpid(self._spawned, os.WNOHANG)[0] == 0:
+                return False
+        self._spawned = None
+        return True
+
+    async def _stop(self) -> None:
+        """By SIGTERM to whoever listens on the socket (the kernel says who), SIGKILL after `STOP_WITHIN`."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            process = listener(self.socket) or self._spawned  # one that was not up yet listens to nothing
+            if process is None:
+                break
+            with suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(process)
+                try:
+                    signal.pidfd_send_signal(pidfd, number)
+                    with trio.move_on_after(STOP_WITHIN):
+                        await trio.lowlevel.wait_readable(pidfd)
+                finally:
+                    os.close(pidfd)
+        await self._reap_soon()
+        for leftover in ("podman.sock", "podman.log", "oom"):
+            (self.folder / leftover).unlink(missing_ok=True)
+
+    async def _reap_soon(self) -> None:
+        """A rootless service is its starter's child, which ends a moment after it."""
+        if self._reap() or self._spawned is None:
+            return
+        pidfd = os.pidfd_open(self._spawned)
+        try:
+            with trio.move_on_after(STOP_WITHIN):
+                await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        self._reap()
+
+    # locks: flock, so that a killed process holds none
+
+    @asynccontextmanager
+    async def _nobody_else_starts(self) -> AsyncGenerator[None]:
+        descriptor = await self._lock("starting.lock", fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    async def _lock(self, name: str, how: int) -> int:
+        descriptor = self._open_lock(name)
+        locked = False
+        try:
+            with trio.fail_after(START_WITHIN + STOP_WITHIN):
+                while not _try_lock(descriptor, how):
+                    await trio.sleep(0.02)  # flock either blocks a thread or must be asked again
+            locked = True
+        except trio.TooSlowError as error:
+            raise EngineUnavailable(
+                f"another process holds {self.folder / name} and does not finish starting Podman's service",
+                hint=f"`fuser {self.folder / name}` names it.",
+            ) from error
+        finally:
+            if not locked:
+                os.close(descriptor)
+        return descriptor
+
+    def _is_unused(self) -> bool:
+        descriptor = self._open_lock("users.lock")
+        try:
+            return _try_lock(descriptor, fcntl.LOCK_EX)
+        finally:
+            os.close(descriptor)
+
+    def _open_lock(self, name: str) -> int:
+        return os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def listener(socket: Path) -> int | None:
+    """The process that listens on a unix socket, from the kernel; None when nobody does."""
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(socket))
+        except OSError:
+            return None
+        credentials = probe.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+# ---- finding
+
+
+@frozen(kw_only=True)
+class Found:
+    """An engine that answers; `service` is there when it is one of our own."""
+
+    answer: Answer
+    service: PodmanService | None = None
+
+
+async def find_podman(socket: str, environment: Mapping[str, str], *, uid: int) -> Found:
+    if socket:
+        return Found(answer=await _the_one(unix_socket(socket, "engineSocket"), "Podman", PODMAN_BY_HAND))
+    answer, _ = await first_answer(podman_sockets(environment, uid=uid))
+    if answer is not None:
+        return Found(answer=answer)
+    service = PodmanService(runtime_folder(environment, uid=uid))
+    await service.ensure()
+    return Found(answer=await ping(service.socket), service=service)
+
+
+async def find_docker(socket: str, environment: Mapping[str, str]) -> Found:
+    if socket:
+        return Found(answer=await _the_one(unix_socket(socket, "engineSocket"), "Docker", START_DOCKER))
+    answer, reasons = await first_answer(docker_sockets(environment))
+    if answer is None:
+        raise EngineUnavailable(f"no Docker Engine answers ({'; '.join(reasons)})", hint=docker_hint(reasons))
+    return Found(answer=answer)
+
+
+async def _the_one(socket: Path, name: str, hint: str) -> Answer:
+    answer, reasons = await first_answer((socket,))
+    if answer is None:
+        raise EngineUnavailable(
+            f"no engine answers where engineSocket says ({'; '.join(reasons)})",
+            hint=docker_hint(reasons) if name == "Docker" else hint,
+        )
+    return answer
+
+
+INSTALL_PODMAN = (
+    "Debian, Ubuntu: `apt-get install podman runc netavark iptables catatonit` (rootless also uidmap and"
+    " slirp4netns); Fedora: `dnf install podman`; Arch: `pacman -S podman`."
+)
+PODMAN_BY_HAND = (
+    "`podman info` shows the same fault by itself. A user without subordinate ids needs"
+    " `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER` and `podman system migrate`."
+)
+START_DOCKER = (
+    "Install it with `apt-get install docker.io` and start it with `systemctl start docker`; or set"
+    " DOCKER_HOST=unix:///path when its socket is elsewhere."
+)
+
+
+def docker_hint(reasons: tuple[str, ...]) -> str:
+    if any("permission denied" in reason for reason in reasons):
+        return "Add this user to the group docker (`sudo usermod -aG docker $USER`) and log in again."
+    return START_DOCKER
