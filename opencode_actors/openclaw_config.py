@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import json5
 from attrs import Factory, field, frozen
 
 from opencode_actors.errors import SettingsError
+from opencode_actors.json5_file import read_object
 
 ENTRY = ("plugins", "entries", "opencode", "config")
-
-# The file is a few KB, and JSON5 is read at about 100 KB/s: a bigger one is somebody's mistake.
-LARGEST_FILE = 4 << 20
 
 
 @frozen(kw_only=True)
@@ -42,10 +38,13 @@ def config_path(environment: Mapping[str, str]) -> tuple[Path, bool]:
 def read_openclaw_config(environment: Mapping[str, str]) -> OpenClawConfig:
     """Raises `SettingsError` when the file is there and cannot be used; no file at all is an empty one."""
     path, named = config_path(environment)
-    text = _text_of(path, must_exist=named)
-    if text is None:
+    document = read_object(path)
+    if document is None and named:
+        raise SettingsError(
+            "OPENCLAW_CONFIG_PATH", f"{path} does not exist", hint="correct or unset OPENCLAW_CONFIG_PATH"
+        )
+    if document is None:
         return OpenClawConfig(path=None)
-    document = _parsed(text, path)
     plugin: dict[str, object] = {}
     for key, value in _table(document, ENTRY, path).items():
         plugin[key] = _filled_in(value, environment, f"{'.'.join(ENTRY)}.{key} in {path}")
@@ -55,41 +54,6 @@ def read_openclaw_config(environment: Mapping[str, str]) -> OpenClawConfig:
 
 def _under(home: Path, text: str) -> Path:
     return home / text[2:] if text.startswith("~/") else Path(text)
-
-
-def _text_of(path: Path, *, must_exist: bool) -> str | None:
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        if must_exist:
-            raise _broken(path, "does not exist", hint="correct or unset OPENCLAW_CONFIG_PATH") from None
-        return None
-    except OSError as error:
-        raise _broken(path, f"cannot be read: {error.strerror}") from None
-    if len(content) > LARGEST_FILE:
-        raise _broken(path, f"is larger than {LARGEST_FILE >> 20} MiB")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _broken(path, f"is not UTF-8 text (byte {error.start})") from None
-
-
-def _parsed(text: str, path: Path) -> dict[str, Any]:
-    try:
-        # The gateway writes plain JSON, which the standard library reads 1000 times as fast as JSON5.
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            document = json5.loads(text)
-        except ValueError as error:
-            where = str(error).removeprefix("<string>:")
-            raise _broken(path, f"is not JSON5: line {where}") from None
-        except RecursionError:
-            raise _broken(path, "is nested too deeply") from None
-    if not isinstance(document, dict):
-        raise _broken(path, "does not hold an object")
-    return cast(dict[str, Any], document)
 
 
 def _table(document: dict[str, Any], keys: tuple[str, ...], path: Path) -> dict[str, Any]:
@@ -138,11 +102,3 @@ def _hooks_token(value: object, environment: Mapping[str, str], path: Path) -> t
         return str(_filled_in(value, environment, f"hooks.token in {path}")), ()
     except SettingsError as error:
         return "", (f"{unreadable}: {error.message}",)
-
-
-def _broken(path: Path, what: str, *, hint: str = "") -> SettingsError:
-    return SettingsError(
-        "openclaw.json",
-        f"{path} {what}",
-        hint=hint or "repair the file, or point OPENCLAW_CONFIG_PATH to another",
-    )

@@ -15,6 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from opencode_actors.errors import SettingsError
+from opencode_actors.machines.restart import RestartPolicy
 from opencode_actors.settings_knobs import (
     Cpus,
     Size,
@@ -31,6 +32,7 @@ from opencode_actors.settings_knobs import (
     secret_text,
     show_size,
     size,
+    unix_socket,
 )
 
 MIB = 1 << 20
@@ -72,7 +74,7 @@ class Settings:
     )
     runtime: str = knob("podman", "the container engine: podman or docker", check=one_of("podman", "docker"))
     engine_socket: str = knob(
-        "", "the engine's unix socket", empty="the engine's usual places, in order", check=absolute_path
+        "", "the engine's unix socket", empty="the engine's usual places, in order", check=unix_socket
     )
     memory: Size = knob(
         1 << 30, "memory limit of a container, swap included", unit="bytes", check=size(at_least=64 * MIB)
@@ -195,14 +197,14 @@ class Settings:
         5,
         "restarts of a crashed container within restartPeriod, then it is given up",
         unit="restarts",
-        check=number(at_least=0, at_most=1000),
+        check=number(at_least=0, at_most=100),
     )
     restart_period: float = knob(600.0, "what maxRestarts is counted in", unit="s", check=duration)
     restart_delay: float = knob(
         0.5, "wait before the first restart", unit="s", check=number(at_least=0, at_most=LONGEST)
     )
     restart_factor: float = knob(
-        2.0, "how much longer each next wait is", check=number(at_least=1, at_most=1000)
+        2.0, "how much longer each next wait is", check=number(at_least=1, at_most=100)
     )
     restart_delay_cap: float = knob(30.0, "longest wait before a restart", unit="s", check=duration)
     restart_jitter: float = knob(
@@ -234,14 +236,15 @@ class Settings:
             raise problem
 
 
-def longest_time_to_give_up(settings: Settings) -> float:
-    """Seconds from the first crash to the one too many when every start fails as slowly as it may."""
-    slow_crash = settings.startup_timeout + settings.server_ready_timeout
-    total, delay = 0.0, settings.restart_delay
-    for _ in range(settings.max_restarts):
-        total += min(delay, settings.restart_delay_cap) * (1 + settings.restart_jitter) + slow_crash
-        delay = min(delay * settings.restart_factor, settings.restart_delay_cap)
-    return total
+def restart_policy(settings: Settings) -> RestartPolicy:
+    return RestartPolicy(
+        max_restarts=settings.max_restarts,
+        period=settings.restart_period,
+        delay=settings.restart_delay,
+        factor=settings.restart_factor,
+        delay_cap=settings.restart_delay_cap,
+        jitter=settings.restart_jitter,
+    )
 
 
 def warnings_of(settings: Settings) -> tuple[str, ...]:
@@ -257,7 +260,8 @@ def warnings_of(settings: Settings) -> tuple[str, ...]:
             f"tmpfsSize: {show_size(settings.tmpfs_size)} is more than memory ({show_size(settings.memory)}), "
             f"and what lies in /tmp counts as memory"
         )
-    if max(settings.header_timeout, settings.chunk_timeout) > settings.idle_timeout:
+    bounded = 0 < settings.job_timeout <= settings.idle_timeout
+    if max(settings.header_timeout, settings.chunk_timeout) > settings.idle_timeout and not bounded:
         found.append(
             "idleTimeout: shorter than headerTimeout or chunkTimeout, so a silent model provider is reported as "
             "an idle job and not as the provider's fault"
@@ -281,9 +285,11 @@ def _combinations(settings: Settings) -> tuple[SettingsError, ...]:
 
 
 def _restarts_end(settings: Settings) -> SettingsError | None:
-    needed = longest_time_to_give_up(settings)
-    if needed < settings.restart_period:
+    policy = restart_policy(settings)
+    slowest_crash = settings.startup_timeout + settings.server_ready_timeout
+    if policy.can_give_up(slowest_crash=slowest_crash):
         return None
+    needed = policy.longest_delays() + policy.max_restarts * slowest_crash
     return SettingsError(
         "restartPeriod",
         f"restartPeriod of {settings.restart_period:g} s is too short to ever give up: {settings.max_restarts} "

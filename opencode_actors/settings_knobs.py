@@ -64,7 +64,7 @@ def knob(
     made: T = field(
         default=default,
         repr=not secret,
-        converter=_expanded if isinstance(default, Path) or check is absolute_path else None,
+        converter=_expanded if isinstance(default, Path) or check in (absolute_path, unix_socket) else None,
         validator=_validate,
         metadata={_KNOB: documentation},
     )
@@ -250,6 +250,10 @@ def absolute_path(value: str) -> str | None:
     if not value.startswith(("/", "~/")):
         return f"must be an absolute path or begin with ~/, not {describe_value(value)}"
     return path_text(value)
+
+
+def unix_socket(value: str) -> str | None:
+    return absolute_path(value.removeprefix("unix://"))
 
 
 def path_text(value: str) -> str | None:

@@ -124,7 +124,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
         word = name.removeprefix(ENVIRONMENT_PREFIX)
         if word == name or word in NOT_SETTINGS or not text.strip():
             continue
-        attribute = _attribute(word, where=f"environment variable {name}", known=known)
+        attribute = _attribute(word, where="environment variable", known=known, prefix=ENVIRONMENT_PREFIX)
         given[attribute] = (
             _structured(attribute, text.strip(), _text, f"environment variable {name}"),
             Source(kind=SourceKind.ENVIRONMENT, place=name),
@@ -143,13 +143,17 @@ def _from_flags(flags: Mapping[str, str]) -> dict[str, tuple[object, Source]]:
     return given
 
 
-def _attribute(key: str, *, where: str, known: Mapping[str, str]) -> str:
+def _attribute(key: str, *, where: str, known: Mapping[str, str], prefix: str = "") -> str:
     if key in known:
         return known[key]
     by_letters = {_letters(name): name for name in known}
     near = difflib.get_close_matches(_letters(key), by_letters, n=1, cutoff=0.6)
-    hint = f"did you mean {by_letters[near[0]]}?" if near else "`opencode-actors settings` lists all settings"
-    raise SettingsError(key, f"{key} is not a setting ({where})", hint=hint)
+    hint = (
+        f"did you mean {prefix}{by_letters[near[0]]}?"
+        if near
+        else "`opencode-actors settings` lists all settings"
+    )
+    raise SettingsError(prefix + key, f"{prefix}{key} is not a setting ({where})", hint=hint)
 
 
 def _letters(name: str) -> str:

@@ -1,0 +1,5 @@
+import sys
+
+from opencode_actors.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,269 @@
+"""What a person sees of a job: a pure function from notices to what is written where.
+
+The model's words go to the output and nothing else does; everything that is said about them goes beside
+it. So `opencode-actors run … > answer.txt` keeps the answer alone, whatever happens meanwhile.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import assert_never
+
+from attrs import evolve, frozen
+
+from opencode_actors.cli.explain import explain
+from opencode_actors.machines.notices import (
+    InputWanted,
+    JobCancelling,
+    JobEnded,
+    JobQueued,
+    JobStarted,
+    Notice,
+    OutputAdded,
+    OutputKind,
+    ProviderRetrying,
+    SessionChanged,
+    TodosChanged,
+    ToolStarted,
+)
+from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus, Rung, SessionStatus
+from opencode_actors.settings import Settings
+
+
+class Tone(Enum):
+    PLAIN = "plain"
+    FAINT = "faint"
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@frozen
+class Answer:
+    """The model's own words, exactly as they came."""
+
+    text: str
+
+
+@frozen
+class Line:
+    """One line beside the answer."""
+
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+@frozen
+class Busy:
+    """What is being waited for; shown until the next action."""
+
+    text: str
+
+
+Action = Answer | Line | Busy
+
+
+@frozen(kw_only=True)
+class View:
+    """How far the answer has been written."""
+
+    at_line_start: bool = True
+
+
+Shown = tuple[View, tuple[Action, ...]]
+
+_SESSION_WORDS = {
+    SessionStatus.CREATING: "creating the container",
+    SessionStatus.STARTING: "waiting for OpenCode to be ready in it",
+    SessionStatus.STOPPING: "stopping the container",
+}
+
+_SESSION_TROUBLE = {
+    SessionStatus.UNREADY: "OpenCode does not answer",
+    SessionStatus.BACKING_OFF: "the container failed and is started again",
+    SessionStatus.GIVEN_UP: "the container failed too often and is given up",
+    SessionStatus.QUARANTINED: "the container cannot be removed and is left to you",
+}
+
+_RUNG_WORDS = {
+    Rung.ABORT: "asking OpenCode to abort",
+    Rung.STOP: "stopping the container",
+    Rung.KILL: "killing the container",
+    Rung.REMOVE: "removing the container by force",
+    Rung.QUARANTINE: "the engine cannot remove the container",
+}
+
+
+def show(view: View, notice: Notice) -> Shown:
+    match notice:
+        case SessionChanged():
+            return view, _session(notice)
+        case JobQueued():
+            return view, _queued(notice.ahead)
+        case JobStarted():
+            return view, (Busy("waiting for the model"),)
+        case OutputAdded():
+            return _output(view, notice)
+        case ToolStarted():
+            return view, (Busy(one_line(f"{notice.tool}: {notice.title}" if notice.title else notice.tool)),)
+        case TodosChanged():
+            return view, _todos(notice)
+        case InputWanted():
+            return _beside(view, Line(f"the agent asks: {one_line(notice.text)}", Tone.WARNING))
+        case ProviderRetrying():
+            wait = f", next try in {notice.seconds:.0f} s" if notice.seconds > 0 else ""
+            text = f"the model provider failed (attempt {notice.attempt}{wait}): {one_line(notice.reason)}"
+            return _beside(view, Line(text, Tone.WARNING))
+        case JobCancelling():
+            return _beside(view, Line(f"cancelling: {_RUNG_WORDS[notice.rung]}", Tone.WARNING))
+        case JobEnded():
+            return _beside(view)
+        case _:
+            assert_never(notice)
+
+
+def _session(notice: SessionChanged) -> tuple[Action, ...]:
+    detail = f": {one_line(notice.detail)}" if notice.detail else ""
+    if trouble := _SESSION_TROUBLE.get(notice.status):
+        return (Line(trouble + detail, Tone.WARNING),)
+    if words := _SESSION_WORDS.get(notice.status):
+        return (Busy(words + detail),)
+    return ()
+
+
+def _queued(ahead: int) -> tuple[Action, ...]:
+    if not ahead:
+        return ()
+    jobs = "one job" if ahead == 1 else f"{ahead} jobs"
+    return (Busy(f"waiting for {jobs} of this session to end"),)
+
+
+def _output(view: View, notice: OutputAdded) -> Shown:
+    if notice.kind is OutputKind.TEXT:
+        if not notice.text:
+            return view, ()
+        return evolve(view, at_line_start=notice.text.endswith("\n")), (Answer(notice.text),)
+    tone = Tone.FAINT if notice.kind is OutputKind.TOOL else Tone.WARNING
+    return _beside(view, Line(one_line(notice.text), tone))
+
+
+def _todos(notice: TodosChanged) -> tuple[Action, ...]:
+    done = sum(1 for todo in notice.todos if todo.status == "completed")
+    current = next((todo.content for todo in notice.todos if todo.status == "in_progress"), "")
+    if not notice.todos or not current:
+        return ()
+    return (Busy(f"{done} of {len(notice.todos)} done, now: {one_line(current)}"),)
+
+
+def _beside(view: View, *lines: Line) -> Shown:
+    """A line beside the answer ends the answer's own line, which would otherwise run into the next one."""
+    ending = () if view.at_line_start else (Answer("\n"),)
+    return evolve(view, at_line_start=True), (*ending, *lines)
+
+
+def one_line(text: str) -> str:
+    """No line breaks, and nothing that a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text.strip())
+
+
+# ---- the end
+
+
+def summary(snapshot: JobSnapshot, settings: Settings, *, workspace: Path) -> tuple[Line, ...]:
+    figures = " · ".join(
+        (
+            *_figures(snapshot),
+            f"session {snapshot.session}",
+            f"workspace {workspace}",
+        )
+    )
+    lines: list[Line] = []
+    if snapshot.status is JobStatus.COMPLETED:
+        lines.append(Line(f"completed in {duration(snapshot.elapsed_seconds)} · {figures}", Tone.GOOD))
+    elif snapshot.status is JobStatus.CANCELLED:
+        lines.append(
+            Line(
+                f"cancelled after {duration(snapshot.elapsed_seconds)}{_climb(snapshot)} · {figures}",
+                Tone.WARNING,
+            )
+        )
+    else:
+        cause = f" ({snapshot.failure.cause.value})" if snapshot.failure else ""
+        lines.append(Line(f"failed{cause} after {duration(snapshot.elapsed_seconds)} · {figures}", Tone.BAD))
+    if snapshot.failure is not None:
+        explanation = explain(snapshot.failure, settings)
+        lines.append(Line(f"error: {one_line(explanation.what)}", Tone.BAD))
+        lines.append(Line(f"hint: {explanation.hint}"))
+    if snapshot.output_truncated:
+        lines.append(
+            Line("the output was cut at maxOutputSize; --set maxOutputSize=0 keeps all of it", Tone.WARNING)
+        )
+    return tuple(lines)
+
+
+def _figures(snapshot: JobSnapshot) -> tuple[str, ...]:
+    tokens = snapshot.tokens
+    figures: list[str] = []
+    if snapshot.model:
+        figures.append(snapshot.model)
+    taken = tokens.input + tokens.cache_read + tokens.cache_write
+    if taken or tokens.output or tokens.reasoning:
+        figures.append(f"{taken:,} tokens in, {tokens.output + tokens.reasoning:,} out")
+    figures.append(f"${snapshot.cost_usd:.4f}" if snapshot.cost_usd else "no cost")
+    return tuple(figures)
+
+
+def _climb(snapshot: JobSnapshot) -> str:
+    climb = snapshot.climb
+    if climb is None or climb.ended_by is None:
+        return ""
+    times = ", ".join(f"{rung.name.lower()} {seconds:.1f} s" for rung, seconds in climb.seconds)
+    return f", ended by {climb.ended_by.name.lower()}" + (f" ({times})" if times else "")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def document(snapshot: JobSnapshot, settings: Settings, *, workspace: Path, output: str) -> dict[str, object]:
+    """What `--json` prints: one object, whose names do not change."""
+    tokens, climb, failure = snapshot.tokens, snapshot.climb, snapshot.failure
+    error: dict[str, object] | None = None
+    if failure is not None:
+        explanation = explain(failure, settings)
+        error = {
+            "cause": failure.cause.value,
+            "message": explanation.what,
+            "hint": explanation.hint,
+            "exitCode": failure.exit_code,
+        }
+    return {
+        "jobId": snapshot.id,
+        "sessionKey": snapshot.session,
+        "status": snapshot.status.value,
+        "output": output,
+        "outputTruncated": snapshot.output_truncated,
+        "error": error,
+        "elapsedSeconds": round(snapshot.elapsed_seconds, 3),
+        "model": snapshot.model,
+        "costUsd": snapshot.cost_usd,
+        "tokens": {
+            "input": tokens.input,
+            "output": tokens.output,
+            "reasoning": tokens.reasoning,
+            "cacheRead": tokens.cache_read,
+            "cacheWrite": tokens.cache_write,
+        },
+        "cancel": None
+        if climb is None
+        else {
+            "endedBy": climb.ended_by.name.lower() if climb.ended_by is not None else None,
+            "seconds": {rung.name.lower(): round(seconds, 3) for rung, seconds in climb.seconds},
+        },
+        "workspace": str(workspace),
+    }

@@ -1,0 +1,110 @@
+"""Whether this host has anything that a model provider would accept, and where it was looked for.
+
+Only names are kept: ids of providers, names of variables, paths. No key ever leaves its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from attrs import frozen
+
+from opencode_actors.errors import SettingsError
+from opencode_actors.json5_file import read_object
+from opencode_actors.settings import Settings
+
+
+@frozen(kw_only=True)
+class Credentials:
+    """`problems` are files that are there and cannot be read."""
+
+    auth_file: Path
+    logins: tuple[str, ...]
+    config_file: Path | None
+    configured_providers: tuple[str, ...]
+    variables: tuple[str, ...]
+    looked_at: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        return bool(self.logins or self.configured_providers or self.variables)
+
+    def __str__(self) -> str:
+        places: list[str] = []
+        if self.logins:
+            places.append(f"{', '.join(self.logins)} in {self.auth_file}")
+        if self.configured_providers:
+            places.append(f"{', '.join(self.configured_providers)} in {self.config_file}")
+        if self.variables:
+            places.append(f"environment: {', '.join(self.variables)}")
+        return "; ".join(places) or "none"
+
+
+def find_credentials(settings: Settings, environment: Mapping[str, str]) -> Credentials:
+    auth_file = auth_file_of(settings, environment)
+    problems: list[str] = []
+    logins = _keys(auth_file, (), problems)
+    config_file: Path | None = None
+    configured: tuple[str, ...] = ()
+    candidates = config_files_of(settings, environment)
+    for candidate in candidates:
+        if candidate.exists():
+            config_file = candidate
+            configured = _keys(candidate, ("provider",), problems)
+            break
+    variables = tuple(name for name in settings.pass_environment if environment.get(name))
+    return Credentials(
+        auth_file=auth_file,
+        logins=logins,
+        config_file=config_file,
+        configured_providers=configured,
+        variables=variables,
+        looked_at=(str(auth_file), str(config_file or candidates[0]), _variables_in_words(settings)),
+        problems=tuple(problems),
+    )
+
+
+def auth_file_of(settings: Settings, environment: Mapping[str, str]) -> Path:
+    """Where OpenCode keeps its logins on this host."""
+    if settings.opencode_auth:
+        return Path(settings.opencode_auth)
+    return _xdg(environment, "XDG_DATA_HOME", ".local/share") / "opencode" / "auth.json"
+
+
+def config_files_of(settings: Settings, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where OpenCode looks for its config on this host; the first one that exists counts."""
+    if settings.opencode_config:
+        return (Path(settings.opencode_config),)
+    if named := environment.get("OPENCODE_CONFIG"):
+        return (Path(named),)
+    folder = _xdg(environment, "XDG_CONFIG_HOME", ".config") / "opencode"
+    return (folder / "opencode.json", folder / "opencode.jsonc")
+
+
+def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
+    if set_to := environment.get(variable):
+        return Path(set_to)
+    return Path(environment.get("HOME") or Path.home()) / fallback
+
+
+def _keys(path: Path, inside: tuple[str, ...], problems: list[str]) -> tuple[str, ...]:
+    try:
+        table: object = read_object(path) or {}
+    except SettingsError as error:
+        problems.append(error.message)
+        return ()
+    for key in inside:
+        table = cast(dict[str, object], table).get(key) if isinstance(table, dict) else None
+    if not isinstance(table, dict):
+        return ()
+    return tuple(str(key) for key, value in cast(dict[object, object], table).items() if value)
+
+
+def _variables_in_words(settings: Settings) -> str:
+    names = settings.pass_environment
+    if not names:
+        return "no environment variable (passEnvironment is empty)"
+    return f"{names[0]} and {len(names) - 1} more variables" if len(names) > 1 else names[0]
