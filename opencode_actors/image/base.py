@@ -110,7 +110,8 @@ class _Maker:
             *lines, rest = (rest + data).split(b"\n")
             for line in visible_lines(b"\n".join(lines).decode(errors="replace")):
                 self._said = [*self._said[-_KEPT_LINES + 1 :], line]
-                self.report(BuildProgress(phase=BuildPhase.MAKE_BASE, text=line.removeprefix("I: ")))
+                if line.startswith("I: "):  # how both programs mark what they are about to do
+                    self.report(BuildProgress(phase=BuildPhase.MAKE_BASE, text=line[3:]))
         self._all_heard.set()
 
     def __aiter__(self) -> Self:

@@ -16,7 +16,7 @@ from opencode_actors.errors import ImageBuildFailed
 
 CONTAINERFILE = "Containerfile"
 # Only what the image is made of: an edit to a script that stands beside it must not rebuild the image.
-ENTRIES = (CONTAINERFILE, "config", "entrypoint", "toolchains.sha256")
+ENTRIES = (CONTAINERFILE, "config", "entrypoint", "fetch-toolchain", "toolchains.sha256")
 
 LABEL_CONTEXT = "opencode-actors.context"
 LABEL_OPENCODE = "opencode-actors.opencode"

@@ -13,12 +13,14 @@ from attrs import define, field, frozen
 from opencode_actors.errors import ImageBuildFailed
 
 MAX_LINE = 1 << 20  # bytes; the engines' own lines are below 64 KB
-KEPT_LINES = 30  # the end of the build's output, shown when it fails
+KEPT_LINES = 15  # the end of the build's output, shown when it fails
 
 _STEP = re.compile(
     r"^(?:\[(?P<stage>\d+)/(?P<stages>\d+)\] )?step (?P<step>\d+)/(?P<steps>\d+) ?: (?P<text>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+# `--> 0123456789a`, `--> Using cache …`, ` ---> Running in …`: the engines' own book-keeping
+_LAYER = re.compile(r"^ ?-{2,3}> |^Removing intermediate container |^[0-9a-f]{64}$")
 
 
 class BuildPhase(Enum):
@@ -94,33 +96,37 @@ def _image_id(fields: dict[str, Any]) -> str:
 
 @define(kw_only=True)
 class BuildLog:
-    """Follows a build: reports each step once, keeps the last lines for the case that it fails."""
+    """Follows a build: reports each step once, keeps what was printed last for the case that it fails."""
 
     report: Report
     error: str = field(default="", init=False)
     built: bool = field(default=False, init=False)
     _tail: list[str] = field(factory=list[str], init=False)
-    _step: BuildProgress | None = field(default=None, init=False)
+    _unfinished: str = field(default="", init=False)
 
     def hear(self, line: EngineLine) -> None:
         self.error = line.error or self.error
-        self.built = self.built or bool(line.image_id) or line.text.startswith("Successfully built ")
-        for text in visible_lines(line.text):
+        self.built = self.built or bool(line.image_id)
+        # Podman cuts what a step prints anywhere, also within a word
+        *finished, self._unfinished = (self._unfinished + line.text)[-MAX_LINE:].split("\n")
+        for text in visible_lines("\n".join(finished)):
+            self._hear_text(text)
+
+    def _hear_text(self, text: str) -> None:
+        step = parse_step(text)
+        if step is not None:
+            self.report(step)
+        elif not _LAYER.match(text):
             self._tail = [*self._tail[-KEPT_LINES + 1 :], text]
-            step = parse_step(text)
-            if step is not None:
-                self._step = step
-                self.report(step)
 
     @property
     def printed(self) -> str:
+        """The last lines that the steps themselves printed."""
         return "\n".join(self._tail)
 
     def failure(self, reason: str) -> str:
-        """The reason, the step it happened in, and the end of what was printed."""
-        where = f" in «{_shortened(self._step.text)}»" if self._step else ""
-        printed = "\n".join(f"    {line}" for line in self._tail)
-        return f"the image could not be built{where}: {reason}" + (f"\n{printed}" if printed else "")
+        printed = "".join(f"\n    {line}" for line in self._tail)
+        return f"the image could not be built: {_shortened(reason, keep_end=60)}{printed}"
 
 
 def parse_step(text: str) -> BuildProgress | None:
@@ -144,6 +150,8 @@ def visible_lines(text: str) -> list[str]:
     return [line for line in shown if line]
 
 
-def _shortened(command: str, limit: int = 100) -> str:
-    one_line = " ".join(command.split())
-    return one_line if len(one_line) <= limit else one_line[: limit - 1] + "…"
+def _shortened(text: str, limit: int = 140, *, keep_end: int = 0) -> str:
+    one_line = " ".join(text.split())
+    if len(one_line) <= limit:
+        return one_line
+    return one_line[: limit - keep_end - 1] + "…" + one_line[len(one_line) - keep_end :]
