@@ -223,7 +223,6 @@ async def _perform(steps: Sequence[Step], exchange: Exchange, connection: HttpCo
                 case Drop():
                     if exchange.attempt <= step.times:
                         await answer.begin()
-                        await connection.break_off()
                         return Outcome.DROPPED
                 case Garble():
                     await answer.raw('{"choices": [{"delta": {"content": "half of')

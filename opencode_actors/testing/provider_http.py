@@ -101,9 +101,6 @@ class HttpConnection:
             h11.EndOfMessage(),
         )
 
-    async def break_off(self) -> None:
-        await trio.aclose_forcefully(self._stream)
-
 
 # ---- chat completions
 
@@ -151,6 +148,7 @@ class StreamedAnswer:
         await self._choices([{"tool_calls": [_tool_call(index, name, arguments)]}])
 
     async def raw(self, line: str) -> None:
+        await self.begin()
         await self._send(f"data: {line}\n\n")
 
     async def end(self, finish: str, usage: Mapping[str, int]) -> None:
@@ -160,6 +158,7 @@ class StreamedAnswer:
         await self._connection.send(h11.EndOfMessage())
 
     async def _choices(self, deltas: Iterable[Mapping[str, object]], *, finish: str | None = None) -> None:
+        await self.begin()
         lines = (
             f"data: {self._head}, "
             f'"choices": [{{"index": 0, "delta": {json.dumps(delta)}, "finish_reason": {json.dumps(finish)}}}]}}\n\n'
@@ -168,7 +167,6 @@ class StreamedAnswer:
         await self._send("".join(lines))
 
     async def _send(self, text: str) -> None:
-        await self.begin()
         await self._connection.send(h11.Data(data=text.encode()))
 
 
