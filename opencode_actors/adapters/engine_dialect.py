@@ -75,44 +75,6 @@ def error_text(content: bytes) -> str:
     return str(reason.get("message") or reason.get("cause") or reason)
 
 
-def _part(body: Json | None, name: str) -> Json:
-    """A nested object; both engines leave out what is empty, or send null."""
-    part: Json | None = (body or {}).get(name)
-    return part or {}
-
-
-# ---- which engine answers
-
-
-def kind_of(headers: Mapping[str, str]) -> EngineKind:
-    return EngineKind.PODMAN if headers.get("server", "").startswith("Libpod/") else EngineKind.DOCKER
-
-
-def display_name(kind: EngineKind) -> str:
-    return {EngineKind.PODMAN: "Podman", EngineKind.DOCKER: "Docker", EngineKind.FAKE: "The fake engine"}[
-        kind
-    ]
-
-
-def api_prefix(headers: Mapping[str, str]) -> str:
-    """Docker refuses a prefix newer than itself (400) and, from Engine 29 on, one older than 1.44."""
-    newest = tuple(int(part) for part in headers.get("api-version", "1.41").split(".")[:2])
-    major, minor = min(max(newest, OLDEST_API), NEWEST_API)
-    return f"/v{major}.{minor}"
-
-
-def error_text(content: bytes) -> str:
-    """Docker: {"message"}; Podman: {"cause", "message", "response"}; unknown paths: plain text."""
-    try:
-        body: Any = json.loads(content)
-    except ValueError:
-        return content.decode(errors="replace").strip() or "no reason given"
-    if isinstance(body, dict):
-        reason: Json = body
-        return str(reason.get("message") or reason.get("cause") or reason)
-    return str(body)
-
-
 # ---- what the engine and its host can do
 
 
