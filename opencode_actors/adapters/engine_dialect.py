@@ -78,55 +78,51 @@ def error_text(content: bytes) -> str:
 # ---- what the engine and its host can do
 
 
-def engine_info(kind: EngineKind, *, version: Json, info: Json, libpod: Json | None) -> EngineInfo:
-    """`libpod` is Podman's own /libpod/info: its Docker-like /info leaves out what rootless can do."""
-    rootless = _is_rootless(info, libpod)
-    cgroup_version = int(str(info.get("CgroupVersion") or "1").removeprefix("v") or 1)
-    memory, cpu, pids = _enforced(info, libpod, rootless=rootless, cgroup_version=cgroup_version)
-    options = " ".join(info.get("SecurityOptions") or ())
-    security = _part(_part(libpod, "host"), "security")
+def podman_info(headers: Mapping[str, str], libpod: Json) -> EngineInfo:
+    """From /libpod/info: Podman's Docker-like /info leaves out what rootless can do."""
+    host = _part(libpod, "host")
+    security = _part(host, "security")
+    rootless = bool(security.get("rootless"))
+    cgroup_version = int(str(host.get("cgroupVersion") or "v1").removeprefix("v"))
+    # On v2 a user's containers have the controllers that were delegated to the user. Rootless on v1
+    # Podman accepts every limit and enforces none (measured).
+    enforced: list[str] = []
+    if not (rootless and cgroup_version == 1):
+        enforced = host.get("cgroupControllers") or []
     return EngineInfo(
-        kind=kind,
-        version=str(version.get("Version", "")),
-        api_version=str(version.get("ApiVersion", "")),
+        kind=EngineKind.PODMAN,
+        version=str(_part(libpod, "version").get("Version", "")),
+        api_version=headers.get("api-version", ""),
         rootless=rootless,
         cgroup_version=cgroup_version,
-        runtime=_runtime_name(info, libpod),
-        storage_driver=str(info.get("Driver", "")),
-        selinux=bool(security.get("selinuxEnabled")) or "name=selinux" in options,
-        apparmor=bool(security.get("apparmorEnabled")) or "name=apparmor" in options,
-        memory_enforced=memory,
-        cpu_enforced=cpu,
-        pids_enforced=pids,
+        runtime=str(_part(host, "ociRuntime").get("name", "")),
+        storage_driver=str(_part(libpod, "store").get("graphDriverName", "")),
+        selinux=bool(security.get("selinuxEnabled")),
+        apparmor=bool(security.get("apparmorEnabled")),
+        memory_enforced="memory" in enforced,
+        cpu_enforced="cpu" in enforced,
+        pids_enforced="pids" in enforced,
     )
 
 
-def _is_rootless(info: Json, libpod: Json | None) -> bool:
-    if libpod is not None:
-        return bool(_part(_part(libpod, "host"), "security").get("rootless"))
-    return any("name=rootless" in option for option in info.get("SecurityOptions") or ())
-
-
-def _runtime_name(info: Json, libpod: Json | None) -> str:
-    if libpod is not None:
-        return str(_part(_part(libpod, "host"), "ociRuntime").get("name", ""))
-    return str(info.get("DefaultRuntime", ""))
-
-
-def _enforced(
-    info: Json, libpod: Json | None, *, rootless: bool, cgroup_version: int
-) -> tuple[bool, bool, bool]:
-    """Memory, CPU, PIDs. Rootless Podman on cgroup v1 accepts all limits and enforces none (measured)."""
-    if rootless and cgroup_version == 1:
-        return False, False, False
-    if rootless and libpod is not None:
-        # On v2 only the controllers that were delegated to the user work.
-        delegated = _part(libpod, "host").get("cgroupControllers") or ()
-        return "memory" in delegated, "cpu" in delegated, "pids" in delegated
-    if info.get("CgroupDriver") == "none":  # rootless Docker without systemd
-        return False, False, False
-    cpu = bool(info.get("CpuCfsQuota", info.get("CPUCfsQuota")))
-    return bool(info.get("MemoryLimit")), cpu, bool(info.get("PidsLimit"))
+def docker_info(headers: Mapping[str, str], info: Json) -> EngineInfo:
+    """From /info, which says what Docker found it can enforce; "none" is rootless without systemd."""
+    options = " ".join(info.get("SecurityOptions") or ())
+    enforces = info.get("CgroupDriver") != "none"
+    return EngineInfo(
+        kind=EngineKind.DOCKER,
+        version=str(info.get("ServerVersion", "")),
+        api_version=headers.get("api-version", ""),
+        rootless="name=rootless" in options,
+        cgroup_version=int(info.get("CgroupVersion") or 1),
+        runtime=str(info.get("DefaultRuntime", "")),
+        storage_driver=str(info.get("Driver", "")),
+        selinux="name=selinux" in options,
+        apparmor="name=apparmor" in options,
+        memory_enforced=enforces and bool(info.get("MemoryLimit")),
+        cpu_enforced=enforces and bool(info.get("CpuCfsQuota")),
+        pids_enforced=enforces and bool(info.get("PidsLimit")),
+    )
 
 
 # ---- who owns the files

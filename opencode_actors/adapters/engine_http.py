@@ -37,7 +37,9 @@ def engine_http_client(
     """
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(
-            uds=str(socket), limits=httpx.Limits(max_connections=64, max_keepalive_connections=8)
+            uds=str(socket),
+            verify=False,
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=8),
         ),
         base_url="http://engine",
         timeout=httpx.Timeout(answer_within, connect=CONNECT_WITHIN),
@@ -69,6 +71,7 @@ class EngineWire:
     socket: Path
     name: str = "the container engine"
     prefix: str = ""
+    headers: Mapping[str, str] = field(factory=dict[str, str], repr=False)  # of its first answer
     revive: Callable[[], Awaitable[None]] = field(default=_cannot_be_revived, repr=False)
     _client: httpx.AsyncClient = field(init=False, repr=False)
     _held_client: httpx.AsyncClient = field(init=False, repr=False)
