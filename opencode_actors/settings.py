@@ -275,8 +275,8 @@ def _combinations(settings: Settings) -> tuple[SettingsError, ...]:
     return tuple(
         problem
         for problem in (
-            _restarts_end(settings),
             _delays_grow(settings),
+            _restarts_end(settings),
             _directories_apart(settings),
             _network_exists(settings),
         )

@@ -313,8 +313,10 @@ def _converter(hooks: Mapping[Any, Hook]) -> Converter:
     """cattrs alone makes 'None' of a None that should be a text, and 1 of True: each type has a hook here."""
     converter = Converter()
     for wanted, hook in hooks.items():
-        # by predicate, because a type hook is looked up by class and an Annotated has none of its own
-        converter.register_structure_hook_func(partial(operator.eq, wanted), hook)
+        if isinstance(wanted, type):
+            converter.register_structure_hook(wanted, hook)
+        else:  # an Annotated or a tuple[...] is no class, and is found by predicate only
+            converter.register_structure_hook_func(partial(operator.eq, wanted), hook)
     return converter
 
 

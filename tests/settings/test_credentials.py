@@ -1,0 +1,69 @@
+"""Whether a host has provider credentials; keys themselves are never repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from opencode_actors.credentials import find_credentials
+from opencode_actors.settings import Settings
+
+KEY = "sk-very-secret"
+
+
+def home(tmp_path: Path, files: dict[str, str]) -> dict[str, str]:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return {"HOME": str(tmp_path)}
+
+
+def test_nothing_is_found_on_a_bare_host(tmp_path: Path) -> None:
+    found = find_credentials(Settings(), home(tmp_path, {}))
+    assert not found.found
+    assert str(tmp_path / ".local/share/opencode/auth.json") in found.looked_at
+    assert str(tmp_path / ".config/opencode/opencode.json") in found.looked_at
+
+
+def test_a_login_is_found(tmp_path: Path) -> None:
+    auth = '{"acme": {"type": "api", "key": "' + KEY + '"}, "empty": {}}'
+    found = find_credentials(Settings(), home(tmp_path, {".local/share/opencode/auth.json": auth}))
+    assert found.logins == ("acme",)
+    assert KEY not in f"{found!r} {found}"
+
+
+def test_an_empty_auth_file_is_no_login(tmp_path: Path) -> None:
+    assert not find_credentials(Settings(), home(tmp_path, {".local/share/opencode/auth.json": "{}"})).found
+
+
+def test_a_configured_provider_is_found_also_in_jsonc(tmp_path: Path) -> None:
+    config = '{ // mine\n "provider": {"acme": {"options": {"apiKey": "' + KEY + '"}}},}'
+    found = find_credentials(Settings(), home(tmp_path, {".config/opencode/opencode.jsonc": config}))
+    assert found.configured_providers == ("acme",)
+    assert KEY not in f"{found!r} {found}"
+
+
+def test_a_config_without_a_provider_is_none(tmp_path: Path) -> None:
+    config = '{"theme": "dark", "provider": []}'
+    assert not find_credentials(Settings(), home(tmp_path, {".config/opencode/opencode.json": config})).found
+
+
+def test_a_variable_counts_only_when_it_is_passed_on(tmp_path: Path) -> None:
+    environment = {**home(tmp_path, {}), "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": ""}
+    found = find_credentials(Settings(), environment)
+    assert found.variables == ("OPENAI_API_KEY",)
+    assert KEY not in f"{found!r} {found}"
+    assert not find_credentials(Settings(pass_environment=()), environment).found
+
+
+def test_xdg_and_settings_say_where_to_look(tmp_path: Path) -> None:
+    elsewhere = home(tmp_path, {"data/opencode/auth.json": '{"acme": {"type": "api"}}'})
+    assert find_credentials(Settings(), {**elsewhere, "XDG_DATA_HOME": str(tmp_path / "data")}).found
+    named = Settings(opencode_auth=str(tmp_path / "data/opencode/auth.json"))
+    assert find_credentials(named, elsewhere).found
+
+
+def test_a_broken_file_is_a_problem_and_not_an_error(tmp_path: Path) -> None:
+    found = find_credentials(Settings(), home(tmp_path, {".local/share/opencode/auth.json": "{"}))
+    assert not found.found
+    assert "auth.json is not JSON5" in found.problems[0]
