@@ -159,6 +159,10 @@ class ImageInfo:
 class Engine(Protocol):
     async def info(self) -> EngineInfo: ...
 
+    def directory_owner(self) -> tuple[int, int]:
+        """The uid and gid on this host that a container's processes write mounted directories as."""
+        ...
+
     async def image(self, reference: str) -> ImageInfo:
         """Raises `ImageMissing`."""
         ...
@@ -195,9 +199,7 @@ class Engine(Protocol):
         """Every container, running or not, that carries all of `labels`."""
         ...
 
-    def events(
-        self, labels: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
+    def events(self, labels: Mapping[str, str]) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
         """From now on; ends with `EngineUnavailable` when the engine goes."""
         ...
 
@@ -225,10 +227,13 @@ class Endpoint:
 
 @frozen(kw_only=True)
 class Prompt:
-    """One prompt under ids of our own, which make sending it twice the same as once."""
+    """One prompt under ids of our own, which make sending it twice the same as once.
 
-    message_id: MessageId
-    part_id: PartId
+    The ids carry the time, so they are made when the prompt is sent and are empty before.
+    """
+
+    message_id: MessageId = MessageId("")
+    part_id: PartId = PartId("")
     text: str = field(repr=False)
     model: str | None = None  # "provider/model"
     agent: str | None = None

@@ -20,6 +20,7 @@ from opencode_actors.machines.job_messages import JobEffect, JobMessage, JobTime
 from opencode_actors.machines.job_out import given_out
 from opencode_actors.machines.job_state import JobState, Queued, Running, Settled, Stopping, snapshot
 from opencode_actors.machines.notices import Publish, Step
+from opencode_actors.machines.prompt_ids import stamped
 from opencode_actors.machines.server_events import ConversationRetrying
 from opencode_actors.machines.transcript import Ending, Transcript
 from opencode_actors.machines.vocabulary import (
@@ -61,7 +62,7 @@ def handle(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
         return Step(state=state, effects=(Reply(ask=message.ask, value=snapshot(state, now)),))
     match state.phase:
         case Queued():
-            return _queued(state, message, now)
+            return _queued(state, message, moment)
         case Running():
             return _running(state, state.phase, message, moment)
         case Stopping():
@@ -78,10 +79,11 @@ def handle(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
 # ---- queued
 
 
-def _queued(state: JobState, message: JobMessage, now: float) -> JobStep:
+def _queued(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
+    now = moment.now
     match message:
         case m.TurnGranted():
-            return _begin(state, message, now)
+            return _begin(state, message, moment)
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
             return _settle(state, JobStatus.CANCELLED, now, climb=Climb(ended_by=None))
@@ -91,7 +93,9 @@ def _queued(state: JobState, message: JobMessage, now: float) -> JobStep:
             return Step(state=state)  # the server's life before our turn is not ours
 
 
-def _begin(state: JobState, turn: m.TurnGranted, now: float) -> JobStep:
+def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
+    now = moment.now
+    state = evolve(state, prompt=stamped(state.prompt, moment))
     work = Work(
         endpoint=turn.endpoint,
         transcript=Transcript(conversation=turn.conversation, prompt=state.prompt.message_id),

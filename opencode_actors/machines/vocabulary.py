@@ -59,6 +59,8 @@ class Cause(Enum):
     ENGINE_REFUSED = "engine_refused"
     GIVEN_UP = "given_up"
     LOST = "lost"
+    STORE = "store"
+    INTERNAL = "internal"
     CLOSED = "closed"
 
 

@@ -1,0 +1,1 @@
+"""What outlives the process: sessions, jobs and the output of each job."""

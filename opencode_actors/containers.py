@@ -1,0 +1,136 @@
+"""What a session's container is made of: settings and a session's own things into a `ContainerSpec`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from opencode_actors.machines.vocabulary import SessionKey
+from opencode_actors.ports import ContainerSpec, Mount
+from opencode_actors.settings import Settings
+
+OWNER_LABEL = "io.opencode-actors.owner"
+SESSION_LABEL = "io.opencode-actors.session"
+
+WORKSPACE = "/workspace"
+DATA = "/data"
+AUTH_FILE = Path("opencode/auth.json")  # below the data directory
+
+_HOST_CONFIG = "/run/opencode-actors/host-opencode.json"
+_PROVIDER_FOLDER = "/run/opencode-actors/provider"
+
+# The image's entry script forwards this address to the mounted socket.
+PROVIDER_URL_INSIDE = "http://127.0.0.1:4097/v1"
+
+
+@frozen(kw_only=True)
+class ModelAccess:
+    """How the containers reach a model: what of the host's OpenCode they are given.
+
+    `environment` are provider keys by name; `auth_file` is copied into each session's own data directory;
+    `config_file` is mounted read-only; `provider_socket` is the unix socket of a provider on this host,
+    reachable inside as `PROVIDER_URL_INSIDE`; `config` is merged over everything else.
+    """
+
+    environment: Mapping[str, str] = field(factory=dict[str, str], repr=False)
+    auth_file: Path | None = None
+    config_file: Path | None = None
+    provider_socket: Path | None = None
+    config: Mapping[str, object] = field(factory=dict[str, object], repr=False)
+    git_name: str = ""
+    git_email: str = ""
+
+
+@frozen(kw_only=True)
+class SessionPlace:
+    """Where a session's things are on the host."""
+
+    key: SessionKey
+    container_name: str
+    data: Path
+    workspace: Path
+    owner: str
+
+
+def container_spec(
+    settings: Settings, access: ModelAccess, place: SessionPlace, *, password: str
+) -> ContainerSpec:
+    mounts = [
+        Mount(source=place.workspace, target=WORKSPACE),
+        Mount(source=place.data, target=DATA),
+    ]
+    environment = {
+        **access.environment,
+        **_git_identity(settings, access),
+        "OPENCODE_SERVER_PASSWORD": password,
+        "OPENCODE_CONFIG_CONTENT": json.dumps(_config(settings, access)),
+    }
+    if access.config_file is not None:
+        mounts.append(Mount(source=access.config_file, target=_HOST_CONFIG, read_only=True))
+        environment["OPENCODE_CONFIG"] = _HOST_CONFIG
+    if access.provider_socket is not None:
+        # The folder, not the socket: a provider that starts again makes a new socket in it.
+        folder = access.provider_socket.parent
+        mounts.append(Mount(source=folder, target=_PROVIDER_FOLDER, read_only=True))
+        inside = f"{_PROVIDER_FOLDER}/{access.provider_socket.name}"
+        environment["OPENCODE_ACTORS_PROVIDER_SOCKET"] = inside
+    return ContainerSpec(
+        name=place.container_name,
+        image=settings.image,
+        labels={OWNER_LABEL: place.owner, SESSION_LABEL: place.key},
+        environment=environment,
+        mounts=tuple(mounts),
+        memory_bytes=settings.memory,
+        cpus=settings.cpus,
+        pids=settings.pids_limit,
+        tmpfs_bytes=settings.tmpfs_size,
+        network=settings.network,
+        apparmor_profile=settings.apparmor_profile,
+    )
+
+
+def _git_identity(settings: Settings, access: ModelAccess) -> dict[str, str]:
+    identity: dict[str, str] = {}
+    if name := settings.git_user_name or access.git_name:
+        identity |= {"GIT_AUTHOR_NAME": name, "GIT_COMMITTER_NAME": name}
+    if email := settings.git_user_email or access.git_email:
+        identity |= {"GIT_AUTHOR_EMAIL": email, "GIT_COMMITTER_EMAIL": email}
+    return identity
+
+
+def _config(settings: Settings, access: ModelAccess) -> dict[str, object]:
+    """What wins over the baked-in config, the host's and the workspace's.
+
+    Nobody answers a question in here, so the tool that asks one is taken away.
+    """
+    config: dict[str, object] = {
+        "autoupdate": False,
+        "share": "disabled",
+        "snapshot": False,
+        "permission": {"*": "allow", "question": "deny"},
+        **access.config,
+    }
+    if settings.model:
+        config |= {"model": settings.model, "small_model": settings.model}
+        _bound_provider(config, settings)
+    return config
+
+
+def _bound_provider(config: dict[str, object], settings: Settings) -> None:
+    """OpenCode waits 300 s for a silent provider, and does so six times."""
+    name = settings.model.partition("/")[0]
+    timeouts = {
+        "headerTimeout": int(settings.header_timeout * 1000),
+        "chunkTimeout": int(settings.chunk_timeout * 1000),
+    }
+    providers = _table(config.get("provider"))
+    provider = _table(providers.get(name))
+    options = {**timeouts, **_table(provider.get("options"))}
+    config["provider"] = {**providers, name: {**provider, "options": options}}
+
+
+def _table(value: object) -> dict[str, object]:
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}

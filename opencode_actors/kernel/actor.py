@@ -1,0 +1,237 @@
+"""The shell around a machine: receive, drop what is stale, decide, record, act.
+
+1. A forgotten operation or timer is never heard again: each start has a ticket, and a letter whose
+   ticket is not the current one of its name is dropped at the mailbox's door.
+2. Expected failures come back as facts; anything else is a bug that ends the actor and is seen.
+3. Records are durable before the state is taken over, the state before the effects are out.
+4. An actor never awaits another: what it tells its peers is put into their mailboxes.
+5. Every ask is answered exactly once, at the latest with `ActorGone` when the actor ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import trio
+from attrs import define, field, frozen
+
+from opencode_actors.errors import ActorGone
+from opencode_actors.kernel.mailbox import Mailbox, MailboxStatistics, Ticket
+from opencode_actors.machines.notices import Record, Step
+from opencode_actors.machines.vocabulary import (
+    AskId,
+    Finish,
+    Forget,
+    Moment,
+    Reply,
+    Run,
+    StartTimer,
+    StopTimer,
+)
+
+StateT = TypeVar("StateT")
+MessageT = TypeVar("MessageT")
+EffectT = TypeVar("EffectT")
+SaidT_contra = TypeVar("SaidT_contra", contravariant=True)
+MessageT_co = TypeVar("MessageT_co", covariant=True)
+EffectT_contra = TypeVar("EffectT_contra", contravariant=True)
+
+Clock = Callable[[], Moment]
+
+
+class Post(Protocol[SaidT_contra]):
+    """How an operation that goes on says something before it ends. Waits while nobody reads."""
+
+    async def __call__(self, message: SaidT_contra) -> None: ...
+
+
+class Shell(Protocol[MessageT_co, EffectT_contra]):
+    """What an actor's surroundings do for it."""
+
+    async def perform(self, operation: Any, post: Post[MessageT_co]) -> MessageT_co | None:
+        """Does one operation. Its expected failures are messages; what it raises is a bug."""
+        ...
+
+    def fired(self, timer: Any) -> MessageT_co: ...
+
+    def deliver(self, effect: EffectT_contra) -> None:
+        """An effect that is not about the actor itself: a word to a peer, a notice."""
+        ...
+
+    async def record(self, records: tuple[Record, ...]) -> None:
+        """Returns when they are durable."""
+        ...
+
+
+@define(eq=False)
+class _Ask:
+    answered: trio.Event = field(factory=trio.Event)
+    value: object = None
+
+
+@frozen(kw_only=True)
+class ActorStatistics:
+    mailbox: MailboxStatistics
+    decisions: int
+    stale: int
+    running: tuple[str, ...]
+    asks: int
+
+
+@define(eq=False, repr=False)
+class Actor(Generic[StateT, MessageT, EffectT]):
+    name: str
+    state: StateT
+    handle: Callable[[StateT, MessageT, Moment], Step[StateT, EffectT]]
+    shell: Shell[MessageT, EffectT]
+    clock: Clock
+    mailbox: Mailbox[MessageT] = field(init=False)
+    _serial: int = 0
+    _decisions: int = 0
+    _stale: int = 0
+    _finished: bool = False
+    _started: dict[object, tuple[Ticket, trio.CancelScope]] = field(factory=dict[object, Any])
+    _asks: dict[AskId, _Ask] = field(factory=dict[AskId, _Ask])
+
+    def __attrs_post_init__(self) -> None:
+        self.mailbox = Mailbox(self.name)
+
+    def __repr__(self) -> str:
+        phase = type(getattr(self.state, "phase", self.state)).__name__
+        return f"<{type(self).__name__} {self.name} {phase}>"
+
+    async def run(self) -> None:
+        """Until the machine says that it is finished."""
+        try:
+            async with trio.open_nursery() as nursery:
+                while not self._finished:
+                    letter = await self.mailbox.receive()
+                    if letter.ticket is not None and not self._current(letter.ticket):
+                        self._stale += 1
+                        continue
+                    await self._decide(letter.message, nursery)
+                nursery.cancel_scope.cancel()
+            await self._answer_the_rest()
+        finally:
+            self._end()
+
+    async def ask(self, make: Callable[[AskId], MessageT]) -> object:
+        """Sends a command or a query, waits for its one answer. Raises `ActorGone`."""
+        if self.mailbox.closed:
+            raise self._gone()
+        self._serial += 1
+        ask_id, ask = AskId(self._serial), _Ask()
+        self._asks[ask_id] = ask
+        try:
+            await self.mailbox.send(make(ask_id))
+            await ask.answered.wait()
+        finally:
+            self._asks.pop(ask_id, None)
+        if isinstance(ask.value, ActorGone):
+            raise ask.value
+        return ask.value
+
+    def statistics(self) -> ActorStatistics:
+        return ActorStatistics(
+            mailbox=self.mailbox.statistics(),
+            decisions=self._decisions,
+            stale=self._stale,
+            running=tuple(str(name) for name in self._started),
+            asks=len(self._asks),
+        )
+
+    # ---- deciding
+
+    async def _decide(self, message: MessageT, nursery: trio.Nursery | None) -> None:
+        self._decisions += 1
+        step = self.handle(self.state, message, self.clock())
+        if step.records:
+            await self.shell.record(step.records)
+        self.state = step.state
+        for effect in step.effects:
+            self._act(effect, nursery)
+
+    async def _answer_the_rest(self) -> None:
+        """What was sent before the end is still decided; what it starts is not started any more."""
+        while (letter := self.mailbox.receive_nowait()) is not None:
+            if letter.ticket is None:
+                await self._decide(letter.message, None)
+
+    def _act(self, effect: EffectT, nursery: trio.Nursery | None) -> None:
+        match effect:
+            case Run(operation=operation):
+                kind = cast(object, type(operation))
+                self._start(kind, nursery, lambda ticket: self._perform(operation, ticket))
+            case StartTimer(timer=timer, seconds=seconds):
+                self._start(timer, nursery, lambda ticket: self._sleep(timer, seconds, ticket))
+            case Forget(kind=kind):
+                self._forget(cast(object, kind))
+            case StopTimer(timer=timer):
+                self._forget(timer)
+            case Reply(ask=ask, value=value):
+                self._reply(ask, value)
+            case Finish():
+                self._finished = True
+            case _:
+                self.shell.deliver(effect)
+
+    # ---- operations and timers
+
+    def _start(
+        self,
+        name: object,
+        nursery: trio.Nursery | None,
+        work: Callable[[Ticket], Awaitable[None]],
+    ) -> None:
+        if nursery is None:
+            return
+        self._forget(name)
+        self._serial += 1
+        ticket, scope = Ticket(name, self._serial), trio.CancelScope()
+        self._started[name] = (ticket, scope)
+        nursery.start_soon(self._in_scope, work, ticket, scope)
+
+    async def _in_scope(
+        self, work: Callable[[Ticket], Awaitable[None]], ticket: Ticket, scope: trio.CancelScope
+    ) -> None:
+        with scope:
+            await work(ticket)
+
+    async def _perform(self, operation: object, ticket: Ticket) -> None:
+        async def post(message: MessageT) -> None:
+            await self.mailbox.wait_room()
+            self.mailbox.put(message, ticket)
+
+        last = await self.shell.perform(operation, post)
+        if last is not None:
+            self.mailbox.put(last, ticket)
+
+    async def _sleep(self, timer: object, seconds: float, ticket: Ticket) -> None:
+        await trio.sleep(seconds)
+        self.mailbox.put(self.shell.fired(timer), ticket)
+
+    def _forget(self, name: object) -> None:
+        started = self._started.pop(name, None)
+        if started is not None:
+            started[1].cancel()
+
+    def _current(self, ticket: Ticket) -> bool:
+        started = self._started.get(ticket.name)
+        return started is not None and started[0] is ticket
+
+    # ---- asks
+
+    def _reply(self, ask_id: AskId, value: object) -> None:
+        ask = self._asks.get(ask_id)
+        if ask is not None and not ask.answered.is_set():
+            ask.value = value
+            ask.answered.set()
+
+    def _gone(self) -> ActorGone:
+        return ActorGone(f"{self.name} has ended")
+
+    def _end(self) -> None:
+        self.mailbox.close()
+        for ask_id in tuple(self._asks):
+            self._reply(ask_id, self._gone())

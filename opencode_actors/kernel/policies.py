@@ -1,0 +1,46 @@
+"""Settings into the policies that the machines decide by."""
+
+from __future__ import annotations
+
+from opencode_actors.machines.cancellation import Graces
+from opencode_actors.machines.job_state import JobPolicy
+from opencode_actors.machines.restart import RestartPolicy
+from opencode_actors.machines.session_state import SessionPolicy
+from opencode_actors.settings import Settings
+
+
+def graces(settings: Settings) -> Graces:
+    return Graces(
+        abort=settings.abort_grace,
+        stop=settings.stop_grace,
+        kill=settings.kill_grace,
+        remove=settings.remove_grace,
+    )
+
+
+def job_policy(settings: Settings, *, timeout: float | None) -> JobPolicy:
+    return JobPolicy(
+        idle_timeout=settings.idle_timeout,
+        job_timeout=settings.job_timeout if timeout is None else timeout,
+        max_output_size=settings.max_output_size,
+        max_provider_retries=settings.max_provider_retries,
+        graces=graces(settings),
+    )
+
+
+def session_policy(settings: Settings) -> SessionPolicy:
+    return SessionPolicy(
+        startup_timeout=settings.startup_timeout,
+        server_ready_timeout=settings.server_ready_timeout,
+        session_idle_timeout=settings.session_idle_timeout,
+        max_queued_jobs=settings.max_queued_jobs,
+        restart=RestartPolicy(
+            max_restarts=settings.max_restarts,
+            period=settings.restart_period,
+            delay=settings.restart_delay,
+            factor=settings.restart_factor,
+            delay_cap=settings.restart_delay_cap,
+            jitter=settings.restart_jitter,
+        ),
+        graces=graces(settings),
+    )

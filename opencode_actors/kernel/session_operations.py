@@ -1,0 +1,173 @@
+"""What a session has done for it, through the engine and its server. Failures come back as facts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import assert_never
+
+import trio
+from attrs import define, evolve, field
+
+from opencode_actors.errors import (
+    ContainerMissing,
+    EngineError,
+    EngineRefused,
+    EngineUnavailable,
+    ImageMissing,
+    OpenCodeError,
+    StoreError,
+)
+from opencode_actors.kernel.actor import Post
+from opencode_actors.kernel.servers import Servers
+from opencode_actors.machines import session_messages as m
+from opencode_actors.machines.job_messages import EventsSeen, StreamOpened
+from opencode_actors.machines.session_messages import SessionMessage, SessionOperation
+from opencode_actors.machines.vocabulary import Cause, Failure, Rung
+from opencode_actors.ports import ContainerId, ContainerSpec, Death, Endpoint, Engine
+
+_NAME_TAKEN = 409
+# A create that was cancelled may still happen; this long it is waited for, so that it can be undone.
+_CREATE_WITHIN = 10.0
+_ENGINE_AGAIN = 1.0
+
+
+@define(eq=False)
+class SessionOperations:
+    """`prepare` makes the session's directories and says what the next container is made of."""
+
+    engine: Engine
+    servers: Servers
+    prepare: Callable[[str], Awaitable[ContainerSpec]]
+    new_password: Callable[[], str]
+    wait_reader: Callable[[], Awaitable[None]]
+    _endpoint: Endpoint | None = field(default=None, init=False)
+
+    async def perform(self, operation: SessionOperation, post: Post[SessionMessage]) -> SessionMessage | None:
+        match operation:
+            case m.LaunchContainer():
+                return await self._launch(operation)
+            case m.WatchExit():
+                return m.ContainerExited(death=await self._exit(operation))
+            case m.ProbeServer():
+                return await self._probe(operation)
+            case m.OpenConversation():
+                return await self._open(operation)
+            case m.FollowServer():
+                return await self._follow(operation, post)
+            case m.SampleUsage():
+                return await self._sample(operation)
+            case m.EndContainer():
+                return await self._end(operation)
+            case _:
+                assert_never(operation)
+
+    # ---- the engine
+
+    async def _launch(self, operation: m.LaunchContainer) -> SessionMessage:
+        password = self.new_password()
+        try:
+            spec = evolve(await self.prepare(password), name=operation.name)
+            container = await self.engine.start(await self._create(spec))
+        except ImageMissing as error:
+            failure = Failure(cause=Cause.IMAGE_MISSING, message=error.message)
+            return m.LaunchFailed(failure=failure, retryable=False)
+        except EngineUnavailable as error:
+            failure = Failure(cause=Cause.ENGINE_UNAVAILABLE, message=error.message)
+            return m.LaunchFailed(failure=failure, retryable=True)
+        except (EngineError, StoreError) as error:
+            failure = Failure(cause=Cause.ENGINE_REFUSED, message=error.message)
+            return m.LaunchFailed(failure=failure, retryable=False)
+        await self.disconnect()
+        self._endpoint = Endpoint(url=f"http://127.0.0.1:{container.port}", password=password)
+        return m.ContainerLaunched(container=container, endpoint=self._endpoint)
+
+    async def _create(self, spec: ContainerSpec) -> ContainerId:
+        """Under a shield: a create that is cut off half-way leaves a container that nobody knows of."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CREATE_WITHIN):
+            try:
+                return await self.engine.create(spec)
+            except EngineRefused as refused:
+                if refused.status != _NAME_TAKEN:
+                    raise
+                # Left over from a life of this session that ended without a clean-up.
+                await self.engine.remove(spec.name)
+                return await self.engine.create(spec)
+        raise EngineUnavailable(
+            f"the engine did not create container {spec.name} within {_CREATE_WITHIN:g} s",
+            hint="see what the engine is busy with: podman ps, podman info",
+        )
+
+    async def _exit(self, operation: m.WatchExit) -> Death:
+        while True:
+            try:
+                return await self.engine.wait_exit(operation.container)
+            except ContainerMissing:
+                return Death(exit_code=None, oom_killed=False, removed=True)
+            except EngineError:
+                # The engine is away; the container need not be. Ask again when it may be back.
+                await trio.sleep(_ENGINE_AGAIN)
+
+    async def _sample(self, operation: m.SampleUsage) -> SessionMessage | None:
+        try:
+            return m.UsageSampled(usage=await self.engine.usage(operation.container))
+        except EngineError:
+            return None  # no figures: activity is judged by the server's words alone
+
+    async def _end(self, operation: m.EndContainer) -> SessionMessage:
+        name = ContainerId(operation.name)
+        try:
+            match operation.rung:
+                case Rung.STOP:
+                    await self.engine.stop(name, grace=operation.grace)
+                case Rung.KILL:
+                    await self.engine.kill(name)
+                case Rung.REMOVE:
+                    await self.engine.remove(name)
+                    await self.engine.inspect(name)  # believed only when it is really gone
+                    return m.StopRefused(rung=operation.rung, reason="it is still there")
+                case Rung.ABORT | Rung.QUARANTINE:
+                    raise AssertionError(operation.rung)
+        except ContainerMissing:
+            return m.ContainerRemoved()
+        except EngineError as error:
+            return m.StopRefused(rung=operation.rung, reason=error.message)
+        return m.StopAnswered(rung=operation.rung)
+
+    # ---- the server
+
+    async def _probe(self, operation: m.ProbeServer) -> SessionMessage:
+        try:
+            health = await self.servers.at(operation.endpoint).health(within=operation.within)
+        except OpenCodeError as error:
+            return m.ProbeFailed(reason=error.message)
+        return m.ProbeSucceeded(version=health.version)
+
+    async def _open(self, operation: m.OpenConversation) -> SessionMessage:
+        server = self.servers.at(operation.endpoint)
+        try:
+            await server.warm_up()
+            if operation.conversation is not None:
+                known = await server.conversation(operation.conversation)
+                if known is not None:
+                    return m.ConversationOpened(conversation=known.id, fresh=False)
+            made = await server.create_conversation(title=operation.title)
+        except OpenCodeError as error:
+            failure = Failure(cause=Cause.CRASH, message=f"OpenCode is up, but: {error.message}")
+            return m.OpeningFailed(failure=failure)
+        return m.ConversationOpened(conversation=made.id, fresh=True)
+
+    async def _follow(self, operation: m.FollowServer, post: Post[SessionMessage]) -> SessionMessage:
+        try:
+            async with self.servers.at(operation.endpoint).events() as batches:
+                await post(StreamOpened())
+                async for events in batches:
+                    await post(EventsSeen(events=events))
+                    await self.wait_reader()
+        except OpenCodeError as error:
+            return m.StreamLost(reason=error.message)
+        return m.StreamLost(reason="the server closed the stream")
+
+    async def disconnect(self) -> None:
+        if self._endpoint is not None:
+            endpoint, self._endpoint = self._endpoint, None
+            await self.servers.forget(endpoint)
