@@ -73,6 +73,9 @@ class View:
 
 Shown = tuple[View, tuple[Action, ...]]
 
+# The built-in demo model has prices, so that a cost shows; nobody is charged.
+DEMO_PROVIDER = "scripted/"
+
 _SESSION_WORDS = {
     SessionStatus.CREATING: "creating the container",
     SessionStatus.STARTING: "waiting for OpenCode to be ready in it",
@@ -210,7 +213,8 @@ def _figures(snapshot: JobSnapshot) -> tuple[str, ...]:
     taken = tokens.input + tokens.cache_read + tokens.cache_write
     if taken or tokens.output or tokens.reasoning:
         figures.append(f"{taken:,} tokens in, {tokens.output + tokens.reasoning:,} out")
-    figures.append(f"${snapshot.cost_usd:.4f}" if snapshot.cost_usd else "no cost")
+    made_up = " (made-up prices)" if snapshot.model.startswith(DEMO_PROVIDER) else ""
+    figures.append(f"${snapshot.cost_usd:.4f}{made_up}" if snapshot.cost_usd else "no cost")
     return tuple(figures)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import subprocess
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from attrs import frozen
 from opencode_actors.adapters.engine import open_engine
 from opencode_actors.credentials import Credentials, find_credentials
 from opencode_actors.errors import EngineError, ImageMissing
+from opencode_actors.git_identity import host_git_identity
 from opencode_actors.image import ImageState, load_context
 from opencode_actors.image.show import image_state
 from opencode_actors.ports import Engine, EngineInfo
@@ -24,7 +24,6 @@ from opencode_actors.settings import Settings
 from opencode_actors.settings_sources import LoadedSettings
 
 ENGINE_WITHIN = 60.0  # starting a rootless Podman's service for the first time included
-GIT_WITHIN = 5.0
 
 
 @frozen(kw_only=True)
@@ -77,7 +76,7 @@ class HostFacts:
 async def gather(loaded: LoadedSettings, environment: Mapping[str, str]) -> HostFacts:
     settings = loaded.settings
     engine, image = await _engine_and_image(settings)
-    name, email = await _git_identity(settings)
+    identity = await host_git_identity()
     uid, user = os.geteuid(), _user()
     storage = _podman_storage(environment, uid) if settings.runtime == "podman" else None
     return HostFacts(
@@ -87,8 +86,8 @@ async def gather(loaded: LoadedSettings, environment: Mapping[str, str]) -> Host
         engine=engine,
         image=image,
         credentials=find_credentials(settings, environment),
-        git_name=name,
-        git_email=email,
+        git_name=settings.git_user_name or identity.name,
+        git_email=settings.git_user_email or identity.email,
         subuids=_subordinate_ids(Path("/etc/subuid"), user, uid),
         subgids=_subordinate_ids(Path("/etc/subgid"), user, uid),
         systemd=_exists("/run/systemd/system"),
@@ -116,27 +115,6 @@ async def _image(engine: Engine, reference: str) -> ImageState | None:
         return image_state(await engine.image(reference), load_context())
     except ImageMissing:
         return None
-
-
-async def _git_identity(settings: Settings) -> tuple[str, str]:
-    return (
-        settings.git_user_name or await _git_config("user.name"),
-        settings.git_user_email or await _git_config("user.email"),
-    )
-
-
-async def _git_config(key: str) -> str:
-    if shutil.which("git") is None:
-        return ""
-    with trio.move_on_after(GIT_WITHIN):
-        done = await trio.run_process(
-            ["git", "config", "--global", "--get", key],
-            capture_stdout=True,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-        return done.stdout.decode(errors="replace").strip()
-    return ""
 
 
 def _exists(path: str) -> bool:

@@ -1,0 +1,87 @@
+"""Which model the containers of this host can reach: the host's own providers, or the built-in demo."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from opencode_actors.containers import PROVIDER_URL_INSIDE, ModelAccess
+from opencode_actors.credentials import Credentials, find_credentials
+from opencode_actors.git_identity import host_git_identity
+from opencode_actors.settings import Settings
+from opencode_actors.testing.provider import MODEL as DEMO_MODEL
+from opencode_actors.testing.provider import open_provider, provider_config
+
+
+@frozen(kw_only=True)
+class ChosenModel:
+    """`settings` name the model; `remark` says what was chosen when nobody asked for it."""
+
+    settings: Settings
+    access: ModelAccess
+    remark: str = ""
+
+
+@asynccontextmanager
+async def open_model_access(
+    settings: Settings, environment: Mapping[str, str]
+) -> AsyncGenerator[ChosenModel, None]:
+    """The demo model answers when it is asked for, and when there is neither a model nor credentials."""
+    credentials = find_credentials(settings, environment)
+    identity = await host_git_identity()
+    if settings.model != DEMO_MODEL and (settings.model or credentials.found):
+        access = _of_host(credentials, environment)
+        yield ChosenModel(
+            settings=settings,
+            access=evolve(access, git_name=identity.name, git_email=identity.email),
+        )
+        return
+    with _guarded_socket() as socket:
+        async with open_provider(unix_socket=socket):
+            yield ChosenModel(
+                settings=evolve(settings, model=DEMO_MODEL),
+                access=ModelAccess(
+                    provider_socket=socket,
+                    config={"provider": provider_config(PROVIDER_URL_INSIDE)},
+                    git_name=identity.name,
+                    git_email=identity.email,
+                ),
+                remark="" if settings.model else _demo_remark(credentials),
+            )
+
+
+# A unix socket's path may have 107 characters, and a TMPDIR may be anywhere.
+_LONGEST_FOLDER = 60
+
+
+@contextmanager
+def _guarded_socket() -> Generator[Path, None, None]:
+    """The outer folder (0700) keeps other users out; the inner one is what the containers see, as a user of
+    their own."""
+    parent = tempfile.gettempdir()
+    if len(parent) > _LONGEST_FOLDER:
+        parent = "/tmp"  # noqa: S108 - a private folder is made in it
+    with tempfile.TemporaryDirectory(prefix="opencode-actors-demo-", dir=parent) as guarded:
+        folder = Path(guarded, "provider")
+        folder.mkdir()
+        folder.chmod(0o755)  # whatever the umask is
+        yield folder / "provider.sock"
+
+
+def _of_host(credentials: Credentials, environment: Mapping[str, str]) -> ModelAccess:
+    return ModelAccess(
+        environment={name: environment[name] for name in credentials.variables},
+        auth_file=credentials.auth_file if credentials.logins else None,
+        config_file=credentials.config_file,
+    )
+
+
+def _demo_remark(credentials: Credentials) -> str:
+    return (
+        f"no provider credentials found (looked at {', '.join(credentials.looked_at)}): using the built-in demo "
+        f"model; `opencode auth login` or a provider's key in the environment gives you a real one"
+    )
