@@ -15,7 +15,6 @@ from attrs import define, evolve, field, frozen
 
 from opencode_actors.machines.notices import (
     JobEnded,
-    JobQueued,
     Notice,
     OutputAdded,
     ProviderRetrying,
@@ -111,22 +110,24 @@ class Following:
 class Hub:
     """Where all notices go through. Keeps the last ones, so that who comes a moment late misses nothing."""
 
+    position: int = field(default=0, init=False)
     _followers: WeakSet[Following] = field(factory=WeakSet[Following])
-    _recent: deque[Notice] = field(factory=lambda: deque[Notice](maxlen=_REMEMBERED))
+    _recent: deque[tuple[int, Notice]] = field(factory=lambda: deque[tuple[int, Notice]](maxlen=_REMEMBERED))
 
     def publish(self, notice: Notice) -> None:
-        self._recent.append(notice)
+        self.position += 1
+        self._recent.append((self.position, notice))
         for follower in tuple(self._followers):
             follower.tell(notice)
 
-    def follow(self, job: JobId | None = None, session: SessionKey | None = None) -> Following:
-        """Everything from now on; for one job, also what it has said lately, from when it was queued."""
+    def follow(
+        self, job: JobId | None = None, session: SessionKey | None = None, *, since: int | None = None
+    ) -> Following:
+        """Everything from now on, and before that what is still remembered from after `since`."""
         following = Following(job, session)
-        if job is not None:
-            begun = False
-            for notice in tuple(self._recent):
-                begun = begun or (isinstance(notice, JobQueued) and notice.job == job)
-                if begun:
+        if since is not None:
+            for position, notice in tuple(self._recent):
+                if position > since:
                     following.tell(notice)
         self._followers.add(following)
         return following

@@ -39,7 +39,6 @@ class SessionOperations:
     servers: Servers
     prepare: Callable[[str], Awaitable[ContainerSpec]]
     new_password: Callable[[], str]
-    wait_reader: Callable[[], Awaitable[None]]
     _endpoint: Endpoint | None = field(default=None, init=False)
 
     async def perform(self, operation: SessionOperation, post: Post[SessionMessage]) -> SessionMessage | None:
@@ -162,7 +161,6 @@ class SessionOperations:
                 await post(StreamOpened())
                 async for events in batches:
                     await post(EventsSeen(events=events))
-                    await self.wait_reader()
         except OpenCodeError as error:
             return m.StreamLost(reason=error.message)
         return m.StreamLost(reason="the server closed the stream")

@@ -69,7 +69,12 @@ class SessionShell:
     reader: Mailbox[JobMessage] | None = field(default=None, init=False)
 
     async def perform(self, operation: SessionOperation, post: Post[SessionMessage]) -> SessionMessage | None:
-        return await self.operations.perform(operation, post)
+        async def post_and_wait(message: SessionMessage) -> None:
+            await post(message)
+            if self.reader is not None:
+                await self.reader.wait_room()
+
+        return await self.operations.perform(operation, post_and_wait)
 
     def fired(self, timer: SessionTimer) -> SessionMessage:
         return SessionTimerFired(timer=timer)
@@ -86,7 +91,3 @@ class SessionShell:
 
     async def record(self, records: tuple[Record, ...]) -> None:
         await self.store.append(records)
-
-    async def wait_reader(self) -> None:
-        if self.reader is not None:
-            await self.reader.wait_room()

@@ -77,7 +77,15 @@ class Journal:
         await self._send.aclose()
 
     async def write(self, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
-        """The writer: until the sending side is closed and all is written."""
+        """The writer: until the sending side is closed and all is written.
+
+        Under a shield, because what is being settled while everything is cancelled has to be durable too;
+        `open_journal` closes the sending side in any case, and that ends it.
+        """
+        with trio.CancelScope(shield=True):
+            await self._write_all(receive)
+
+    async def _write_all(self, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
         async for first in receive:
             batches = [first]
             while True:
@@ -154,7 +162,7 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
         lock.acquire()
     except OSError as error:
         raise _not_opened(folder, error) from error
-    with lock:
+    try:
         try:
             database = await trio.to_thread.run_sync(_open_database, folder / "journal.sqlite")
         except (OSError, sqlite3.Error) as error:
@@ -170,6 +178,8 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
                     await journal.aclose()
         finally:
             database.close()
+    finally:
+        lock.release()
 
 
 def _make_folder(folder: Path) -> None:
