@@ -27,7 +27,15 @@ from opencode_actors.adapters.opencode_wire import (
     load,
     structure,
 )
-from opencode_actors.adapters.ports import (
+from opencode_actors.errors import ServerSilent, ServerUnintelligible, UsageError
+from opencode_actors.machines.server_events import (
+    ConversationId,
+    Message,
+    MessageId,
+    ServerEvent,
+    Todo,
+)
+from opencode_actors.ports import (
     Agent,
     Conversation,
     ConversationState,
@@ -37,14 +45,6 @@ from opencode_actors.adapters.ports import (
     PermissionReply,
     Prompt,
     ServerHealth,
-)
-from opencode_actors.errors import ServerSilent, ServerUnintelligible, UsageError
-from opencode_actors.machines.server_events import (
-    ConversationId,
-    Message,
-    MessageId,
-    ServerEvent,
-    Todo,
 )
 
 T = TypeVar("T")

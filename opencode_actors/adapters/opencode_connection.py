@@ -16,8 +16,8 @@ import h11
 import trio
 from attrs import define
 
-from opencode_actors.adapters.ports import Endpoint
 from opencode_actors.errors import ServerUnintelligible, ServerUnreachable
+from opencode_actors.ports import Endpoint
 
 USER = "opencode"  # the server's own default name for HTTP Basic
 _READ = 64 << 10

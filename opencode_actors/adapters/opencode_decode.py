@@ -17,7 +17,6 @@ from opencode_actors.adapters.opencode_wire import (
     WireTodo,
     WireToolState,
 )
-from opencode_actors.adapters.ports import Agent, Conversation, PendingPermission, PendingQuestion
 from opencode_actors.errors import ServerUnintelligible
 from opencode_actors.machines.server_events import (
     ConversationId,
@@ -35,6 +34,7 @@ from opencode_actors.machines.server_events import (
     ToolPart,
     ToolState,
 )
+from opencode_actors.ports import Agent, Conversation, PendingPermission, PendingQuestion
 
 LONGEST_TITLE = 160  # characters; one line of a wide terminal
 LONGEST_ERROR = 1000  # an error text may quote a whole file

@@ -12,10 +12,10 @@ from attrs import define, field
 from opencode_actors.adapters.opencode_connection import Response, get, unreachable
 from opencode_actors.adapters.opencode_events import decode_batch
 from opencode_actors.adapters.opencode_replies import refused
-from opencode_actors.adapters.ports import Endpoint
 from opencode_actors.adapters.sse import EventParser, EventTooLarge
 from opencode_actors.errors import ServerSilent, ServerUnintelligible
 from opencode_actors.machines.server_events import ServerEvent
+from opencode_actors.ports import Endpoint
 
 PATH = "/global/event"  # `/event` shows one directory only, and is closed when its instance goes
 # The first event comes within milliseconds. In a burst the server has been seen to answer a new

@@ -1,0 +1,207 @@
+"""OpenCode servers in memory: the `OpenCodeServer` port without processes or sockets.
+
+    async with open_fake_servers() as servers:
+        server = servers.start("http://127.0.0.1:4096", password="secret")
+        opencode = servers.connect(Endpoint(url=server.url, password="secret"))
+        conversation = await opencode.create_conversation(title="demo")
+        await opencode.submit(conversation.id, prompt)      # "::words 20 rate=10"
+        server.crash()                                      # or freeze(), thaw(), drop_streams(), …
+
+The model is a script, the same as the scripted provider's (`provider_markers` lists the steps), so that
+one test runs against the fake and against the real server. What the fake does, and in which order it
+tells of it, is what the real one was seen to do; where that varies, it does what is hardest on its
+caller. It takes time only where a script says so, and then trio's (`MockClock` included).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+from attrs import define, field
+
+from opencode_actors.errors import ServerRefused, ServerSilent, ServerUnreachable
+from opencode_actors.machines.server_events import ConversationId, Message, MessageId, ServerEvent, Todo
+from opencode_actors.ports import (
+    Agent,
+    ContainerId,
+    Conversation,
+    ConversationState,
+    Endpoint,
+    PendingPermission,
+    PendingQuestion,
+    PermissionReply,
+    Prompt,
+    ServerHealth,
+)
+from opencode_actors.testing.fake_container import FakeContainer
+from opencode_actors.testing.fake_disk import FakeDisk
+from opencode_actors.testing.fake_server import VERSION, FakeBehaviour, FakeServer
+from opencode_actors.testing.fake_turn import work_on
+
+CALL_WITHIN = 30.0  # as the real adapter
+_STREAM_WITHIN = 15.0  # as the real adapter
+_DATA = "/share/opencode"  # how the place ends at which a container has its server's data
+_PASSWORD = "OPENCODE_SERVER_PASSWORD"  # noqa: S105 - the variable's name
+
+
+@define(eq=False)
+class FakeServers:
+    """All fake servers of a test, by url; their disks by name, which outlive them."""
+
+    behaviour: FakeBehaviour
+    _nursery: trio.Nursery = field(repr=False)
+    _servers: dict[str, FakeServer] = field(factory=dict[str, FakeServer])
+    _disks: dict[str, FakeDisk] = field(factory=dict[str, FakeDisk], repr=False)
+    _urls: dict[ContainerId, str] = field(factory=dict[ContainerId, str], repr=False)
+
+    def start(
+        self, url: str, *, password: str, disk: str = "", behaviour: FakeBehaviour | None = None
+    ) -> FakeServer:
+        """A server at `url`, with what an earlier one left on the disk of that name (default: the url)."""
+        kept = self._disks.setdefault(disk or url, FakeDisk())
+        server = FakeServer(url, password, kept, behaviour or self.behaviour, work_on)
+        self._servers[url] = server
+        self._nursery.start_soon(server.run)
+        return server
+
+    def server(self, url: str) -> FakeServer | None:
+        """The one that runs at `url`, if any."""
+        found = self._servers.get(url)
+        return found if found is not None and found.alive else None
+
+    def connect(self, endpoint: Endpoint) -> FakeOpenCode:
+        """As `HttpOpenCode(endpoint)`; nothing needs to run there yet."""
+        return FakeOpenCode(endpoint, self)
+
+    # ---- as a fake engine's world
+
+    def on_start(self, container: FakeContainer) -> None:
+        """For `FakeEngine(on_start=…)`: a server on the container's port, with its data on its mount."""
+        if container.run is None:
+            return
+        url = self._urls[container.id] = f"http://127.0.0.1:{container.run.port}"
+        password = container.spec.environment.get(_PASSWORD, "")
+        mounts = (str(m.source) for m in container.spec.mounts if m.target.endswith(_DATA))
+        self.start(url, password=password, disk=next(mounts, container.name))
+
+    def on_exit(self, container: FakeContainer, death: object) -> None:  # noqa: ARG002 - it dies of anything
+        """For `FakeEngine(on_exit=…)`: the server dies with its container."""
+        url = self._urls.pop(container.id, None)
+        if url is not None:
+            self._servers[url].crash()
+
+
+@asynccontextmanager
+async def open_fake_servers(behaviour: FakeBehaviour | None = None) -> AsyncGenerator[FakeServers, None]:
+    """Servers run until the block ends; `behaviour` is what they do when `start` is not told otherwise."""
+    async with trio.open_nursery() as nursery:
+        yield FakeServers(behaviour or FakeBehaviour(), nursery)
+        nursery.cancel_scope.cancel()
+
+
+@define(eq=False)
+class FakeOpenCode:
+    """A client of whatever fake server runs at its endpoint at the time of a call."""
+
+    endpoint: Endpoint
+    _servers: FakeServers = field(repr=False)
+
+    async def health(self, *, within: float) -> ServerHealth:
+        await self._reach(within=within)
+        return ServerHealth(version=VERSION)
+
+    async def warm_up(self) -> None:
+        await self._reach()
+
+    async def create_conversation(self, *, title: str) -> Conversation:
+        return (await self._reach()).create(title)
+
+    async def conversation(self, conversation: ConversationId) -> Conversation | None:
+        stored = (await self._reach()).disk.conversations.get(conversation)
+        return None if stored is None else stored.about
+
+    async def children(self, conversation: ConversationId) -> tuple[Conversation, ...]:
+        server = await self._reach()
+        server.stored(conversation)
+        every = (stored.about for stored in server.disk.conversations.values())
+        return tuple(about for about in every if about.parent == conversation)
+
+    async def fork(self, conversation: ConversationId, *, before: MessageId | None = None) -> Conversation:
+        return (await self._reach()).fork(conversation, before)
+
+    async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
+        (await self._reach()).submit(conversation, prompt)
+
+    async def abort(self, conversation: ConversationId) -> None:
+        (await self._reach()).abort(conversation)
+
+    async def messages(
+        self, conversation: ConversationId, *, since: MessageId | None = None
+    ) -> tuple[Message, ...]:
+        stored = (await self._reach()).stored(conversation)
+        found = tuple(message.snapshot() for message in stored.messages.values())
+        if since is None:
+            return found
+        if since in stored.messages:
+            return found[list(stored.messages).index(since) :]
+        return tuple(message for message in found if message.info.id > since)
+
+    async def status(self) -> Mapping[ConversationId, ConversationState]:
+        return (await self._reach()).status()
+
+    async def todos(self, conversation: ConversationId) -> tuple[Todo, ...]:
+        return (await self._reach()).stored(conversation).todos
+
+    async def agents(self) -> tuple[Agent, ...]:
+        return (await self._reach()).agents()
+
+    async def questions(self) -> tuple[PendingQuestion, ...]:
+        requests = (await self._reach()).requests.values()
+        return tuple(request.about for request in requests if isinstance(request.about, PendingQuestion))
+
+    async def answer_question(self, request: str, answers: tuple[tuple[str, ...], ...]) -> None:
+        (await self._reach()).answer(request, PendingQuestion).answers = answers
+
+    async def reject_question(self, request: str) -> None:
+        (await self._reach()).answer(request, PendingQuestion)
+
+    async def permissions(self) -> tuple[PendingPermission, ...]:
+        requests = (await self._reach()).requests.values()
+        return tuple(request.about for request in requests if isinstance(request.about, PendingPermission))
+
+    async def answer_permission(
+        self, request: str, reply: PermissionReply, *, message: str | None = None
+    ) -> None:
+        question = (await self._reach()).answer(request, PendingPermission)
+        question.reply, question.message = reply, message
+
+    @asynccontextmanager
+    async def events(self) -> AsyncGenerator[AsyncIterator[tuple[ServerEvent, ...]], None]:
+        server = await self._reach(within=_STREAM_WITHIN)
+        stream = server.open_stream()
+        try:
+            yield stream
+        finally:
+            server.close_stream(stream)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    async def _reach(self, *, within: float = CALL_WITHIN) -> FakeServer:
+        url = self.endpoint.url
+        server = self._servers.server(url)
+        if server is None or not server.listening:
+            await trio.lowlevel.checkpoint()
+            raise ServerUnreachable(f"OpenCode's server at {url} cannot be reached: connection refused")
+        with trio.move_on_after(within):
+            if trio.current_time() < server.ready_at:
+                await server.wait_dead()
+            await server.wait_thawed()
+            if not server.alive:
+                raise ServerUnreachable(f"OpenCode's server at {url} cannot be reached: the connection broke")
+            if self.endpoint.password != server.password:
+                raise ServerRefused("OpenCode's server refused the password", status=401)
+            return server
+        raise ServerSilent(f"OpenCode's server at {url} did not answer in {within:g} s")
