@@ -20,13 +20,31 @@ class Explanation:
 
 
 # The host, not the job, has to be mended before the next try.
-ENVIRONMENT_CAUSES = frozenset({Cause.IMAGE_MISSING, Cause.ENGINE_UNAVAILABLE, Cause.ENGINE_REFUSED})
+ENVIRONMENT_CAUSES = frozenset(
+    {Cause.IMAGE_MISSING, Cause.ENGINE_UNAVAILABLE, Cause.ENGINE_REFUSED, Cause.STORE}
+)
+
+
+# Causes whose message is somebody else's words, and needs ours before it. The others say it all themselves.
+_FOREIGN_WORDS = frozenset(
+    {
+        Cause.AUTH,
+        Cause.RATE_LIMIT,
+        Cause.PROVIDER,
+        Cause.CONTEXT,
+        Cause.REJECTED,
+        Cause.ENGINE_REFUSED,
+        Cause.STORE,
+    }
+)
 
 
 def explain(failure: Failure, settings: Settings) -> Explanation:
     what, hint = _explain(failure.cause, settings)
     detail = failure.message.strip()
-    return Explanation(what=f"{what}: {detail}" if detail else what, hint=hint)
+    if not detail:
+        return Explanation(what=what, hint=hint)
+    return Explanation(what=f"{what}: {detail}" if failure.cause in _FOREIGN_WORDS else detail, hint=hint)
 
 
 def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
@@ -106,6 +124,16 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
             return (
                 "what became of the job is not known: nobody watched when it ended",
                 "look into the workspace before running it again; a prompt is never sent twice by itself",
+            )
+        case Cause.STORE:
+            return (
+                "the job could not be recorded",
+                f"look at {settings.sessions_dir}: it must be yours and have room (`df -h`)",
+            )
+        case Cause.INTERNAL:
+            return (
+                "a mistake in opencode-actors itself ended the job",
+                "please report it with the message above; the session can be used again",
             )
         case Cause.CLOSED:
             return "the session was closed before the job ended", "run the job again"

@@ -56,9 +56,10 @@ class Line:
 
 @frozen
 class Busy:
-    """What is being waited for; shown until the next action."""
+    """What is being waited for; shown until the next action. What is `passing` is not worth a line in a log."""
 
     text: str
+    passing: bool = False
 
 
 Action = Answer | Line | Busy
@@ -109,7 +110,11 @@ def show(view: View, notice: Notice) -> Shown:
         case OutputAdded():
             return _output(view, notice)
         case ToolStarted():
-            return view, (Busy(one_line(f"{notice.tool}: {notice.title}" if notice.title else notice.tool)),)
+            return view, (
+                Busy(
+                    one_line(f"{notice.tool}: {notice.title}" if notice.title else notice.tool), passing=True
+                ),
+            )
         case TodosChanged():
             return view, _todos(notice)
         case InputWanted():
@@ -127,11 +132,11 @@ def show(view: View, notice: Notice) -> Shown:
 
 
 def _session(notice: SessionChanged) -> tuple[Action, ...]:
-    detail = f": {one_line(notice.detail)}" if notice.detail else ""
+    detail = one_line(notice.detail)
     if trouble := _SESSION_TROUBLE.get(notice.status):
-        return (Line(trouble + detail, Tone.WARNING),)
+        return (Line(f"{trouble}: {detail}" if detail else trouble, Tone.WARNING),)
     if words := _SESSION_WORDS.get(notice.status):
-        return (Busy(words + detail),)
+        return (Busy(words),)
     return ()
 
 

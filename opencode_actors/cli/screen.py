@@ -62,7 +62,9 @@ class TerminalScreen:
             self._spinner = None
 
     def _busy(self, text: str) -> None:
-        label = Text(text + " …", style="dim")
+        # one line, or the spinner would leave the others behind
+        room = max(self.console.width - 6, 10)
+        label = Text(text if len(text) <= room else text[: room - 1] + "…", style="dim")
         if self._spinner is None:
             self._spinner = self.console.status(label)
             self._spinner.start()
@@ -80,6 +82,8 @@ class PlainScreen:
     def perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
+                case Busy(passing=True):
+                    pass
                 case Busy() | Line():
                     self.errors.write(action.text + "\n")
                     self.errors.flush()

@@ -115,7 +115,10 @@ def test_the_last_line_of_an_answer_is_ended() -> None:
             Line("the container failed and is started again: exit code 1", Tone.WARNING),
         ),
         (JobQueued(job=JOB, session=SESSION, ahead=2), Busy("waiting for 2 jobs of this session to end")),
-        (ToolStarted(job=JOB, session=SESSION, tool="bash", title="make\ntest"), Busy("bash: make test")),
+        (
+            ToolStarted(job=JOB, session=SESSION, tool="bash", title="make\ntest"),
+            Busy("bash: make test", passing=True),
+        ),
         (
             TodosChanged(
                 job=JOB,
@@ -236,7 +239,7 @@ def test_exit_statuses(changes: dict[str, object], status: Status) -> None:
 
 
 def test_the_json_document_has_its_shape() -> None:
-    failure = Failure(cause=Cause.CRASH, message="exit code 1", exit_code=1)
+    failure = Failure(cause=Cause.CRASH, message="the container ended: exit code 1", exit_code=1)
     climb = Climb(ended_by=Rung.ABORT, seconds=((Rung.ABORT, 0.0301),))
     made = document(
         snapshot(status=JobStatus.FAILED, failure=failure, climb=climb),
@@ -252,7 +255,7 @@ def test_the_json_document_has_its_shape() -> None:
         "outputTruncated": False,
         "error": {
             "cause": "crash",
-            "message": "the container ended in the middle of the job: exit code 1",
+            "message": "the container ended: exit code 1",
             "hint": explain(failure, SETTINGS).hint,
             "exitCode": 1,
         },
