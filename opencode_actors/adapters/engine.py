@@ -18,9 +18,8 @@ import json
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from time import time_ns
 
 import trio
 from attrs import define, field
@@ -28,7 +27,7 @@ from attrs import define, field
 from opencode_actors.adapters import engine_dialect as dialect
 from opencode_actors.adapters import engine_exit
 from opencode_actors.adapters.cgroup import Cgroups, NotRunning
-from opencode_actors.adapters.engine_events import FOLLOWING, EngineEventStream
+from opencode_actors.adapters.engine_events import open_events
 from opencode_actors.adapters.engine_http import EngineStatistics, EngineWire, engine_http_client
 from opencode_actors.adapters.engine_service import Found, PodmanService, find_docker, find_podman
 from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable, ImageMissing
@@ -208,13 +207,8 @@ class DockerApiEngine:
         )
         return tuple(dialect.listed(entry) for entry in response.json())
 
-    @asynccontextmanager
-    async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[AsyncIterator[EngineEvent]]:
-        since = time_ns()
-        # From the second before on: Podman answers before its reader has begun to read.
-        params = {"filters": dialect.event_filters(labels), "since": str(since // 10**9)}
-        async with self._wire.hold("/events", doing=FOLLOWING, params=params) as response:
-            yield EngineEventStream(response, self._wire, labels, since)
+    def events(self, labels: Mapping[str, str]) -> AbstractAsyncContextManager[AsyncIterator[EngineEvent]]:
+        return open_events(self._wire, labels)
 
     async def usage(self, container: Container) -> Usage:
         await trio.lowlevel.checkpoint()

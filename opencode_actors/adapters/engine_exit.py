@@ -14,11 +14,13 @@ import trio
 from opencode_actors.adapters.cgroup import Cgroups
 from opencode_actors.adapters.engine_dialect import Inspected
 from opencode_actors.adapters.oom_watch import OomWatch, open_oom_watch
-from opencode_actors.errors import ContainerMissing, EngineRefused
+from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable
 from opencode_actors.ports import Container, ContainerId, ContainerPhase, Death
 
 # Podman's clean-up takes 0.1-0.4 s, and 20 s where its run root's path is too long.
 EXIT_CODE_WITHIN = 30.0
+# A daemon that is restarted answers again within seconds.
+ENGINE_BACK_WITHIN = 5.0
 
 Inspect = Callable[[ContainerId], Awaitable[Inspected]]
 
@@ -77,23 +79,41 @@ async def _watched_until_dead(process: int, watch: OomWatch) -> bool | None:
 
 async def _cause(container: Container, inspect: Inspect, *, oom: bool | None) -> Death:
     """The exit code from the engine, which needs a moment to know it."""
+    begun = trio.current_time()
     pause = 0.01
-    with trio.move_on_after(EXIT_CODE_WITHIN):
-        while True:
-            try:
-                now = await inspect(container.id)
-            except ContainerMissing:
-                return Death(exit_code=None, oom_killed=bool(oom), removed=True)
-            if now.container.phase is ContainerPhase.EXITED:
-                killed = now.oom_flag if oom is None else oom
-                return Death(exit_code=now.container.exit_code, oom_killed=killed)
-            if now.container.pid != container.pid:  # somebody started it again meanwhile
+    while trio.current_time() < begun + EXIT_CODE_WITHIN:
+        try:
+            death = await _ask(container, inspect, oom=oom)
+        except EngineUnavailable:
+            if container.pid == 0:
+                raise
+            # That it died is certain, whatever becomes of the engine.
+            if trio.current_time() > begun + ENGINE_BACK_WITHIN:
                 return Death(exit_code=None, oom_killed=bool(oom))
-            await trio.sleep(pause)
-            pause = min(pause * 2, 0.5)
+        else:
+            if death is not None:
+                return death
+        await trio.sleep(pause)
+        pause = min(pause * 2, 0.5)
     raise EngineRefused(
         f"the engine still calls container {container.name} running {EXIT_CODE_WITHIN:g} s after its process"
         f" {container.pid} ended",
         status=500,
         hint="Either the engine runs on another machine, or its clean-up fails: see its log.",
     )
+
+
+async def _ask(container: Container, inspect: Inspect, *, oom: bool | None) -> Death | None:
+    """None while the engine has not taken note of the end."""
+    try:
+        answer = await inspect(container.id)
+    except ContainerMissing:
+        return Death(exit_code=None, oom_killed=bool(oom), removed=True)
+    now = answer.container
+    if now.phase is ContainerPhase.CREATED:
+        raise EngineRefused(f"container {container.name} was never started", status=409)
+    if now.phase is ContainerPhase.EXITED:
+        return Death(exit_code=now.exit_code, oom_killed=answer.oom_flag if oom is None else oom)
+    if now.pid != container.pid:  # somebody started it again meanwhile
+        return Death(exit_code=container.exit_code, oom_killed=bool(oom))
+    return None

@@ -8,8 +8,8 @@ repeated once after `revive` (which starts the engine again where that is ours t
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,6 @@ class EngineWire:
     headers: Mapping[str, str] = field(factory=dict[str, str], repr=False)  # of its first answer
     revive: Callable[[], Awaitable[None]] = field(default=_cannot_be_revived, repr=False)
     _client: httpx.AsyncClient = field(init=False, repr=False)
-    _held_client: httpx.AsyncClient = field(init=False, repr=False)
     _requests: int = field(default=0, init=False)
     _errors: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
@@ -84,8 +83,6 @@ class EngineWire:
 
     def __attrs_post_init__(self) -> None:
         self._client = engine_http_client(self.socket)
-        # Event streams hold their connection for hours: they must not eat the places of short calls.
-        self._held_client = engine_http_client(self.socket, answer_within=None)
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
@@ -118,10 +115,7 @@ class EngineWire:
         except httpx.TransportError as error:
             raise self._unavailable(error, doing) from error
         if response.status_code >= 400:
-            self._errors += 1
-            text = error_text(response.content)
-            self._last_error = text
-            raise EngineRefused(f"{self.name} could not {doing}: {text}", status=response.status_code)
+            raise self.refused(response.status_code, response.content, doing)
         return response
 
     async def _send_with_second_chance(self, request: httpx.Request, *, repeatable: bool) -> httpx.Response:
@@ -132,8 +126,7 @@ class EngineWire:
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             if not repeatable:
                 raise
-        self._revivals += 1
-        await self.revive()
+        await self.look_again()
         return await self._send(request)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
@@ -144,42 +137,25 @@ class EngineWire:
         finally:
             self._in_flight -= 1
 
-    @asynccontextmanager
-    async def hold(
-        self, path: str, *, doing: str, params: Mapping[str, str]
-    ) -> AsyncGenerator[httpx.Response]:
-        """An answer that streams, entered when its headers are here. Reading it raises httpx's errors."""
-        request = self._held_client.build_request("GET", self.prefix + path, params=params)
-        response = await self._open(request, doing)
+    def refused(self, status: int, content: bytes, doing: str) -> EngineRefused:
+        self._errors += 1
+        self._last_error = error_text(content)
+        return EngineRefused(f"{self.name} could not {doing}: {self._last_error}", status=status)
+
+    @contextmanager
+    def holding(self) -> Generator[None]:
+        """For a stream on a connection of its own (`engine_events`), which is counted here."""
+        self._requests += 1
         self._held += 1
         try:
-            yield response
+            yield
         finally:
             self._held -= 1
-            # Closing a socket awaits nothing that could hang, but trio wants a deadline on any shield.
-            with trio.move_on_after(1, shield=True):
-                await response.aclose()
 
-    async def _open(self, request: httpx.Request, doing: str) -> httpx.Response:
-        self._requests += 1
-        try:
-            with trio.fail_after(ANSWER_WITHIN):
-                try:
-                    response = await self._held_client.send(request, stream=True)
-                except httpx.TransportError:
-                    self._revivals += 1
-                    await self.revive()
-                    response = await self._held_client.send(request, stream=True)
-        except httpx.TransportError as error:
-            raise self._unavailable(error, doing) from error
-        except trio.TooSlowError as error:
-            raise self.lost(f"no answer within {ANSWER_WITHIN:g} s", doing) from error
-        if response.status_code >= 400:
-            self._errors += 1
-            text = error_text(await response.aread())
-            await response.aclose()
-            raise EngineRefused(f"{self.name} could not {doing}: {text}", status=response.status_code)
-        return response
+    async def look_again(self) -> None:
+        """After a connection that could not be made: start the engine where that is ours to do."""
+        self._revivals += 1
+        await self.revive()
 
     def lost(self, why: str, doing: str) -> EngineUnavailable:
         self._errors += 1
@@ -198,7 +174,6 @@ class EngineWire:
 
     async def aclose(self) -> None:
         await self._client.aclose()
-        await self._held_client.aclose()
 
 
 def os_error_of(error: BaseException) -> OSError | None:

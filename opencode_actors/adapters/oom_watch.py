@@ -34,24 +34,19 @@ class OomWatch:
     _counter: int  # descriptor of the counter's file
     _wakes: int | None  # descriptor of the eventfd or inotify
     _unified: bool
-    _settled: int = field(init=False)  # kills that ended tools, not the container
+    _settled: int = field(default=0, init=False)  # kills that ended tools, not the container
     _signals: int = field(default=0, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._settled = self._read() or 0
 
     async def follow(self) -> None:
         """Sorts kills into old and recent, for as long as it runs."""
-        if self._wakes is None:
-            return
         while True:
-            await trio.lowlevel.wait_readable(self._wakes)
-            self._signals += self._drain()
             await trio.sleep(RECENT)
             count = self._read()
-            if count is None:
+            if count is None or self._wakes is None:
                 return
             self._settled, self._signals = count, 0
+            await trio.lowlevel.wait_readable(self._wakes)
+            self._signals += self._drain()
 
     def verdict(self) -> bool | None:
         """Whether a kill of the last moments ended the container; None when nobody can tell any more."""

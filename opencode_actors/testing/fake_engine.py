@@ -12,6 +12,7 @@ with every start, no event tells of memory, a container that is removed leaves n
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -210,6 +211,10 @@ class FakeEngine:
     async def info(self) -> EngineInfo:
         await self._called("info")
         return self.reports
+
+    def directory_owner(self) -> tuple[int, int]:
+        """Nothing here writes into a mounted directory, so it stays whose it is."""
+        return os.geteuid(), os.getegid()
 
     async def image(self, reference: str) -> ImageInfo:
         await self._called("image", reference)

@@ -1,0 +1,7 @@
+"""The fixtures of the contract tests: each side's own stand in a module of their own."""
+
+from __future__ import annotations
+
+from .engines import bench, podman_service, real_bench, real_runtime, runtime
+
+__all__ = ["bench", "podman_service", "real_bench", "real_runtime", "runtime"]
