@@ -15,6 +15,8 @@ from opencode_actors.machines.vocabulary import ActivityState
 ACTIVE_FOR = 10.0
 # Measured: 1.3 % of a core parked, 4.4 % with an instance and an event stream, 33 % and more at work.
 BUSY_LOAD = 0.15
+# A load that has not been measured again for this long says nothing any more.
+LOAD_HOLDS_FOR = 15.0
 
 
 @frozen(kw_only=True)
@@ -22,6 +24,7 @@ class Activity:
     sign_at: float  # when output or progress was last seen
     work_at: float  # when there was last any reason to call it work
     cpu_load: float = 0.0
+    load_at: float = 0.0
     tools: frozenset[PartId] = frozenset()
     waiting_for: frozenset[str] = frozenset()
     children: int = 0
@@ -31,22 +34,23 @@ class Activity:
         return evolve(self, sign_at=now, work_at=now, retrying="")
 
     def loaded(self, cpu_load: float, now: float) -> Activity:
-        return evolve(self, cpu_load=cpu_load, work_at=now if cpu_load >= BUSY_LOAD else self.work_at)
+        work_at = now if cpu_load >= BUSY_LOAD else self.work_at
+        return evolve(self, cpu_load=cpu_load, load_at=now, work_at=work_at)
 
     def state(self, now: float) -> ActivityState:
         if self.waiting_for:
             return ActivityState.WAITING
         if now - self.sign_at < ACTIVE_FOR:
             return ActivityState.ACTIVE
-        if self.tools or self.children or self.cpu_load >= BUSY_LOAD:
-            return ActivityState.PROCESSING
-        return ActivityState.IDLE
+        return ActivityState.PROCESSING if self._engaged(now) else ActivityState.IDLE
 
     def idle_for(self, now: float) -> float:
         """How long there has been no work at all; 0 while there is some, or somebody is waited for."""
-        if self.state(now) is ActivityState.IDLE:
-            return now - self.work_at
-        return 0.0
+        return 0.0 if self.waiting_for or self._engaged(now) else now - self.work_at
+
+    def _engaged(self, now: float) -> bool:
+        busy = self.cpu_load >= BUSY_LOAD and now - self.load_at < LOAD_HOLDS_FOR
+        return bool(self.tools) or self.children > 0 or busy
 
     def why_idle(self, *, text_seen: bool) -> str:
         if self.retrying:

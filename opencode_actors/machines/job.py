@@ -10,10 +10,9 @@ from typing import assert_never
 
 from attrs import evolve
 
-from opencode_actors.machines import failures, verdicts
+from opencode_actors.machines import verdicts
 from opencode_actors.machines import job_messages as m
 from opencode_actors.machines import notices as n
-from opencode_actors.machines import transcript as script
 from opencode_actors.machines.activity import Activity
 from opencode_actors.machines.cancellation import Ladder
 from opencode_actors.machines.job_messages import JobEffect, JobMessage, JobTimer
@@ -38,7 +37,7 @@ from opencode_actors.machines.vocabulary import (
     StartTimer,
     StopTimer,
 )
-from opencode_actors.machines.work import Heard, Work, hear
+from opencode_actors.machines.work import Heard, Work, hear, left_over, read
 from opencode_actors.ports import ConversationState
 
 # The first prompt of an instance takes 1.5 s to begin; this is for a machine that is busy.
@@ -136,24 +135,24 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
     now = moment.now
     match message:
         case m.EventsSeen():
-            return _running_heard(state, running, hear(running.work, message.events, now), moment)
+            heard = hear(running.work, message.events, now)
+            return _running_heard(state, running, heard, moment)
         case m.ConversationRead():
             return _running_read(state, running, message, now)
         case m.PromptTaken():
-            state = evolve(state, phase=evolve(running, taken=True))
+            state = evolve(state, phase=evolve(running, submitting=False))
             return Step(state=state, effects=(StartTimer(timer=JobTimer.START, seconds=BEGIN_WITHIN),))
         case m.PromptRefused():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
         case m.PromptUnsure():
-            if running.submissions >= SUBMISSIONS:
-                failure = Failure(cause=Cause.SERVER_HUNG, message=message.reason)
-                return _stop(state, running.work, failure, now)
-            return Step(state=state, effects=(StartTimer(timer=JobTimer.SUBMIT, seconds=RESUBMIT_DELAY),))
+            return _unsure(state, evolve(running, submitting=False), message, now)
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
-            return _stop(state, running.work, None, now)
+            return _stop(state, running, None, now)
         case m.ServerLost():
-            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+            if running.work.transcript.ending is Ending.ANSWERED:
+                return _settle(state, JobStatus.COMPLETED, now, climb=message.climb)
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure, climb=message.climb)
         case m.SessionFailed():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
         case m.StreamOpened():
@@ -173,24 +172,35 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             assert_never(message)
 
 
+def _unsure(state: JobState, running: Running, message: m.PromptUnsure, now: float) -> JobStep:
+    state = evolve(state, phase=running)
+    if running.work.transcript.last is not None:
+        return Step(state=state)  # the server answers it, so it has it
+    if running.submissions >= SUBMISSIONS:
+        failure = Failure(cause=Cause.SERVER_HUNG, message=message.reason)
+        return _stop(state, running, failure, now)
+    return Step(state=state, effects=(StartTimer(timer=JobTimer.SUBMIT, seconds=RESUBMIT_DELAY),))
+
+
 def _running_timer(state: JobState, running: Running, timer: JobTimer, now: float) -> JobStep:
     work = running.work
     match timer:
         case JobTimer.SUBMIT:
-            state = evolve(state, phase=evolve(running, submissions=running.submissions + 1))
+            running = evolve(running, submitting=True, submissions=running.submissions + 1)
+            state = evolve(state, phase=running)
             return Step(state=state, effects=(Run(operation=_submit(state, work)),))
         case JobTimer.START | JobTimer.REREAD:
             return Step(state=state, effects=(_read(work),))
         case JobTimer.IDLE:
             idle = work.activity.idle_for(now)
             if idle >= state.policy.idle_timeout:
-                return _stop(state, work, verdicts.idle(state.policy, work, idle), now)
+                return _stop(state, running, verdicts.idle(state.policy, work, idle), now)
             quiet_since = now - work.activity.work_at
             rest = state.policy.idle_timeout - quiet_since
             seconds = rest if rest > 0 else state.policy.idle_timeout
             return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
         case JobTimer.TOTAL:
-            return _stop(state, work, verdicts.timed_out(state.policy), now)
+            return _stop(state, running, verdicts.timed_out(state.policy), now)
         case JobTimer.RUNG:
             return Step(state=state)
         case _:
@@ -199,20 +209,22 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
 
 def _running_heard(state: JobState, running: Running, heard: Heard, moment: Moment) -> JobStep:
     now = moment.now
-    state = evolve(state, phase=evolve(running, work=heard.work))
+    running = evolve(running, work=heard.work)
+    state = evolve(state, phase=running)
     state, effects, records = given_out(state, heard, now)
     if heard.retrying is not None:
         wait = max(0.0, heard.retrying.next_at - moment.wall)
         effects.append(_retry_notice(state, heard.retrying, wait))
         verdict = verdicts.too_much(state.policy, heard.retrying, wait)
         if verdict is not None:
-            return _also(_stop(state, heard.work, verdict, now), effects, records)
-    if heard.work.transcript.ending is not None:
-        if heard.idle:
-            return _also(_conclude(state, heard.work, now), effects, records)
-        effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
-    elif heard.idle or heard.failed:
+            return _also(_stop(state, running, verdict, now), effects, records)
+    ending = heard.work.transcript.ending
+    if heard.idle and ending in (Ending.ANSWERED, Ending.FAILED):
+        return _also(_conclude(state, heard.work, now), effects, records)
+    if heard.idle or heard.failed:
         effects.append(_read(heard.work))
+    elif ending is not None:
+        effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
 
 
@@ -229,54 +241,55 @@ def _retry_notice(state: JobState, retrying: ConversationRetrying, wait: float) 
 
 
 def _running_read(state: JobState, running: Running, message: m.ConversationRead, now: float) -> JobStep:
-    heard = _heard_by_reading(running.work, message, now)
-    work = heard.work
+    heard = read(running.work, message.messages, now)
+    work, idle = heard.work, message.state is ConversationState.IDLE
+    fruitless = running.fruitless_reads + 1 if idle else 0
     state = evolve(state, phase=evolve(running, work=work, fruitless_reads=0))
     state, effects, records = given_out(state, heard, now)
-    if message.state is not ConversationState.IDLE:
-        if work.transcript.ending is not None:
+    ending, last = work.transcript.ending, work.transcript.last
+    if not idle:
+        if ending is not None:
             effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
         return Step(state=state, effects=tuple(effects), records=tuple(records))
-    last = work.transcript.last
-    if work.transcript.ending is not None or (last is not None and last.finish is not None):
+    if ending in (Ending.ANSWERED, Ending.FAILED):
         return _also(_conclude(state, work, now), effects, records)
-    begun = now - work.started_at
-    if last is None and work.error is None and begun < BEGIN_WITHIN:
+    if last is None and work.error is None and now - work.started_at < BEGIN_WITHIN:
         return Step(state=state, effects=tuple(effects), records=tuple(records))
-    patience = FRUITLESS_READS if work.error is None else FRUITLESS_READS_AFTER_ERROR
-    if running.fruitless_reads < patience:
-        # The server is idle and the message is not final: it may be a moment behind, and an error may
-        # be the echo of the job before.
-        state = evolve(
-            state,
-            phase=evolve(running, work=work, fruitless_reads=running.fruitless_reads + 1),
-        )
+    # The server is idle and the last message is not final. It may be a moment behind, the reading may be
+    # older than what was heard, and an error may be the echo of the job before.
+    settled_by_an_error = work.error is not None or ending is Ending.ABORTED
+    patience = FRUITLESS_READS_AFTER_ERROR if settled_by_an_error else FRUITLESS_READS
+    if fruitless <= patience:
+        state = evolve(state, phase=evolve(running, work=work, fruitless_reads=fruitless))
         effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
         return Step(state=state, effects=tuple(effects), records=tuple(records))
-    return _also(_settle(state, JobStatus.FAILED, now, failure=verdicts.unended(work)), effects, records)
+    return _also(_conclude(state, work, now), effects, records)
 
 
 def _conclude(state: JobState, work: Work, now: float) -> JobStep:
-    """The server is idle and the last message says how the answer ended."""
+    """The server is idle, and the last message says how the answer ended as well as it ever will."""
     last = work.transcript.last
-    match work.transcript.ending:
-        case Ending.FAILED:
-            error = last.error if last is not None else None
-            failure = failures.of_error(error) if error is not None else verdicts.unended(work)
-            return _settle(state, JobStatus.FAILED, now, failure=failure)
-        case Ending.ABORTED:
-            failure = Failure(cause=Cause.LOST, message="somebody else aborted the answer on the server")
-            return _settle(state, JobStatus.FAILED, now, failure=failure)
-        case Ending.ANSWERED | None:
-            return _settle(state, JobStatus.COMPLETED, now)
+    ending = work.transcript.ending
+    if ending is Ending.ANSWERED:
+        return _settle(state, JobStatus.COMPLETED, now)
+    if ending is None and last is not None and last.finish is not None:
+        # A step that others should have followed, had somebody not said no to its tool.
+        return _settle(state, JobStatus.COMPLETED, now)
+    return _settle(state, JobStatus.FAILED, now, failure=verdicts.unended(work))
 
 
 # ---- stopping
 
 
-def _stop(state: JobState, work: Work, verdict: Failure | None, now: float) -> JobStep:
-    ladder = Ladder(rung=Rung.ABORT, since=now)
-    state = evolve(state, phase=Stopping(work=work, ladder=ladder, verdict=verdict))
+def _stop(state: JobState, running: Running, verdict: Failure | None, now: float) -> JobStep:
+    work = running.work
+    stopping = Stopping(
+        work=work,
+        ladder=Ladder(rung=Rung.ABORT, since=now),
+        verdict=verdict,
+        submitting=running.submitting,
+    )
+    state = evolve(state, phase=stopping)
     effects: tuple[JobEffect, ...] = (
         Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)),
         StopTimer(timer=JobTimer.IDLE),
@@ -296,29 +309,25 @@ def _abort(work: Work) -> Run[m.JobOperation]:
 
 
 def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: float) -> JobStep:
+    alone = stopping.ladder.rung is Rung.ABORT
     match message:
         case m.CancelJob():
             return Step(state=evolve(state, waiting=(*state.waiting, message.ask)))
         case m.EventsSeen():
             heard = hear(stopping.work, message.events, now)
-            state = evolve(state, phase=evolve(stopping, work=heard.work))
-            state, effects, records = given_out(state, heard, now)
-            if heard.idle and stopping.ladder.rung is Rung.ABORT:
-                effects.append(_read(heard.work))
-            return Step(state=state, effects=tuple(effects), records=tuple(records))
+            return _stopping_heard(state, stopping, heard, now)
         case m.ConversationRead():
             return _stopping_read(state, stopping, message, now)
         case m.AbortAnswered():
+            state = evolve(state, phase=evolve(stopping, aborting=False))
             return Step(state=state, effects=(_read(stopping.work),))
         case m.PromptTaken() | m.PromptUnsure():
             # It may have arrived after the abort, and would run on.
-            return Step(state=state, effects=(_abort(stopping.work),))
+            return _abort_again(state, evolve(stopping, submitting=False))
         case m.PromptRefused():
             return _settle_stopped(state, stopping, stopping.ladder.ended(now), now)
         case m.AbortFailed():
             return _escalate(state, stopping, now)
-        case m.ReadFailed():
-            return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.ServerLost():
             climb = _joined(stopping.ladder, message.climb, now)
             return _settle_stopped(state, stopping, climb, now)
@@ -327,33 +336,57 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
         case m.StreamOpened():
             work = evolve(stopping.work, transcript=stopping.work.transcript.after_gap())
             state = evolve(state, phase=evolve(stopping, work=work))
-            return Step(state=state, effects=(_read(work),))
+            return Step(state=state, effects=(_read(work),) if alone else ())
         case m.LoadSeen():
             state = evolve(state, memory_bytes=message.memory_bytes)
             return Step(state=_with_work(state, _loaded(stopping.work, message, now)))
-        case m.JobTimerFired():
-            if message.timer is JobTimer.RUNG:
-                return _escalate(state, stopping, now)
-            if message.timer is JobTimer.REREAD:
-                return Step(state=state, effects=(_read(stopping.work),))
-            return Step(state=state)
-        case m.TurnGranted() | m.GetJob():
+        case m.ReadFailed() if alone:
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
+        case m.JobTimerFired(timer=JobTimer.RUNG):
+            return _escalate(state, stopping, now)
+        case m.JobTimerFired(timer=JobTimer.REREAD) if alone:
+            return Step(state=state, effects=(_read(stopping.work),))
+        case m.TurnGranted() | m.GetJob() | m.ReadFailed() | m.JobTimerFired():
             return Step(state=state)
         case _:
             assert_never(message)
 
 
+def _abort_again(state: JobState, stopping: Stopping) -> JobStep:
+    state = evolve(state, phase=evolve(stopping, aborting=True))
+    return Step(state=state, effects=(_abort(stopping.work),))
+
+
+def _stopping_heard(state: JobState, stopping: Stopping, heard: Heard, now: float) -> JobStep:
+    alone = stopping.ladder.rung is Rung.ABORT
+    begun = _begun(stopping.work, heard.work)
+    stopping = evolve(stopping, work=heard.work)
+    state, effects, records = given_out(evolve(state, phase=stopping), heard, now)
+    if begun and alone:
+        return _also(_abort_again(state, stopping), effects, records)
+    if heard.idle and alone:
+        effects.append(_read(heard.work))
+    return Step(state=state, effects=tuple(effects), records=tuple(records))
+
+
+def _begun(before: Work, after: Work) -> bool:
+    """The server takes the prompt up only now, so the abort went by it."""
+    return before.transcript.last is None and after.transcript.last is not None
+
+
 def _stopping_read(state: JobState, stopping: Stopping, message: m.ConversationRead, now: float) -> JobStep:
-    heard = _heard_by_reading(stopping.work, message, now)
-    fruitless = stopping.fruitless_reads + 1
+    heard = read(stopping.work, message.messages, now)
+    idle = message.state is ConversationState.IDLE
+    fruitless = stopping.fruitless_reads + 1 if idle else 0
+    begun = _begun(stopping.work, heard.work)
     stopping = evolve(stopping, work=heard.work, fruitless_reads=fruitless)
-    state = evolve(state, phase=stopping)
-    state, effects, records = given_out(state, heard, now)
-    transcript = heard.work.transcript
-    over = transcript.ending is not None or fruitless >= FRUITLESS_READS
-    if message.state is ConversationState.IDLE and over:
+    state, effects, records = given_out(evolve(state, phase=stopping), heard, now)
+    over = idle and (heard.work.transcript.ending is not None or fruitless >= FRUITLESS_READS)
+    if over and not stopping.aborting and not stopping.submitting:
         climb = stopping.ladder.ended(now)
         return _also(_settle_stopped(state, stopping, climb, now), effects, records)
+    if begun and not idle:
+        return _also(_abort_again(state, stopping), effects, records)
     effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
 
@@ -400,6 +433,7 @@ def _settle(
     failure: Failure | None = None,
     climb: Climb | None = None,
 ) -> JobStep:
+    state, last_words, records = _last_words(state, now)
     final = evolve(
         snapshot(state, now),
         status=status,
@@ -409,25 +443,25 @@ def _settle(
     )
     replies = tuple(Reply(ask=ask, value=final) for ask in state.waiting)
     effects: tuple[JobEffect, ...] = (
+        *last_words,
         m.TellSession(session=state.session, message=m.JobOver(job=state.id)),
         Publish(notice=n.JobEnded(job=state.id, session=state.session, snapshot=final)),
         *replies,
         Finish(),
     )
     state = evolve(state, phase=Settled(snapshot=final), waiting=())
-    return Step(state=state, effects=effects, records=(n.JobRecorded(snapshot=final),))
+    return Step(state=state, effects=effects, records=(*records, n.JobRecorded(snapshot=final)))
+
+
+def _last_words(state: JobState, now: float) -> tuple[JobState, list[JobEffect], list[n.Record]]:
+    """What was heard since the stream broke last is all that there will ever be."""
+    if not isinstance(state.phase, Running | Stopping) or state.phase.work.transcript.held is None:
+        return state, [], []
+    heard = left_over(state.phase.work)
+    return given_out(_with_work(state, heard.work), heard, now)
 
 
 # ---- what every phase does alike
-
-
-def _heard_by_reading(work: Work, message: m.ConversationRead, now: float) -> Heard:
-    transcript, pieces = script.conversation_read(work.transcript, message.messages)
-    moved = transcript != work.transcript
-    activity = evolve(work.activity, tools=frozenset(transcript.running_tools))
-    if moved:
-        activity = activity.progressed(now)
-    return Heard(work=evolve(work, transcript=transcript, activity=activity), pieces=pieces)
 
 
 def _loaded(work: Work, message: m.LoadSeen, now: float) -> Work:

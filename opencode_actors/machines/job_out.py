@@ -18,7 +18,7 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
     effects: list[JobEffect] = []
     meter, placed = admit(state.meter, merged(heard.pieces))
     records: list[n.Record] = [n.OutputRecorded(job=job, text=p.piece.text) for p in placed]
-    if placed:
+    if heard.pieces:
         state = evolve(state, meter=meter, last_output_at=now)
     effects.extend(
         n.Publish(

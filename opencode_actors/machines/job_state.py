@@ -36,19 +36,26 @@ class Queued:
 
 @frozen(kw_only=True)
 class Running:
+    """`submitting` while nobody knows yet whether the server took the prompt."""
+
     work: Work
-    taken: bool = False
+    submitting: bool = True
     submissions: int = 1
     fruitless_reads: int = 0
 
 
 @frozen(kw_only=True)
 class Stopping:
-    """`verdict` is what the job settles as, unless the answer turns out to be complete."""
+    """`verdict` is what the job settles as, unless the answer turns out to be complete.
+
+    While a prompt or an abort is still on its way, the job is not over: it would hit the next one.
+    """
 
     work: Work
     ladder: Ladder
     verdict: Failure | None  # None: cancelled
+    submitting: bool
+    aborting: bool = True
     fruitless_reads: int = 0
 
 

@@ -4,6 +4,9 @@ Text streams in as deltas under a part; only when the part ends does the server 
 So the own buffer leads, a finished part decides, and a re-read conversation is applied like events.
 When the provider fails in mid-answer, the server asks again and sends the deltas again under a new part
 of the same message: what was shown already is matched against them and not shown twice.
+When the stream broke, what is heard waits until what was missed has been read: otherwise the words after
+the gap would stand before those that fell into it.
+Ids of messages and parts sort in the order of time, which is the order of the output.
 """
 
 from __future__ import annotations
@@ -19,10 +22,9 @@ from opencode_actors.machines.server_events import (
     Message,
     MessageId,
     MessageInfo,
+    Part,
     PartDelta,
     PartId,
-    ReasoningPart,
-    StepPart,
     TextPart,
     Tokens,
     ToolPart,
@@ -31,6 +33,9 @@ from opencode_actors.machines.server_events import (
 
 # The finish reasons after which the server itself goes on with another message.
 _GOES_ON = frozenset({"tool-calls", "unknown"})
+
+# The name of the error that an abort leaves.
+ABORTED = "MessageAbortedError"
 
 _STARTS_AGAIN = "[the answer broke off, and the model started it again]"
 
@@ -70,10 +75,12 @@ class Transcript:
     open_texts: Mapping[PartId, OpenText] = {}
     ended_parts: frozenset[PartId] = frozenset()
     running_tools: Mapping[PartId, ToolPart] = {}
+    newest_texts: Mapping[MessageId, PartId] = {}
+    # While what was missed is being read: the latest word on each message and part that is heard.
+    held: Mapping[str, MessageInfo | Part] | None = None
 
     @property
     def last(self) -> MessageInfo | None:
-        # the server's ids sort in the order of time
         return self.answers[max(self.answers)] if self.answers else None
 
     @property
@@ -86,7 +93,7 @@ class Transcript:
         if last is None:
             return None
         if last.error is not None:
-            return Ending.ABORTED if last.error.name == "MessageAbortedError" else Ending.FAILED
+            return Ending.ABORTED if last.error.name == ABORTED else Ending.FAILED
         if last.completed_at is None:
             return None
         if last.finish is None:
@@ -110,31 +117,23 @@ class Transcript:
 
     def after_gap(self) -> Transcript:
         """The event stream broke: the deltas of what is open now are lost until their parts end."""
-        return evolve(self, open_texts={id_: evolve(text, gap=True) for id_, text in self.open_texts.items()})
+        gaps = {id_: evolve(text, gap=True) for id_, text in self.open_texts.items()}
+        return evolve(self, open_texts=gaps, held=self.held or {})
 
 
 Written = tuple[Transcript, tuple[Piece, ...]]
 
 
 def message_updated(transcript: Transcript, info: MessageInfo) -> Transcript:
-    if info.role != "assistant" or info.parent != transcript.prompt or info.summary:
-        return transcript
-    known = transcript.answers.get(info.id)
-    if known is not None and known.completed_at is not None and info.completed_at is None:
-        return transcript  # an older reading
-    return evolve(transcript, answers={**transcript.answers, info.id: info})
+    if transcript.held is not None:
+        return evolve(transcript, held={**transcript.held, info.id: info})
+    return _message_said(transcript, info)
 
 
-def part_updated(transcript: Transcript, part: TextPart | ReasoningPart | ToolPart | StepPart) -> Written:
-    if part.message not in transcript.answers or part.id in transcript.ended_parts:
-        return transcript, ()
-    match part:
-        case TextPart():
-            return _text_updated(transcript, part)
-        case ToolPart():
-            return _tool_updated(transcript, part)
-        case ReasoningPart() | StepPart():
-            return transcript, ()
+def part_updated(transcript: Transcript, part: Part) -> Written:
+    if transcript.held is not None:
+        return evolve(transcript, held={**transcript.held, part.id: part}), ()
+    return _part_said(transcript, part, live=True)
 
 
 def delta_added(transcript: Transcript, delta: PartDelta) -> Written:
@@ -145,28 +144,76 @@ def delta_added(transcript: Transcript, delta: PartDelta) -> Written:
 
 
 def conversation_read(transcript: Transcript, messages: Iterable[Message]) -> Written:
-    pieces: list[Piece] = []
+    """Closes a gap: first what was read, then what was heard while it was read."""
+    said: list[MessageInfo | Part] = []
     for message in messages:
-        transcript = message_updated(transcript, message.info)
-        for part in message.parts:
-            transcript, more = part_updated(transcript, part)
+        said.append(message.info)
+        said.extend(message.parts)
+    transcript, read = _all_said(transcript, said)
+    transcript, heard = released(transcript)
+    return transcript, read + heard
+
+
+def released(transcript: Transcript) -> Written:
+    """What was heard since the stream broke, also when what was missed will never be read."""
+    held = transcript.held or {}
+    return _all_said(evolve(transcript, held=None), held.values())
+
+
+def _all_said(transcript: Transcript, said: Iterable[MessageInfo | Part]) -> Written:
+    pieces: list[Piece] = []
+    for word in said:
+        if isinstance(word, MessageInfo):
+            transcript = _message_said(transcript, word)
+        else:
+            transcript, more = _part_said(transcript, word, live=False)
             pieces.extend(more)
     return transcript, tuple(pieces)
 
 
-def remark(transcript: Transcript, text: str) -> Written:
-    """A line of our own between the model's words."""
-    return _line(transcript, OutputKind.REMARK, text)
+def _message_said(transcript: Transcript, info: MessageInfo) -> Transcript:
+    if info.role != "assistant" or info.parent is None or info.summary:
+        return transcript
+    if info.parent < transcript.prompt:
+        # It answers an earlier prompt. A later one of this conversation is the server's own: after a
+        # compaction it goes on under a user message that it made itself.
+        return transcript
+    known = transcript.answers.get(info.id)
+    if known is not None and known.completed_at is not None and info.completed_at is None:
+        return transcript  # an older reading
+    transcript = evolve(transcript, answers={**transcript.answers, info.id: info})
+    return _without_stale_tools(transcript, info) if _over(info) else transcript
 
 
-def _text_updated(transcript: Transcript, part: TextPart) -> Written:
+def _over(info: MessageInfo) -> bool:
+    return info.completed_at is not None or info.error is not None
+
+
+def _without_stale_tools(transcript: Transcript, info: MessageInfo) -> Transcript:
+    """Parts of a message that is over can say "running" for ever."""
+    running = {id_: tool for id_, tool in transcript.running_tools.items() if tool.message != info.id}
+    return evolve(transcript, running_tools=running)
+
+
+def _part_said(transcript: Transcript, part: Part, *, live: bool) -> Written:
+    if part.message not in transcript.answers or part.id in transcript.ended_parts:
+        return transcript, ()
+    if isinstance(part, TextPart):
+        return _text_updated(transcript, part, live=live)
+    if isinstance(part, ToolPart):
+        return _tool_updated(transcript, part)
+    return transcript, ()
+
+
+def _text_updated(transcript: Transcript, part: TextPart, *, live: bool) -> Written:
     if part.synthetic:
         return transcript, ()
     known = transcript.open_texts.get(part.id)
     if known is None:
-        transcript, shown = _take_over(transcript, part.message)
-        known = OpenText(message=part.message, shown=shown)
-        transcript = evolve(transcript, open_texts={**transcript.open_texts, part.id: known})
+        if part.id < transcript.newest_texts.get(part.message, "") and not part.finished:
+            # An attempt that was abandoned before we ever heard of it.
+            return evolve(transcript, ended_parts=transcript.ended_parts | {part.id}), ()
+        transcript, known = _opened(transcript, part, live=live)
     if not part.text:
         # The start of a part, or one that the server abandoned: neither takes anything back.
         return transcript, ()
@@ -175,9 +222,23 @@ def _text_updated(transcript: Transcript, part: TextPart) -> Written:
     return _show(transcript, part.id, evolve(known, text=part.text), finished=part.finished)
 
 
-def _take_over(transcript: Transcript, message: MessageId) -> tuple[Transcript, str]:
+def _opened(transcript: Transcript, part: TextPart, *, live: bool) -> tuple[Transcript, OpenText]:
+    """A new part. Read and not heard, some of its deltas may have been missed."""
+    transcript, shown = _take_over(transcript, part)
+    known = OpenText(message=part.message, shown=shown, gap=not live)
+    newest = max(part.id, transcript.newest_texts.get(part.message, part.id))
+    return evolve(
+        transcript,
+        open_texts={**transcript.open_texts, part.id: known},
+        newest_texts={**transcript.newest_texts, part.message: newest},
+    ), known
+
+
+def _take_over(transcript: Transcript, part: TextPart) -> tuple[Transcript, str]:
     """What an abandoned attempt at the same message has shown already, which the new part repeats."""
-    abandoned = [id_ for id_, text in transcript.open_texts.items() if text.message == message]
+    abandoned = sorted(
+        id_ for id_, text in transcript.open_texts.items() if text.message == part.message and id_ < part.id
+    )
     if not abandoned:
         return transcript, ""
     shown = transcript.open_texts[abandoned[-1]].shown
@@ -213,7 +274,11 @@ def _text(transcript: Transcript, text: str, *, first: bool) -> Written:
 
 
 def _tool_updated(transcript: Transcript, part: ToolPart) -> Written:
-    if part.state in (ToolState.PENDING, ToolState.RUNNING):
+    if part.state is ToolState.PENDING:
+        return transcript, ()  # the model still writes the call, and may fall silent while it does
+    if part.state is ToolState.RUNNING:
+        if _over(transcript.answers[part.message]):
+            return transcript, ()
         running = {**transcript.running_tools, part.id: part}
         return evolve(transcript, running_tools=running), ()
     running = {id_: tool for id_, tool in transcript.running_tools.items() if id_ != part.id}

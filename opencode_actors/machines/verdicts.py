@@ -5,21 +5,23 @@ from __future__ import annotations
 from opencode_actors.machines import failures
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.server_events import ConversationRetrying
+from opencode_actors.machines.transcript import ABORTED, Ending
 from opencode_actors.machines.vocabulary import Cause, Failure
 from opencode_actors.machines.work import Work
 
 
 def idle(policy: JobPolicy, work: Work, seconds: float) -> Failure:
     why = work.activity.why_idle(text_seen=work.transcript.text_seen)
+    retrying = work.activity.retrying
     return Failure(
-        cause=Cause.IDLE_TIMEOUT,
+        cause=_provider_cause(retrying) if retrying else Cause.IDLE_TIMEOUT,
         message=f"nothing happened for {seconds:.0f} s (idleTimeout is {policy.idle_timeout:g} s): {why}",
     )
 
 
 def too_much(policy: JobPolicy, retrying: ConversationRetrying, wait: float) -> Failure | None:
     """OpenCode itself would ask the provider again for hours."""
-    cause = Cause.RATE_LIMIT if "rate limit" in retrying.message.lower() else Cause.PROVIDER
+    cause = _provider_cause(retrying.message)
     if wait > policy.idle_timeout:
         return Failure(
             cause=cause,
@@ -33,11 +35,23 @@ def too_much(policy: JobPolicy, retrying: ConversationRetrying, wait: float) -> 
     return None
 
 
+def _provider_cause(message: str) -> Cause:
+    words = message.lower()
+    limited = "rate limit" in words or "too many requests" in words
+    return Cause.RATE_LIMIT if limited else Cause.PROVIDER
+
+
 def unended(work: Work) -> Failure:
+    """The server is idle, and the answer is not one."""
+    last = work.transcript.last
+    if last is not None and last.error is not None and last.error.name != ABORTED:
+        return failures.of_error(last.error)
     if work.error is not None:
         return failures.of_error(work.error)
-    if work.transcript.last is None:
+    if last is None:
         return Failure(cause=Cause.REJECTED, message="OpenCode took the prompt and never began to answer it")
+    if work.transcript.ending is Ending.ABORTED:
+        return Failure(cause=Cause.LOST, message="somebody else aborted the answer on the server")
     return Failure(cause=Cause.LOST, message="OpenCode went idle in the middle of its answer")
 
 

@@ -15,6 +15,7 @@ from opencode_actors.machines.server_events import (
     ConversationRetrying,
     Heartbeat,
     InstanceDisposed,
+    Message,
     MessageError,
     MessageUpdated,
     PartDelta,
@@ -27,7 +28,6 @@ from opencode_actors.machines.server_events import (
     Todo,
     TodosUpdated,
     ToolPart,
-    ToolState,
 )
 from opencode_actors.machines.transcript import Piece, Transcript
 from opencode_actors.ports import Endpoint
@@ -76,10 +76,25 @@ def hear(work: Work, events: tuple[ServerEvent, ...], now: float) -> Heard:
     return heard
 
 
+def read(work: Work, messages: tuple[Message, ...], now: float) -> Heard:
+    """The conversation as the server has it. Only what was not known yet is a sign of life."""
+    transcript, pieces = script.conversation_read(work.transcript, messages)
+    moved = transcript != work.transcript
+    heard = _written(Heard(work=work), transcript, pieces)
+    return _progress(heard, now) if moved else heard
+
+
+def left_over(work: Work) -> Heard:
+    """What was heard after a gap that nobody can read any more."""
+    return _written(Heard(work=work), *script.released(work.transcript))
+
+
 def _hear_one(heard: Heard, event: ServerEvent, now: float) -> Heard:
     work = heard.work
-    if isinstance(event, Heartbeat | InstanceDisposed):
+    if isinstance(event, Heartbeat):
         return heard
+    if isinstance(event, InstanceDisposed):
+        return evolve(heard, failed=True)
     if isinstance(event, ConversationCreated):
         if event.parent is not None and _ours(work, event.parent):
             work = evolve(work, children=work.children | {event.conversation})
@@ -87,7 +102,7 @@ def _hear_one(heard: Heard, event: ServerEvent, now: float) -> Heard:
         return heard
     if isinstance(event, ConversationFailed) and event.conversation is None:
         # The server does not say whose error it is; one prompt at a time runs here, so it is ours.
-        return evolve(heard, work=evolve(work, error=event.error), failed=True)
+        return _failed(heard, event)
     conversation = event.info.conversation if isinstance(event, MessageUpdated) else event.conversation
     if conversation is None or not _ours(work, conversation):
         return heard
@@ -109,6 +124,8 @@ def _hear_child(heard: Heard, event: ServerEvent, conversation: ConversationId, 
         work = evolve(work, busy_children=work.busy_children - {conversation})
     elif isinstance(event, QuestionAsked | PermissionAsked | RequestAnswered):
         return _hear_request(heard, event, now)
+    elif isinstance(event, ConversationRetrying):
+        return _retrying(heard, event)  # the parent waits for its child for as long as the provider says
     activity = evolve(work.activity, children=len(work.busy_children))
     return _progress(evolve(heard, work=evolve(work, activity=activity)), now)
 
@@ -119,8 +136,6 @@ def _hear_own(heard: Heard, event: ServerEvent, now: float) -> Heard:
         case MessageUpdated():
             return _spoken(heard, script.message_updated(work.transcript, event.info), (), now)
         case PartUpdated():
-            if isinstance(event.part, ToolPart):
-                heard = _tool_seen(heard, event.part)
             return _spoken(heard, *script.part_updated(work.transcript, event.part), now)
         case PartDelta():
             return _spoken(heard, *script.delta_added(work.transcript, event), now)
@@ -130,27 +145,47 @@ def _hear_own(heard: Heard, event: ServerEvent, now: float) -> Heard:
         case QuestionAsked() | PermissionAsked() | RequestAnswered():
             return _hear_request(heard, event, now)
         case ConversationRetrying():
-            activity = evolve(work.activity, retrying=event.message or "it gives no reason")
-            return evolve(heard, work=evolve(work, activity=activity), retrying=event)
+            return _retrying(heard, event)
         case ConversationIdle():
             return evolve(heard, idle=True)
         case ConversationFailed():
-            return evolve(heard, work=evolve(work, error=event.error), failed=True)
+            return _failed(heard, event)
         case ConversationBusy() | ConversationCreated() | Heartbeat() | InstanceDisposed():
             return heard
 
 
+def _retrying(heard: Heard, event: ConversationRetrying) -> Heard:
+    activity = evolve(heard.work.activity, retrying=event.message or "it gives no reason")
+    return evolve(heard, work=evolve(heard.work, activity=activity), retrying=event)
+
+
+def _failed(heard: Heard, event: ConversationFailed) -> Heard:
+    """An abort's error comes late, when the next prompt may run already; of our own abort we know."""
+    error = heard.work.error if event.error.name == script.ABORTED else event.error
+    return evolve(heard, work=evolve(heard.work, error=error), failed=True)
+
+
 def _spoken(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float) -> Heard:
-    activity = evolve(heard.work.activity, tools=frozenset(transcript.running_tools))
-    work = evolve(heard.work, transcript=transcript, activity=activity)
-    return _progress(evolve(heard, work=work, pieces=heard.pieces + pieces), now)
+    return _progress(_written(heard, transcript, pieces), now)
 
 
-def _tool_seen(heard: Heard, tool: ToolPart) -> Heard:
-    if tool.state is not ToolState.RUNNING or tool.id in heard.work.seen_tools:
-        return heard
-    work = evolve(heard.work, seen_tools=heard.work.seen_tools | {tool.id})
-    return evolve(heard, work=work, tools=(*heard.tools, tool))
+def _written(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...]) -> Heard:
+    work = heard.work
+    running = transcript.running_tools
+    started = tuple(tool for id_, tool in running.items() if id_ not in work.seen_tools)
+    activity = evolve(work.activity, tools=frozenset(running))
+    if transcript.answers.keys() > work.transcript.answers.keys():
+        # The server has taken the next step, so whatever the one before waited for is over, and an error
+        # that was heard before is not this prompt's. Their ends may have fallen into a gap.
+        activity = evolve(activity, waiting_for=frozenset(), children=0)
+        work = evolve(work, busy_children=frozenset(), error=None)
+    work = evolve(
+        work,
+        transcript=transcript,
+        activity=activity,
+        seen_tools=work.seen_tools.union(tool.id for tool in started),
+    )
+    return evolve(heard, work=work, pieces=heard.pieces + pieces, tools=heard.tools + started)
 
 
 def _hear_request(
