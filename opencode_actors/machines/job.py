@@ -10,9 +10,9 @@ from typing import assert_never
 
 from attrs import evolve
 
-from opencode_actors.machines import verdicts
 from opencode_actors.machines import job_messages as m
 from opencode_actors.machines import notices as n
+from opencode_actors.machines import verdicts
 from opencode_actors.machines.activity import Activity
 from opencode_actors.machines.cancellation import Ladder
 from opencode_actors.machines.job_messages import JobEffect, JobMessage, JobTimer

@@ -26,7 +26,7 @@ from opencode_actors.machines.job_messages import (
     TurnGranted,
 )
 from opencode_actors.machines.notices import Publish, SessionChanged, SessionRecorded, Step
-from opencode_actors.machines.restart import GiveUp, RestartAfter, after_crash, after_health
+from opencode_actors.machines.restart import CrashHistory, GiveUp, RestartAfter, after_crash, after_health
 from opencode_actors.machines.server_events import Heartbeat
 from opencode_actors.machines.session_messages import SessionEffect, SessionMessage, SessionTimer
 from opencode_actors.machines.session_state import (
@@ -60,7 +60,11 @@ from opencode_actors.machines.vocabulary import (
 # The engine sends SIGKILL by itself when its stop's grace is over; its answer needs a moment more.
 STOP_MARGIN = 2.0
 STREAM_REOPEN_DELAY = 0.25
+STREAM_REOPEN_CAP = 4.0
+# About 16 s of a server that answers calls and has no events: its jobs would run unheard.
+DEAF_TO_DEAD = 8
 SAMPLE_EVERY = 5.0
+REMOVE_AGAIN_AFTER = 1.0
 
 SessionStep = Step[SessionState, SessionEffect]
 Effects = tuple[SessionEffect, ...]
@@ -111,8 +115,11 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
     state = evolve(state, queue=(*state.queue, message.job))
     reply = Reply(ask=message.ask, value=m.Accepted(ahead=ahead))
     match state.phase:
-        case Absent() | GivenUp():
+        case Absent():
             step = _create(state)
+        case GivenUp():
+            # somebody asks anew: the intensity starts afresh
+            step = _create(evolve(state, crashes=CrashHistory()))
         case Serving():
             step = _grant(state, state.phase, moment)
         case Creating() | Starting() | Stopping() | BackingOff() | Quarantined():
@@ -155,17 +162,17 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
     state = evolve(state, queue=tuple(rest), current=job, phase=serving, crashes=crashes)
     effects: Effects = (
         StopTimer(timer=SessionTimer.IDLE),
-        Run(operation=m.SampleUsage(container=serving.container)),
+        *_sample(serving),
         m.TellJob(job=job, message=turn),
     )
     return Step(state=state, effects=effects)
 
 
 def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionStep:
-    if message.job != state.current:
-        queue = tuple(job for job in state.queue if job != message.job)
-        return Step(state=evolve(state, queue=queue))
-    state = evolve(state, current=None)
+    if message.job == state.current:
+        state = evolve(state, current=None)
+    else:
+        state = evolve(state, queue=tuple(job for job in state.queue if job != message.job))
     if isinstance(state.phase, Serving):
         return _grant(state, state.phase, moment)
     return Step(state=state)
@@ -187,8 +194,10 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
     state, failed = _fail_jobs(state, _CLOSED)
     state = evolve(state, closing=(*state.closing, message.ask))
     match state.phase:
-        case Absent() | BackingOff() | GivenUp() | Quarantined():
+        case Absent() | BackingOff() | GivenUp():
             step = _closed(state, Climb(ended_by=None))
+        case Quarantined():
+            step = _closed(state, Climb(ended_by=Rung.QUARANTINE))
         case Creating():
             step = _stop(state, Rung.REMOVE, _CLOSED, moment)
         case Starting() | Serving():
@@ -202,7 +211,10 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
 
 def _closed(state: SessionState, climb: Climb) -> SessionStep:
     replies: Effects = tuple(Reply(ask=ask, value=climb) for ask in state.closing)
-    step = _enter(evolve(state, closing=()), Absent())
+    state = evolve(state, closing=())
+    # A container that nobody could end is not absent, closed or not.
+    lost = isinstance(state.phase, Quarantined)
+    step = Step[SessionState, SessionEffect](state=state) if lost else _enter(state, Absent())
     return evolve(step, effects=(*step.effects, *replies, Finish()))
 
 
@@ -337,21 +349,19 @@ def _perhaps_ready(state: SessionState, starting: Starting, moment: Moment) -> S
 def _serving(state: SessionState, serving: Serving, message: SessionMessage, moment: Moment) -> SessionStep:
     match message:
         case EventsSeen():
-            serving = evolve(serving, liveness=serving.liveness.heard(moment.now))
+            serving = evolve(serving, liveness=serving.liveness.heard(moment.now), deaf=0)
             step = _seen(state, serving, moment)
             if all(isinstance(event, Heartbeat) for event in message.events):
                 return step
             return _before(step, _tell_current(state, message))
         case StreamOpened():
-            step = _seen(state, evolve(serving, streaming=True), moment)
+            liveness = serving.liveness.heard(moment.now)
+            step = _seen(state, evolve(serving, liveness=liveness, streaming=True), moment)
             return _before(step, _tell_current(state, message))
         case m.StreamLost():
-            step = _seen(state, evolve(serving, streaming=False), moment)
-            effects: Effects = (
-                StartTimer(timer=SessionTimer.STREAM, seconds=STREAM_REOPEN_DELAY),
-                _probe(serving, health.LIVENESS_PROBE_WITHIN),
-            )
-            return _before(step, effects)
+            delay = min(STREAM_REOPEN_DELAY * 2**serving.deaf, STREAM_REOPEN_CAP)
+            reopen = StartTimer(timer=SessionTimer.STREAM, seconds=delay)
+            return _deaf(state, serving, reopen, message.reason, moment)
         case m.ProbeSucceeded():
             serving = evolve(serving, liveness=serving.liveness.heard(moment.now))
             return _seen(state, serving, moment)
@@ -381,6 +391,21 @@ def _seen(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
     return _before(_grant(entered.state, serving, moment), entered.effects)
 
 
+def _deaf(
+    state: SessionState, serving: Serving, reopen: SessionEffect, why: str, moment: Moment
+) -> SessionStep:
+    """There is no stream: nothing can be heard, and nobody is let in until there is one again."""
+    serving = evolve(serving, streaming=False, deaf=serving.deaf + 1)
+    if serving.deaf >= DEAF_TO_DEAD:
+        failure = Failure(
+            cause=Cause.SERVER_HUNG,
+            message=f"OpenCode answers, but its event stream brings nothing ({why})",
+        )
+        return _crashed(state, failure, Rung.STOP, moment)
+    step = _seen(state, serving, moment)
+    return _before(step, (reopen, _probe(serving, health.LIVENESS_PROBE_WITHIN)))
+
+
 def _probe_failed(
     state: SessionState, serving: Serving, message: m.ProbeFailed, moment: Moment
 ) -> SessionStep:
@@ -398,15 +423,22 @@ def _probe_failed(
     return _before(step, (timer,))
 
 
+def _sample(serving: Serving) -> Effects:
+    """Readings come at a steady pace, also when one of them fails and says nothing."""
+    return (
+        Run(operation=m.SampleUsage(container=serving.container)),
+        StartTimer(timer=SessionTimer.SAMPLE, seconds=SAMPLE_EVERY),
+    )
+
+
 def _sampled(state: SessionState, serving: Serving, message: m.UsageSampled, moment: Moment) -> SessionStep:
     usage, earlier, since = message.usage, serving.usage, serving.usage_at
     state = evolve(state, phase=evolve(serving, usage=usage, usage_at=moment.now))
-    effects: list[SessionEffect] = [StartTimer(timer=SessionTimer.SAMPLE, seconds=SAMPLE_EVERY)]
-    if earlier is not None and moment.now > since:
-        load = (usage.cpu_seconds - earlier.cpu_seconds) / (moment.now - since)
-        seen = LoadSeen(cpu_load=max(load, 0.0), memory_bytes=usage.memory_bytes)
-        effects.extend(_tell_current(state, seen))
-    return Step(state=state, effects=tuple(effects) if state.current is not None else ())
+    if earlier is None or moment.now <= since:
+        return Step(state=state)
+    load = (usage.cpu_seconds - earlier.cpu_seconds) / (moment.now - since)
+    seen = LoadSeen(cpu_load=max(load, 0.0), memory_bytes=usage.memory_bytes)
+    return Step(state=state, effects=_tell_current(state, seen))
 
 
 def _serving_timer(state: SessionState, serving: Serving, timer: SessionTimer, moment: Moment) -> SessionStep:
@@ -418,13 +450,18 @@ def _serving_timer(state: SessionState, serving: Serving, timer: SessionTimer, m
         case SessionTimer.STREAM:
             return Step(state=state, effects=(_follow(serving),))
         case SessionTimer.SAMPLE:
-            sample = m.SampleUsage(container=serving.container)
-            return Step(state=state, effects=(Run(operation=sample),))
+            return Step(state=state, effects=() if state.current is None else _sample(serving))
         case SessionTimer.IDLE:
             if state.current is not None or state.queue:
                 return Step(state=state)
             return _stop(state, Rung.STOP, _IDLE, moment)
-        case SessionTimer.LAUNCH | SessionTimer.READY | SessionTimer.RUNG | SessionTimer.BACKOFF:
+        case (
+            SessionTimer.LAUNCH
+            | SessionTimer.READY
+            | SessionTimer.RUNG
+            | SessionTimer.REMOVE
+            | SessionTimer.BACKOFF
+        ):
             return Step(state=state)
         case _:
             assert_never(timer)
@@ -436,12 +473,9 @@ def _perhaps_silent(state: SessionState, serving: Serving, moment: Moment) -> Se
         return Step(state=state, effects=(StartTimer(timer=SessionTimer.SILENCE, seconds=rest),))
     # No heartbeat: the server hangs, or only the stream does. A new stream tells them apart as well as
     # a probe, and mends the second.
-    effects: Effects = (
-        _probe(serving, health.LIVENESS_PROBE_WITHIN),
-        _follow(serving),
-        StartTimer(timer=SessionTimer.SILENCE, seconds=health.SILENCE),
-    )
-    return Step(state=state, effects=effects)
+    silence = StartTimer(timer=SessionTimer.SILENCE, seconds=health.SILENCE)
+    step = _deaf(state, serving, _follow(serving), "it fell silent", moment)
+    return step if isinstance(step.state.phase, Stopping) else _before(step, (silence,))
 
 
 # ---- the way down
@@ -485,11 +519,12 @@ def _stop(
 def _request(state: SessionState, ladder: Ladder) -> Effects:
     grace = state.policy.graces.of(ladder.rung)
     margin = STOP_MARGIN if ladder.rung is Rung.STOP else 0.0
-    end = m.EndContainer(name=state.container_name, rung=ladder.rung, grace=grace)
-    return (
-        Run(operation=end),
-        StartTimer(timer=SessionTimer.RUNG, seconds=grace + margin),
-    )
+    return (_ending(state, ladder), StartTimer(timer=SessionTimer.RUNG, seconds=grace + margin))
+
+
+def _ending(state: SessionState, ladder: Ladder) -> SessionEffect:
+    grace = state.policy.graces.of(ladder.rung)
+    return Run(operation=m.EndContainer(name=state.container_name, rung=ladder.rung, grace=grace))
 
 
 def _stopping(
@@ -500,12 +535,16 @@ def _stopping(
             return _exited(state, stopping, moment)
         case m.ContainerRemoved():
             return _gone(state, stopping, moment)
-        case m.StopRefused():
-            if message.rung is not stopping.ladder.rung or message.rung is Rung.REMOVE:
-                return Step(state=state)  # the last rung has its whole time
+        case m.StopRefused() if message.rung is stopping.ladder.rung:
+            if message.rung is not Rung.REMOVE:
+                return _climb(state, stopping, moment)
+            # There is no rung above that could help: it is asked for again until its time is over.
+            again = StartTimer(timer=SessionTimer.REMOVE, seconds=REMOVE_AGAIN_AFTER)
+            return Step(state=state, effects=(again,))
+        case m.SessionTimerFired(timer=SessionTimer.RUNG):
             return _climb(state, stopping, moment)
-        case m.SessionTimerFired() if message.timer is SessionTimer.RUNG:
-            return _climb(state, stopping, moment)
+        case m.SessionTimerFired(timer=SessionTimer.REMOVE):
+            return Step(state=state, effects=(_ending(state, stopping.ladder),))
         case _:
             return Step(state=state)  # answers prove nothing; all else is of the past
 
@@ -536,7 +575,11 @@ def _quarantine(state: SessionState, ladder: Ladder, moment: Moment) -> SessionS
     told = _tell_current(state, ServerLost(failure=failure, climb=ladder.ended(moment.now)))
     state, failed = _fail_jobs(evolve(state, current=None), failure)
     step = _enter(state, Quarantined(why=failure), failure.message)
-    forget: Effects = (Forget(kind=m.EndContainer), Forget(kind=m.WatchExit))
+    forget: Effects = (
+        Forget(kind=m.EndContainer),
+        Forget(kind=m.WatchExit),
+        StopTimer(timer=SessionTimer.REMOVE),
+    )
     step = evolve(step, effects=(*told, *failed, *step.effects, *forget))
     if not state.closing:
         return step
@@ -556,6 +599,7 @@ def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionSte
         Forget(kind=m.EndContainer),
         Forget(kind=m.WatchExit),
         StopTimer(timer=SessionTimer.RUNG),
+        StopTimer(timer=SessionTimer.REMOVE),
     )
     if state.closing:
         return _before(_closed(state, climb), told)

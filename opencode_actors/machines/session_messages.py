@@ -146,6 +146,7 @@ class SessionTimer(Enum):
     SAMPLE = "sample"
     IDLE = "idle"
     RUNG = "rung"
+    REMOVE = "remove"
     BACKOFF = "backoff"
 
 

@@ -54,12 +54,16 @@ class Starting:
 
 @frozen(kw_only=True)
 class Serving:
-    """Ready, or for the moment not: no new job is let in while the server does not answer."""
+    """Ready, or for the moment not: no new job is let in while the server does not answer.
+
+    `deaf` counts how often in a row the event stream was opened and brought nothing.
+    """
 
     container: Container
     endpoint: Endpoint
     liveness: Liveness
     streaming: bool = True
+    deaf: int = 0
     usage: Usage | None = None
     usage_at: float = 0.0
 
