@@ -42,7 +42,7 @@ from opencode_actors.testing.fake_turn import work_on
 
 CALL_WITHIN = 30.0  # as the real adapter
 _STREAM_WITHIN = 15.0  # as the real adapter
-_DATA = "/share/opencode"  # how the place ends at which a container has its server's data
+_DATA = "/data"  # where a container has its server's data
 _PASSWORD = "OPENCODE_SERVER_PASSWORD"  # noqa: S105 - the variable's name
 
 
