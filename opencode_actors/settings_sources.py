@@ -38,8 +38,10 @@ from opencode_actors.settings_knobs import (
 
 ENVIRONMENT_PREFIX = "OPENCODE_ACTORS_"
 
-# Names with the prefix that are not settings: the image's entry reads the first one inside the container.
+# Names with the prefix that are not settings: the image's entry reads the one inside the container, and the
+# test set-up tells its tests where things are by the other kind.
 NOT_SETTINGS = frozenset({"PROVIDER_SOCKET"})
+FOR_TESTS = "TEST_"
 
 
 class SourceKind(Enum):
@@ -122,7 +124,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object,
     given: dict[str, tuple[object, Source]] = {}
     for name, text in environment.items():
         word = name.removeprefix(ENVIRONMENT_PREFIX)
-        if word == name or word in NOT_SETTINGS or not text.strip():
+        if word == name or word in NOT_SETTINGS or word.startswith(FOR_TESTS) or not text.strip():
             continue
         attribute = _attribute(word, where="environment variable", known=known, prefix=ENVIRONMENT_PREFIX)
         given[attribute] = (

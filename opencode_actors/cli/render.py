@@ -67,7 +67,7 @@ Action = Answer | Line | Busy
 
 @frozen(kw_only=True)
 class View:
-    """How far the answer has been written."""
+    """How far the answer itself has been written, wherever it goes."""
 
     at_line_start: bool = True
 
@@ -118,15 +118,15 @@ def show(view: View, notice: Notice) -> Shown:
         case TodosChanged():
             return view, _todos(notice)
         case InputWanted():
-            return _beside(view, Line(f"the agent asks: {one_line(notice.text)}", Tone.WARNING))
+            return view, (Line(f"the agent asks: {one_line(notice.text)}", Tone.WARNING),)
         case ProviderRetrying():
             wait = f", next try in {notice.seconds:.0f} s" if notice.seconds > 0 else ""
             text = f"the model provider failed (attempt {notice.attempt}{wait}): {one_line(notice.reason)}"
-            return _beside(view, Line(text, Tone.WARNING))
+            return view, (Line(text, Tone.WARNING),)
         case JobCancelling():
-            return _beside(view, Line(f"cancelling: {_RUNG_WORDS[notice.rung]}", Tone.WARNING))
+            return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}", Tone.WARNING),)
         case JobEnded():
-            return _beside(view)
+            return _end_line(view)
         case _:
             assert_never(notice)
 
@@ -153,7 +153,8 @@ def _output(view: View, notice: OutputAdded) -> Shown:
             return view, ()
         return evolve(view, at_line_start=notice.text.endswith("\n")), (Answer(notice.text),)
     tone = Tone.FAINT if notice.kind is OutputKind.TOOL else Tone.WARNING
-    return _beside(view, Line(one_line(notice.text), tone))
+    view, ending = _end_line(view)
+    return view, (*ending, Line(one_line(notice.text), tone))
 
 
 def _todos(notice: TodosChanged) -> tuple[Action, ...]:
@@ -164,10 +165,9 @@ def _todos(notice: TodosChanged) -> tuple[Action, ...]:
     return (Busy(f"{done} of {len(notice.todos)} done, now: {one_line(current)}"),)
 
 
-def _beside(view: View, *lines: Line) -> Shown:
-    """A line beside the answer ends the answer's own line, which would otherwise run into the next one."""
-    ending = () if view.at_line_start else (Answer("\n"),)
-    return evolve(view, at_line_start=True), (*ending, *lines)
+def _end_line(view: View) -> Shown:
+    """Between two pieces of the answer stood a line of another kind: they must not run into each other."""
+    return View(at_line_start=True), () if view.at_line_start else (Answer("\n"),)
 
 
 def one_line(text: str) -> str:

@@ -79,7 +79,10 @@ async def _run(loaded: LoadedSettings, wish: Wish, screen: Screen) -> Status:
             await write(screen, (Line(f"warning: {warning}", Tone.WARNING),))
         async with open_model_access(loaded.settings, os.environ) as chosen:
             await run.one_job(chosen, wish)
+            run.concluded = True
         nursery.cancel_scope.cancel()
+    if not run.concluded:
+        screen.perform((Line("cancelled", Tone.WARNING),))
     return run.status
 
 
@@ -90,6 +93,7 @@ class Run:
     screen: Screen
     everything: trio.CancelScope | None = None
     status: Status = Status.CANCELLED
+    concluded: bool = False
     _system: System | None = None
     _job: Job | None = None
     _view: View = field(factory=View)
@@ -106,6 +110,8 @@ class Run:
                 await self._show(system.follow(job.id))
             except BrokenPipeError:
                 # `run … | head`: nobody reads on, so nobody wants the rest.
+                line = Line("cancelling: nobody reads the output any more", Tone.WARNING)
+                await write(self.screen, (line,))
                 await job.cancel()
                 raise
             final = await job.wait()

@@ -6,6 +6,7 @@ it from a thread of its own (`write`), and goes on supervising meanwhile.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Protocol, TextIO, assert_never
@@ -34,25 +35,50 @@ class Screen(Protocol):
 
 
 @define
+class Output:
+    """Where the answer goes. `shared`: what is said beside it goes to the same place."""
+
+    stream: TextIO
+    shared: bool
+    _in_line: bool = False
+
+    def write(self, text: str) -> None:
+        self.stream.write(harmless(text) if self.stream.isatty() else text)
+        self.stream.flush()
+        self._in_line = not text.endswith("\n")
+
+    def make_room(self) -> None:
+        """Ends a line that is half written, on a terminal only: a file keeps the answer as it came."""
+        if self._in_line and self.shared:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._in_line = False
+
+    @property
+    def has_room(self) -> bool:
+        return not (self._in_line and self.shared)
+
+
+@define
 class TerminalScreen:
     """A person watches: a spinner for what is waited for, colours for what is said beside the answer."""
 
     console: Console
-    output: TextIO
+    output: Output
     _spinner: Spinner | None = None
 
     def perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Busy():
-                    self._busy(action.text)
+                    self._busy(action)
                 case Line():
                     self.close()
+                    self.output.make_room()
                     self.console.print(Text(action.text, style=_STYLES[action.tone]), soft_wrap=True)
                 case Answer():
                     self.close()
-                    self.output.write(harmless(action.text) if self.output.isatty() else action.text)
-                    self.output.flush()
+                    self.output.write(action.text)
                 case _:
                     assert_never(action)
 
@@ -61,10 +87,14 @@ class TerminalScreen:
             self._spinner.stop()
             self._spinner = None
 
-    def _busy(self, text: str) -> None:
+    def _busy(self, busy: Busy) -> None:
+        if busy.passing and not self.output.has_room:
+            return  # the spinner would overwrite the answer's last line
+        self.output.make_room()
         # one line, or the spinner would leave the others behind
         room = max(self.console.width - 6, 10)
-        label = Text(text if len(text) <= room else text[: room - 1] + "…", style="dim")
+        shown = busy.text if len(busy.text) <= room else busy.text[: room - 1] + "…"
+        label = Text(shown, style="dim")
         if self._spinner is None:
             self._spinner = self.console.status(label)
             self._spinner.start()
@@ -77,7 +107,7 @@ class PlainScreen:
     """Nobody watches, or the lines go into a log: one plain line for each thing."""
 
     errors: TextIO
-    output: TextIO
+    output: Output
 
     def perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -85,11 +115,11 @@ class PlainScreen:
                 case Busy(passing=True):
                     pass
                 case Busy() | Line():
+                    self.output.make_room()
                     self.errors.write(action.text + "\n")
                     self.errors.flush()
                 case Answer():
-                    self.output.write(harmless(action.text) if self.output.isatty() else action.text)
-                    self.output.flush()
+                    self.output.write(action.text)
                 case _:
                     assert_never(action)
 
@@ -120,9 +150,17 @@ class SilentAnswer:
 
 
 def open_screen() -> Screen:
+    output = Output(sys.stdout, shared=_same_place(sys.stdout, sys.stderr))
     if sys.stderr.isatty():
-        return TerminalScreen(console=Console(stderr=True, highlight=False), output=sys.stdout)
-    return PlainScreen(errors=sys.stderr, output=sys.stdout)
+        return TerminalScreen(console=Console(stderr=True, highlight=False), output=output)
+    return PlainScreen(errors=sys.stderr, output=output)
+
+
+def _same_place(one: TextIO, other: TextIO) -> bool:
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):  # a stream that is no file
+        return False
 
 
 async def write(screen: Screen, actions: tuple[Action, ...]) -> None:

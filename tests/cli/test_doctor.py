@@ -209,18 +209,18 @@ def test_what_is_wrong_is_found_and_mended(
     assert status_of(findings) is (Status.FAILED if level is Level.PROBLEM else Status.OK)
 
 
-def test_P22_limits_that_are_not_enforced_are_a_problem() -> None:  # noqa: N802
+def test_P22_limits_that_are_not_enforced_are_a_problem() -> None:
     (found,) = (f for f in examine(facts(engine=engine(memory_enforced=False))) if f.name == "limits")
     assert found.level is Level.PROBLEM
 
 
-def test_P24_a_long_runroot_and_a_log_out_are_found() -> None:  # noqa: N802
+def test_P24_a_long_runroot_and_a_log_out_are_found() -> None:
     long = Storage(graph_root=Path("/g"), run_root=Path("/run", "x" * 60))
     names = {f.name for f in examine(facts(storage=long, lingering=False)) if f.level is not Level.OK}
     assert names == {"runroot", "lingering"}
 
 
-def test_P21_vfs_is_a_warning() -> None:  # noqa: N802
+def test_P21_vfs_is_a_warning() -> None:
     (found,) = (f for f in examine(facts(engine=engine(storage_driver="vfs"))) if f.name == "storage")
     assert found.level is Level.WARNING
 

@@ -111,8 +111,9 @@ def test_an_empty_variable_is_not_given(tmp_path: Path) -> None:
     assert load(tmp_path, OPENCODE_ACTORS_MODEL="").sources["model"].kind is SourceKind.DEFAULT
 
 
-def test_the_variable_of_the_image_is_no_setting(tmp_path: Path) -> None:
-    load(tmp_path, OPENCODE_ACTORS_PROVIDER_SOCKET="/run/provider.sock")
+@pytest.mark.parametrize("name", ["OPENCODE_ACTORS_PROVIDER_SOCKET", "OPENCODE_ACTORS_TEST_DOCKER_SOCKET"])
+def test_variables_of_the_image_and_of_tests_are_no_settings(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, **{name: "/run/some.sock"}).settings == Settings()
 
 
 def test_every_setting_has_a_type_that_both_converters_know() -> None:
@@ -278,7 +279,7 @@ def test_an_embedder_is_held_to_the_same_types() -> None:
 # ---- the hooks' token
 
 
-def test_P16_the_hooks_token_comes_from_openclaws_own_config(tmp_path: Path) -> None:  # noqa: N802
+def test_P16_the_hooks_token_comes_from_openclaws_own_config(tmp_path: Path) -> None:
     loaded = load(tmp_path, file='{"hooks": {"enabled": true, "token": "t-1"}}')
     assert loaded.settings.hooks_token == "t-1"
     assert loaded.sources["hooks_token"].place.startswith("hooks.token in ")
