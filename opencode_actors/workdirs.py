@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import trio
 
 from opencode_actors.containers import AUTH_FILE, SessionPlace
 from opencode_actors.errors import StoreError
 
+MakeDirectories = Callable[[SessionPlace, tuple[int, int], Path | None], Awaitable[None]]
 
-def make_directories(place: SessionPlace, *, owner: tuple[int, int], auth_file: Path | None) -> None:
-    """Makes what is missing, gives it to the container's user, copies the credentials in.
+
+async def make_directories(place: SessionPlace, owner: tuple[int, int], auth_file: Path | None) -> None:
+    """Makes what is missing, gives it to `owner`, the container's user, and copies the credentials in.
 
     Each session has its own copy of the credentials: two servers on one data directory lose each other's
     refreshed tokens. A copy that is as new as the host's is left alone, for the server may have refreshed it.
+    Raises `StoreError`.
     """
+    await trio.to_thread.run_sync(_make_all, place, owner, auth_file)
+
+
+def _make_all(place: SessionPlace, owner: tuple[int, int], auth_file: Path | None) -> None:
     try:
         for folder in (place.data, place.workspace):
             _make(folder, owner)

@@ -160,15 +160,16 @@ class Actor(Generic[StateT, MessageT, EffectT]):
 
     def _act(self, effect: EffectT, nursery: trio.Nursery | None) -> None:
         match effect:
-            case Run(operation=operation):
-                kind = cast(object, type(operation))
-                self._start(kind, nursery, lambda ticket: self._perform(operation, ticket))
-            case StartTimer(timer=timer, seconds=seconds):
-                self._start(timer, nursery, lambda ticket: self._sleep(timer, seconds, ticket))
-            case Forget(kind=kind):
-                self._forget(cast(object, kind))
-            case StopTimer(timer=timer):
-                self._forget(timer)
+            case Run():
+                operation = cast("Run[object]", effect).operation
+                self._start(type(operation), nursery, lambda ticket: self._perform(operation, ticket))
+            case StartTimer():
+                start = cast("StartTimer[object]", effect)
+                self._start(start.timer, nursery, lambda ticket: self._sleep(start, ticket))
+            case Forget():
+                self._forget(cast("Forget[object]", effect).kind)
+            case StopTimer():
+                self._forget(cast("StopTimer[object]", effect).timer)
             case Reply(ask=ask, value=value):
                 self._reply(ask, value)
             case Finish():
@@ -207,9 +208,9 @@ class Actor(Generic[StateT, MessageT, EffectT]):
         if last is not None:
             self.mailbox.put(last, ticket)
 
-    async def _sleep(self, timer: object, seconds: float, ticket: Ticket) -> None:
-        await trio.sleep(seconds)
-        self.mailbox.put(self.shell.fired(timer), ticket)
+    async def _sleep(self, start: StartTimer[object], ticket: Ticket) -> None:
+        await trio.sleep(start.seconds)
+        self.mailbox.put(self.shell.fired(start.timer), ticket)
 
     def _forget(self, name: object) -> None:
         started = self._started.pop(name, None)

@@ -12,6 +12,7 @@ import trio
 from opencode_actors.adapters.engine import open_engine
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.containers import ModelAccess
+from opencode_actors.error_groups import only_error
 from opencode_actors.kernel.policies import graces
 from opencode_actors.kernel.servers import Connect, Servers
 from opencode_actors.kernel.system import System
@@ -19,6 +20,7 @@ from opencode_actors.ports import Engine
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
+from opencode_actors.workdirs import MakeDirectories, make_directories
 
 # Beyond the ladder's own graces, for the clean-up of what was just being made.
 _SHUTDOWN_MARGIN = 15.0
@@ -32,6 +34,7 @@ async def open_system(
     engine: Engine | None = None,
     connect: Connect = HttpOpenCode,
     store: Store | None = None,
+    directories: MakeDirectories = make_directories,
     rng: random.Random | None = None,
     wall: Callable[[], float] = time.time,
 ) -> AsyncGenerator[System]:
@@ -59,6 +62,7 @@ async def open_system(
                 engine=engine,
                 store=store,
                 servers=Servers(connect),
+                directories=directories,
                 owner=remembered.owner,
                 nursery=nursery,
                 rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
@@ -90,15 +94,7 @@ async def plain_errors() -> AsyncGenerator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        only = _only(group)
+        only = only_error(group)
         if only is None:
             raise
         raise only from only.__cause__
-
-
-def _only(error: BaseException) -> BaseException | None:
-    while isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) != 1:
-            return None
-        error = error.exceptions[0]
-    return error

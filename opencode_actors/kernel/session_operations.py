@@ -18,16 +18,17 @@ from opencode_actors.errors import (
     StoreError,
 )
 from opencode_actors.kernel.actor import Post
+from opencode_actors.kernel.let_finish import let_finish
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.machines import session_messages as m
 from opencode_actors.machines.job_messages import EventsSeen, StreamOpened
 from opencode_actors.machines.session_messages import SessionMessage, SessionOperation
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
-from opencode_actors.ports import ContainerId, ContainerSpec, Death, Endpoint, Engine
+from opencode_actors.ports import Container, ContainerId, ContainerSpec, Death, Endpoint, Engine
 
 _NAME_TAKEN = 409
-# A create that was cancelled may still happen; this long it is waited for, so that it can be undone.
-_CREATE_WITHIN = 10.0
+# How long a launch that is not wanted any more may take to undo itself.
+_UNDO_WITHIN = 10.0
 _ENGINE_AGAIN = 1.0
 
 
@@ -66,7 +67,9 @@ class SessionOperations:
         password = self.new_password()
         try:
             spec = evolve(await self.prepare(password), name=operation.name)
-            container = await self.engine.start(await self._create(spec))
+            # A create that is cut off half-way leaves a container that nobody knows of.
+            created = await let_finish(lambda: self._create(spec), within=_UNDO_WITHIN)
+            container = await self._start(created)
         except ImageMissing as error:
             failure = Failure(cause=Cause.IMAGE_MISSING, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=False)
@@ -81,20 +84,22 @@ class SessionOperations:
         return m.ContainerLaunched(container=container, endpoint=self._endpoint)
 
     async def _create(self, spec: ContainerSpec) -> ContainerId:
-        """Under a shield: a create that is cut off half-way leaves a container that nobody knows of."""
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + _CREATE_WITHIN):
-            try:
-                return await self.engine.create(spec)
-            except EngineRefused as refused:
-                if refused.status != _NAME_TAKEN:
-                    raise
-                # Left over from a life of this session that ended without a clean-up.
-                await self.engine.remove(spec.name)
-                return await self.engine.create(spec)
-        raise EngineUnavailable(
-            f"the engine did not create container {spec.name} within {_CREATE_WITHIN:g} s",
-            hint="see what the engine is busy with: podman ps, podman info",
-        )
+        try:
+            return await self.engine.create(spec)
+        except EngineRefused as refused:
+            if refused.status != _NAME_TAKEN:
+                raise
+            # Left over from a life of this session that ended without a clean-up.
+            await self.engine.remove(spec.name)
+            return await self.engine.create(spec)
+
+    async def _start(self, created: ContainerId) -> Container:
+        try:
+            return await self.engine.start(created)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
+                await self.engine.remove(created)
+            raise
 
     async def _exit(self, operation: m.WatchExit) -> Death:
         while True:

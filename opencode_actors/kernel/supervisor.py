@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import define, field
 
+from opencode_actors.error_groups import first_error
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.machines.vocabulary import Cause, Failure
@@ -39,7 +40,7 @@ class Supervisor:
             on_end()
 
     def _failure(self, actor: Actor[Any, Any, Any], error: Exception) -> Failure:
-        wrong = _leaf(error)
+        wrong = first_error(error)
         if isinstance(wrong, StoreError):
             _log.error("%r ended: %s", actor, wrong)
             return Failure(cause=Cause.STORE, message=wrong.message)
@@ -47,9 +48,3 @@ class Supervisor:
         return Failure(
             cause=Cause.INTERNAL, message=f"a bug in opencode-actors ended {actor.name}: {wrong!r}"
         )
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -69,7 +69,7 @@ from opencode_actors.machines.vocabulary import (
 from opencode_actors.ports import ContainerSpec, Engine, Prompt
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice, Store
-from opencode_actors.workdirs import make_directories
+from opencode_actors.workdirs import MakeDirectories
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
 _FINISHED_KEPT = 256
@@ -136,11 +136,12 @@ class System:
     engine: Engine
     store: Store
     servers: Servers
+    directories: MakeDirectories
     owner: str
-    _nursery: trio.Nursery
-    _rng: random.Random
-    _wall: Callable[[], float]
-    _conversations: dict[SessionKey, ConversationId]
+    _nursery: trio.Nursery = field(alias="nursery")
+    _rng: random.Random = field(alias="rng")
+    _wall: Callable[[], float] = field(alias="wall")
+    _conversations: dict[SessionKey, ConversationId] = field(alias="conversations")
     _hub: Hub = field(factory=Hub)
     _supervisor: Supervisor = field(factory=Supervisor)
     _sessions: dict[SessionKey, _SessionEntry] = field(factory=dict[SessionKey, _SessionEntry])
@@ -320,8 +321,7 @@ class System:
         place = self._place(key)
 
         async def prepare(password: str) -> ContainerSpec:
-            owner, auth = self.engine.directory_owner(), self.access.auth_file
-            await trio.to_thread.run_sync(lambda: make_directories(place, owner=owner, auth_file=auth))
+            await self.directories(place, self.engine.directory_owner(), self.access.auth_file)
             return container_spec(self.settings, self.access, place, password=password)
 
         operations = SessionOperations(self.engine, self.servers, prepare, lambda: secrets.token_urlsafe(24))

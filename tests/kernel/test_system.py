@@ -1,0 +1,290 @@
+"""The whole system on virtual time: what it does, and exactly when."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+import trio.testing
+from attrs import evolve
+
+from opencode_actors import (
+    Busy,
+    Cause,
+    EngineUnavailable,
+    JobId,
+    JobStatus,
+    Rung,
+    SessionStatus,
+    UnknownJob,
+    UnknownSession,
+    UsageError,
+)
+from opencode_actors.machines.notices import (
+    JobEnded,
+    JobStarted,
+    OutputAdded,
+    SessionChanged,
+    ToolStarted,
+)
+from opencode_actors.testing.fake_server import FakeBehaviour, FakeServer
+from opencode_actors.testing.provider_demo import demo_script
+
+from .world import SETTINGS, World, open_world
+
+BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
+
+
+async def test_a_job_runs_in_a_container_that_the_next_one_reuses(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        first = await (await system.start("::say one two", session="demo")).wait()
+        (container,) = world.engine.containers
+        second = await (await system.start("::say three", session="demo")).wait()
+
+        assert first.status is second.status is JobStatus.COMPLETED
+        assert list(world.engine.containers) == [container]
+        assert (await system.output(first.id)).text.strip() == "one two"
+        assert (await system.output(second.id)).text.strip() == "three"
+    assert not world.engine.containers
+
+
+async def test_what_is_announced_of_a_job_is_its_whole_life(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say hello\n::bash true\n::say done", session="demo")
+        notices = [notice async for notice in system.follow(job.id)]
+        kinds = [type(notice) for notice in notices]
+
+        statuses = [n.status for n in notices if isinstance(n, SessionChanged)]
+        assert statuses == [SessionStatus.CREATING, SessionStatus.STARTING, SessionStatus.READY]
+        assert kinds.count(JobStarted) == kinds.count(JobEnded) == kinds.count(ToolStarted) == 1
+        assert kinds[-1] is JobEnded
+        told = "".join(n.text for n in notices if isinstance(n, OutputAdded))
+        assert told == (await system.output(job.id)).text
+
+
+async def test_jobs_of_one_session_wait_for_each_other_and_other_sessions_do_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        a1 = await system.start("::pause 100\n::say a1", session="a")
+        a2 = await system.start("::pause 100\n::say a2", session="a")
+        b1 = await system.start("::pause 150\n::say b1", session="b")
+        for job in (a1, a2, b1):
+            await job.wait()
+        states = [await system.status(job.id) for job in (a1, b1, a2)]
+        assert [state.elapsed_seconds for state in states] == sorted(
+            state.elapsed_seconds for state in states
+        )
+        assert states[0].elapsed_seconds < 110
+        assert states[1].elapsed_seconds < 160
+        assert 200 < states[2].elapsed_seconds < 215
+
+
+async def test_a_container_that_dies_fails_its_job_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say begun\n::hang", session="demo")
+        async for notice in system.follow(job.id):
+            if isinstance(notice, OutputAdded):
+                break
+        (container,) = world.engine.containers
+        before = trio.current_time()
+        world.engine.crash(container, exit_code=139)
+        ended = await job.wait()
+
+        assert trio.current_time() == before
+        assert ended.failure is not None
+        assert (ended.failure.cause, ended.failure.exit_code) == (Cause.CRASH, 139)
+        again = await (await system.start("::say on", session="demo")).wait()
+        assert again.status is JobStatus.COMPLETED
+
+
+async def test_cancelling_climbs_no_further_than_it_must(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say begun\n::hang", session="demo")
+        async for notice in system.follow(job.id):
+            if isinstance(notice, OutputAdded):
+                break
+        cancelled = await job.cancel()
+        assert cancelled.status is JobStatus.CANCELLED
+        assert cancelled.climb is not None
+        assert cancelled.climb.ended_by is Rung.ABORT
+        assert await job.cancel() == cancelled
+
+
+async def test_a_server_that_does_not_answer_is_stopped_to_cancel_its_job(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say begun\n::hang", session="demo")
+        async for notice in system.follow(job.id):
+            if isinstance(notice, OutputAdded):
+                break
+        _server_of(world).freeze()
+        before = trio.current_time()
+        cancelled = await job.cancel()
+
+        assert cancelled.status is JobStatus.CANCELLED
+        assert cancelled.climb is not None
+        assert cancelled.climb.ended_by is Rung.STOP
+        assert trio.current_time() - before == pytest.approx(SETTINGS.abort_grace, abs=1)
+
+
+async def test_leaving_while_jobs_run_ends_every_container(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        with trio.CancelScope() as scope:
+            async with world.system() as system:
+                jobs = [await system.start("::hang", session=f"s{n}") for n in range(4)]
+                await trio.sleep(30)
+                assert len(world.engine.containers) == 4
+                scope.cancel()
+                await trio.sleep_forever()
+        assert not world.engine.containers
+        for job in jobs:
+            final = await world.store.job(job.id)
+            assert final is not None
+            assert final.settled
+
+
+async def test_leaving_while_a_container_is_made_leaves_none_behind(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    for seconds in (0.0, 0.5, 1.5):
+        async with open_world(BEHAVIOUR) as world:
+            world.engine.delay("create", 1.0)
+            world.engine.delay("start", 1.0)
+            with trio.move_on_after(seconds):
+                async with world.system() as system:
+                    await system.start("::say never", session="demo")
+                    await trio.sleep_forever()
+            assert not world.engine.containers
+
+
+async def test_bounds_are_said(autojump_clock: trio.testing.MockClock) -> None:
+    settings = evolve(SETTINGS, max_sessions=1, max_queued_jobs=1)
+    async with open_world(BEHAVIOUR) as world, world.system(settings) as system:
+        await system.start("::hang", session="a")
+        await trio.sleep(10)
+        await system.start("::hang", session="a")
+        with pytest.raises(Busy, match="maxQueuedJobs is 1"):
+            await system.start("::hang", session="a")
+        with pytest.raises(Busy, match="maxSessions is 1"):
+            await system.start("::hang", session="b")
+
+
+async def test_what_cannot_be_is_refused_in_words(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        with pytest.raises(UsageError, match="empty"):
+            await system.start("  \n")
+        for key in ("", "../up", "a/b", ".hidden", "x" * 65, "ü", "a\n"):
+            with pytest.raises(UsageError):
+                await system.start("hello", session=key)
+        with pytest.raises(UnknownJob):
+            await system.status(_unknown_job())
+        with pytest.raises(UnknownSession):
+            await system.close_session("never-seen")
+        assert not world.engine.containers
+
+
+async def test_an_engine_that_is_away_is_named_and_nothing_hangs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        world.engine.refuse("create", EngineUnavailable("no engine answers"), times=1000)
+        ended = await (await system.start("::say hello", session="demo")).wait()
+        assert ended.failure is not None
+        assert ended.failure.cause is Cause.GIVEN_UP
+        assert "no engine answers" in ended.failure.message
+        world.engine.refuse("create", EngineUnavailable("no engine answers"), times=0)
+
+
+async def test_an_engine_that_lies_about_the_end_is_named_as_the_fault(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say begun\n::hang", session="demo")
+        async for notice in system.follow(job.id):
+            if isinstance(notice, OutputAdded):
+                break
+        for verb in ("stop", "kill", "remove"):
+            world.engine.lie(verb)
+        _server_of(world).freeze()
+        before = trio.current_time()
+        cancelled = await job.cancel()
+        spent = trio.current_time() - before
+
+        assert cancelled.climb is not None
+        assert cancelled.climb.ended_by is Rung.QUARANTINE
+        assert spent < math.fsum(
+            (SETTINGS.abort_grace, SETTINGS.stop_grace, SETTINGS.kill_grace, SETTINGS.remove_grace, 5)
+        )
+        (session,) = await system.sessions()
+        assert session.status is SessionStatus.QUARANTINED
+        with pytest.raises(Busy):
+            await system.start("::say more", session="demo")
+        world.engine.be_honest()
+
+
+async def test_a_conversation_goes_on_in_the_next_process(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::say one", session="demo")).wait()
+            (before,) = await system.sessions()
+        async with world.system() as system:
+            await (await system.start("::say two", session="demo")).wait()
+            (after,) = await system.sessions()
+        assert before.conversation == after.conversation
+
+
+async def test_an_idle_container_is_stopped_and_the_next_job_starts_it_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = evolve(SETTINGS, session_idle_timeout=60.0)
+    async with open_world(BEHAVIOUR) as world, world.system(settings) as system:
+        await (await system.start("::say one", session="demo")).wait()
+        (before,) = await system.sessions()
+        await trio.sleep(61)
+        assert not world.engine.containers
+        ended = await (await system.start("::say two", session="demo")).wait()
+        (after,) = await system.sessions()
+        assert ended.status is JobStatus.COMPLETED
+        assert before.conversation == after.conversation
+
+
+async def test_a_disk_that_is_full_fails_the_job_and_says_so(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say begun\n::pause 30\n::say more", session="demo")
+        async for notice in system.follow(job.id):
+            if isinstance(notice, OutputAdded):
+                break
+        world.store.full = True
+        ended = await job.wait()
+        world.store.full = False
+        assert ended.failure is not None
+        assert ended.failure.cause is Cause.STORE
+
+
+def _server_of(world: World) -> FakeServer:
+    (container,) = world.engine.containers.values()
+    assert container.run is not None
+    server = world.servers.server(f"http://127.0.0.1:{container.run.port}")
+    assert server is not None
+    return server
+
+
+def _unknown_job() -> JobId:
+    return JobId("job_000000000000")
