@@ -1,6 +1,7 @@
 """A script written in the prompt itself: lines that begin with `::` are steps.
 
     ::say TEXT                  answer with TEXT, word by word
+    ::echo JSON                 answer with the text that JSON stands for, in one piece
     ::words N [rate=R]          N numbered words, R a second
     ::text N [chunk=C]          N characters in pieces of C, as fast as they are read
     ::think TEXT                reasoning
@@ -151,6 +152,7 @@ def _drop(text: str) -> Drop:
 
 _STEPS: dict[str, Callable[[str], Step]] = {
     "say": words,
+    "echo": lambda text: Say(pieces=(json.loads(text),)),
     "words": _numbered,
     "text": _long_text,
     "think": lambda text: words(text, reasoning=True),

@@ -3,5 +3,15 @@
 from __future__ import annotations
 
 from .engines import bench, podman_service, real_bench, real_runtime, runtime
+from .servers import real_opencode, server_bench, server_process
 
-__all__ = ["bench", "podman_service", "real_bench", "real_runtime", "runtime"]
+__all__ = [
+    "bench",
+    "podman_service",
+    "real_bench",
+    "real_opencode",
+    "real_runtime",
+    "runtime",
+    "server_bench",
+    "server_process",
+]

@@ -1,0 +1,305 @@
+"""What every `OpenCodeServer` keeps to: prompts, what is told of them, and what can be read again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from opencode_actors.errors import ServerRefused
+from opencode_actors.machines.server_events import (
+    ConversationBusy,
+    ConversationCreated,
+    ConversationFailed,
+    ConversationId,
+    ConversationIdle,
+    MessageUpdated,
+    PartDelta,
+    PartUpdated,
+    ReasoningPart,
+    StepPart,
+    TextPart,
+    TodosUpdated,
+    ToolPart,
+    ToolState,
+)
+from opencode_actors.ports import ConversationState
+
+from .engines import within
+from .servers import ServerBench, open_conversation
+
+NOBODY = ConversationId("ses_e02ffffffffffh4PnDCJyaIUFl")
+
+
+@within(30)
+async def test_a_healthy_server_tells_its_version(server_bench: ServerBench) -> None:
+    assert (await server_bench.opencode.health(within=10)).version
+    await server_bench.opencode.warm_up()
+    assert "build" in {agent.name for agent in await server_bench.opencode.agents()}
+
+
+@within(30)
+async def test_a_wrong_password_opens_nothing_P14(server_bench: ServerBench) -> None:
+    stranger = server_bench.process.connect("not the password")
+    for attempt in (stranger.agents, stranger.questions, lambda: stranger.health(within=10)):
+        with pytest.raises(ServerRefused) as refusal:
+            await attempt()
+        assert refusal.value.status == 401
+    with pytest.raises(ServerRefused, match="password"):
+        async with stranger.events():
+            raise AssertionError("the stream must not stand")
+    await stranger.aclose()
+
+
+@within(30)
+async def test_a_conversation_is_found_again(server_bench: ServerBench) -> None:
+    made = await open_conversation(server_bench, "a title of its own")
+    assert made.title == "a title of its own"
+    assert made.parent is None
+    assert await server_bench.opencode.conversation(made.id) == made
+    assert await server_bench.opencode.messages(made.id) == ()
+    assert await server_bench.opencode.children(made.id) == ()
+    assert await server_bench.opencode.todos(made.id) == ()
+
+
+@within(30)
+async def test_an_unknown_conversation_is_nothing_or_refused(server_bench: ServerBench) -> None:
+    opencode = server_bench.opencode
+    assert await opencode.conversation(NOBODY) is None
+    await opencode.abort(NOBODY)
+    prompt = server_bench.prompt("::say hello")
+    for attempt in (
+        lambda: opencode.messages(NOBODY),
+        lambda: opencode.messages(NOBODY, since=prompt.message_id),
+        lambda: opencode.children(NOBODY),
+        lambda: opencode.todos(NOBODY),
+        lambda: opencode.fork(NOBODY),
+        lambda: opencode.submit(NOBODY, prompt),
+    ):
+        with pytest.raises(ServerRefused) as refusal:
+            await attempt()
+        assert refusal.value.status == 404
+
+
+@within(30)
+async def test_a_prompt_is_told_in_order_and_once(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, prompt = await server_bench.answered("::words 5 rate=20")
+    events = server_bench.events
+
+    def place(kind: type[object], index: int = 0) -> int:
+        return [at for at, event in enumerate(events) if isinstance(event, kind)][index]
+
+    assert events[place(ConversationCreated)] == ConversationCreated(conversation=conversation, parent=None)
+    text = "word0 word1 word2 word3 word4 "
+    texts = [event.part for event in server_bench.of(PartUpdated) if isinstance(event.part, TextPart)]
+    asked, opened, finished = texts
+    assert (asked.id, asked.message, asked.text) == (prompt.part_id, prompt.message_id, prompt.text)
+    assert (opened.text, opened.finished) == ("", False)
+    assert (finished.text, finished.finished) == (text, True)
+    assert opened.id == finished.id
+    assert server_bench.told(conversation) == text
+    deltas = server_bench.of(PartDelta)
+    assert {(delta.part, delta.message) for delta in deltas} == {(finished.id, finished.message)}
+    order = [
+        place(ConversationCreated),
+        place(MessageUpdated),
+        place(PartUpdated),
+        place(ConversationBusy),
+        place(PartUpdated, 1),
+        place(PartDelta),
+        place(PartUpdated, 2),
+        place(ConversationIdle),
+    ]
+    assert order == sorted(order)
+    answer = server_bench.answer_infos(prompt)[-1]
+    assert (answer.finish, answer.error, answer.summary) == ("stop", None, False)
+    assert answer.completed_at is not None
+    assert answer.cost > 0
+    assert answer.tokens.output > 0
+    assert (answer.model, answer.agent) == ("scripted/demo", "build")
+    assert server_bench.idles(conversation) == 1
+
+
+@within(30)
+async def test_what_was_told_can_be_read_again(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, first = await server_bench.answered(
+            "::think hmm\n::bash echo hi; exit 3\n::say the end"
+        )
+        _, second = await server_bench.say("::say again", conversation)
+        await server_bench.wait_idle(conversation, times=2)
+    messages = await server_bench.opencode.messages(conversation)
+    assert [message.info.role for message in messages] == [
+        "user",
+        "assistant",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert messages[0].info.id == first.message_id
+    assert {message.info.parent for message in messages[1:3]} == {first.message_id}
+    reasoning, tool, step = messages[1].parts
+    assert isinstance(reasoning, ReasoningPart)
+    assert (reasoning.text, reasoning.finished) == ("hmm", True)
+    assert isinstance(tool, ToolPart)
+    assert (tool.tool, tool.state, tool.exit_code) == ("bash", ToolState.COMPLETED, 3)
+    assert tool.title == "echo hi; exit 3"
+    assert tool.ended_at is not None
+    assert tool.started_at is not None
+    assert tool.ended_at >= tool.started_at
+    assert isinstance(step, StepPart)
+    assert messages[1].info.finish == "tool-calls"
+    text = messages[2].parts[0]
+    assert isinstance(text, TextPart)
+    assert (text.text, text.finished) == ("the end", True)
+    since = await server_bench.opencode.messages(conversation, since=second.message_id)
+    assert since == messages[3:]
+    assert await server_bench.opencode.messages(conversation, since=first.message_id) == messages
+
+
+@within(30)
+async def test_a_tool_is_seen_from_pending_to_its_end(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        await server_bench.answered("::bash echo one; sleep 0.2; echo two\n::say done")
+    states = [event.part.state for event in server_bench.of(PartUpdated) if isinstance(event.part, ToolPart)]
+    assert states[0] is ToolState.PENDING
+    assert states[-1] is ToolState.COMPLETED
+    assert set(states[1:-1]) == {ToolState.RUNNING}
+    assert len(states) > 3
+
+
+@within(30)
+async def test_text_that_still_streams_cannot_be_read(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.say("::words 3\n::hang")
+        await server_bench.wait_until(lambda: "word2" in server_bench.told(conversation))
+        part = (await server_bench.opencode.messages(conversation))[-1].parts[-1]
+        assert isinstance(part, TextPart)
+        assert (part.text, part.finished) == ("", False)
+        await server_bench.opencode.abort(conversation)
+        await server_bench.wait_idle(conversation, times=2)
+
+
+@within(30)
+async def test_any_character_arrives_as_it_was_said(server_bench: ServerBench) -> None:
+    """U+2028, U+0085 and their like end a line for many a reader, and JSON leaves them bare."""
+    odd = "a\u2028b\u2029c\x1dd\x7fe — ä 漢 🎉 \ufeff\u200d \\ud83d \"'"
+    async with server_bench.listening():
+        conversation, prompt = await server_bench.answered(f"::bash echo hi\n::echo {json.dumps(odd)}")
+    finished = [
+        event.part.text
+        for event in server_bench.of(PartUpdated)
+        if isinstance(event.part, TextPart) and event.part.finished and event.part.id != prompt.part_id
+    ]
+    assert finished == [odd]
+    assert server_bench.told(conversation) == odd
+
+
+@within(30)
+async def test_a_prompt_sent_again_is_the_same_prompt(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, prompt = await server_bench.say("::words 10 rate=20")
+        await server_bench.wait_until(lambda: "word1" in server_bench.told(conversation))
+        await server_bench.opencode.submit(conversation, prompt)
+        await server_bench.wait_idle(conversation)
+        await server_bench.opencode.submit(conversation, prompt)
+        await server_bench.wait_idle(conversation, times=2)
+    messages = await server_bench.opencode.messages(conversation)
+    assert [len(message.parts) for message in messages] == [1, 2]
+    assert server_bench.process.model_requests(conversation) == 1
+
+
+@within(30)
+async def test_two_prompts_at_once_are_answered_together(server_bench: ServerBench) -> None:
+    """Which is why one prompt at a time is sent to a conversation."""
+    async with server_bench.listening():
+        conversation, first = await server_bench.say("::words 6 rate=20")
+        await server_bench.wait_until(lambda: "word1" in server_bench.told(conversation))
+        _, second = await server_bench.say("::say second", conversation)
+        await server_bench.wait_idle(conversation)
+    assert server_bench.idles(conversation) == 1
+    infos = [message.info for message in await server_bench.opencode.messages(conversation)]
+    assert [info.parent for info in infos if info.role == "assistant"] == [
+        first.message_id,
+        second.message_id,
+    ]
+
+
+@within(30)
+async def test_an_unknown_agent_is_neither_busy_nor_idle(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation = (await open_conversation(server_bench)).id
+        await server_bench.opencode.submit(conversation, server_bench.prompt("::say x", agent="nobody"))
+        failed = await server_bench.wait_for(ConversationFailed)
+        await server_bench.answered("::say a whole prompt of another conversation")
+    assert failed.conversation == conversation
+    assert "nobody" in failed.error.message
+    assert ConversationBusy(conversation=conversation) not in server_bench.events
+    assert server_bench.idles(conversation) == 0
+    assert await server_bench.opencode.messages(conversation) == ()
+
+
+@within(30)
+async def test_a_list_of_tasks_is_told_and_kept(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.answered("::todo first; second\n::say done")
+    todos = await server_bench.opencode.todos(conversation)
+    assert [(todo.content, todo.status) for todo in todos] == [("first", "pending"), ("second", "pending")]
+    assert server_bench.of(TodosUpdated)[-1] == TodosUpdated(conversation=conversation, todos=todos)
+
+
+@within(30)
+async def test_while_a_sub_agent_works_both_are_busy_P9(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.say("::task ::words 8 rate=10\n::say done")
+        child = await server_bench.wait_for(ConversationCreated, lambda event: event.parent is not None)
+        await server_bench.wait_until(lambda: "word1" in server_bench.told(child.conversation))
+        assert child.parent == conversation
+        assert dict(await server_bench.opencode.status()) == {
+            conversation: ConversationState.BUSY,
+            child.conversation: ConversationState.BUSY,
+        }
+        await server_bench.wait_idle(conversation)
+        assert dict(await server_bench.opencode.status()) == {}
+    (kept,) = await server_bench.opencode.children(conversation)
+    assert (kept.id, kept.parent) == (child.conversation, conversation)
+    order = [event.conversation for event in server_bench.of(ConversationIdle)]
+    assert order == [child.conversation, conversation]
+
+
+@within(30)
+async def test_a_fork_has_what_came_before(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.answered("::say one")
+        _, second = await server_bench.say("::say two", conversation)
+        await server_bench.wait_idle(conversation, times=2)
+        whole = await server_bench.opencode.fork(conversation)
+        half = await server_bench.opencode.fork(conversation, before=second.message_id)
+        assert len(await server_bench.opencode.messages(whole.id)) == 4
+        assert len(await server_bench.opencode.messages(half.id)) == 2
+        assert whole.parent is None
+        assert (await server_bench.opencode.messages(half.id))[0].info.id != second.message_id
+
+
+@pytest.mark.parametrize(
+    ("script", "finish"), [("::say a b\n::finish length", "length"), ("::empty", "stop")]
+)
+@within(30)
+async def test_an_answer_cut_short_or_empty_is_an_answer(
+    server_bench: ServerBench, script: str, finish: str
+) -> None:
+    async with server_bench.listening():
+        _, prompt = await server_bench.answered(script)
+    answer = server_bench.answer_infos(prompt)[-1]
+    assert (answer.finish, answer.error) == (finish, None)
+
+
+@within(30)
+async def test_a_call_of_a_tool_that_is_none_is_told_to_the_model(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.answered('::tool bash {"command": ')
+    message = (await server_bench.opencode.messages(conversation))[1]
+    (tool,) = [part for part in message.parts if isinstance(part, ToolPart)]
+    assert (tool.tool, tool.state) == ("invalid", ToolState.COMPLETED)
+    assert server_bench.process.model_requests(conversation) == 2
