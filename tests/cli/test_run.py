@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -169,7 +170,7 @@ async def test_ctrl_c_before_the_job_is_a_clean_end(tmp_path: Path, monkeypatch:
 
     @asynccontextmanager
     async def never(*_: object, **__: object) -> AsyncGenerator[None, None]:
-        await trio.sleep_forever()
+        await trio.sleep(math.inf)
         yield
 
     monkeypatch.setattr(command, "open_system", never)
@@ -186,10 +187,13 @@ async def test_a_reader_that_goes_away_cancels_the_job(
 
     screen = Recorder(react)
     async with fake_world(monkeypatch) as engine:
-        with pytest.RaisesGroup(BrokenPipeError, flatten_subgroups=True, allow_unwrapped=True):
+        gone = 0
+        try:
             await run(settings(tmp_path), "::words 100000 rate=50", screen)
-        left = engine.containers
-    assert left == {}
+        except* BrokenPipeError:
+            gone += 1
+        assert gone == 1
+        assert engine.containers == {}
     assert "cancelling: nobody reads the output any more" in screen.lines
 
 

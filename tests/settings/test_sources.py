@@ -113,7 +113,8 @@ def test_an_empty_variable_is_not_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["OPENCODE_ACTORS_PROVIDER_SOCKET", "OPENCODE_ACTORS_TEST_DOCKER_SOCKET"])
 def test_variables_of_the_image_and_of_tests_are_no_settings(tmp_path: Path, name: str) -> None:
-    assert load(tmp_path, **{name: "/run/some.sock"}).settings == Settings()
+    environment = {"HOME": str(tmp_path), name: "/run/some.sock"}
+    assert load_settings(environment=environment).settings == Settings()
 
 
 def test_every_setting_has_a_type_that_both_converters_know() -> None:
