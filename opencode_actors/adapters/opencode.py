@@ -221,7 +221,7 @@ class HttpOpenCode:
                 answer = await self._client.request(method, path, json=body, params=query)
         except trio.TooSlowError as slow:
             raise self._silent(what, within) from slow
-        except httpx.TransportError as broken:
+        except httpx.RequestError as broken:
             raise unreachable(
                 self.endpoint.url, f"{what}: {str(broken) or type(broken).__name__}"
             ) from broken

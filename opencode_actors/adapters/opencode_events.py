@@ -78,7 +78,7 @@ class _Batch:
             if kind == "message.part.delta":
                 self._take_delta(properties)
                 return
-        except (ValueError, KeyError, TypeError) as wrong:
+        except (ValueError, KeyError, TypeError, RecursionError) as wrong:
             raise ServerUnintelligible(
                 f"an event is not what the server's API promises: {wrong!r}"
             ) from wrong

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, TypeVar, cast, get_args, get_origin
 import attrs
 import cattrs
 from attrs import field, frozen
+from cattrs.v import format_exception
 
 from opencode_actors.errors import ServerUnintelligible
 
@@ -226,7 +227,7 @@ def load(raw: bytes, *, what: str) -> Any:
     """The JSON in `raw`, with every text fit to be encoded again."""
     try:
         value = json.loads(raw)
-    except ValueError as wrong:
+    except (ValueError, RecursionError) as wrong:
         raise ServerUnintelligible(f"{what} is not JSON: {wrong}", hint=_HINT) from wrong
     return mended(value) if has_lone_surrogates(raw) else value
 
@@ -236,7 +237,7 @@ def structure(kind: type[T], value: object, *, what: str) -> T:
     try:
         return _converter.structure(value, kind)
     except (cattrs.BaseValidationError, TypeError) as wrong:
-        places = cattrs.transform_error(wrong)
+        places = cattrs.transform_error(wrong, format_exception=_describe)
         more = f" (and {len(places) - _NAMED} more)" if len(places) > _NAMED else ""
         text = f"{what} has another shape than expected: {'; '.join(places[:_NAMED])}{more}"
         raise ServerUnintelligible(text, hint=_HINT) from wrong
@@ -271,6 +272,11 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
 
 
 # ---- the converter
+
+
+def _describe(wrong: BaseException, kind: type | None) -> str:
+    """The hooks below say what was there; for what is missing cattrs has the words."""
+    return str(wrong) if isinstance(wrong, TypeError) else format_exception(wrong, kind)
 
 
 def _text(value: object, _: type) -> str:

@@ -72,7 +72,7 @@ class ServerBench:
     opencode: OpenCodeServer
     events: list[ServerEvent] = field(factory=list[ServerEvent])
     _changed: trio.Event = field(factory=trio.Event)
-    _rng: random.Random = field(factory=lambda: random.Random(1))  # noqa: S311 - ids, not secrets
+    _rng: random.Random = field(factory=lambda: random.Random(1))
 
     def prompt(self, text: str, *, agent: str | None = None) -> Prompt:
         now = time.time_ns() // 1_000_000

@@ -1,0 +1,77 @@
+"""Titles, errors and ids: the few texts that are made and not only passed on."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencode_actors.adapters.opencode_decode import LONGEST_TITLE, one_line, tool_title
+from opencode_actors.adapters.opencode_ids import message_id, part_id
+from opencode_actors.adapters.opencode_wire import load, mended
+
+
+@pytest.mark.parametrize(
+    ("title", "arguments", "shown"),
+    [
+        ("the server's own", {"command": "make"}, "the server's own"),
+        ("", {"command": "make  all\n\tinstall"}, "make all install"),
+        (None, {"content": "long", "filePath": "/a/b.py"}, "/a/b.py"),
+        (None, {"pattern": "**/*.py"}, "**/*.py"),
+        (None, {"url": "http://example.org"}, "http://example.org"),
+        (None, {"description": "a sub-task", "prompt": "do"}, "a sub-task"),
+        (None, {"command": 5}, ""),
+        (None, {}, ""),
+        (None, {"command": "a\x1b[31mred\x1b[0m\x07\u202e"}, "a[31mred[0m"),
+    ],
+)
+def test_a_tool_has_one_readable_line(title: str | None, arguments: dict[str, object], shown: str) -> None:
+    assert tool_title(title, arguments) == shown
+
+
+@given(st.text(), st.integers(1, 50))
+def test_one_line_is_one_line_and_short(text: str, longest: int) -> None:
+    line = one_line(text, longest=longest)
+    assert len(line) <= longest
+    assert line.isprintable()
+    assert line.splitlines() in ([], [line])
+
+
+def test_a_long_title_says_that_it_is_cut() -> None:
+    shown = tool_title(None, {"command": "x" * 1_000_000})
+    assert len(shown) == LONGEST_TITLE
+    assert shown.endswith("x…")
+
+
+@given(st.text(st.characters()))
+def test_a_mended_text_can_be_written(text: str) -> None:
+    mended(text).encode()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_whole_text_is_not_touched(text: str) -> None:
+    assert mended(text) == text
+
+
+def test_half_characters_of_an_answer_are_mended_wherever_they_stand() -> None:
+    assert load(rb'{"a": ["\ud83c\udf89", {"b\ud83c": 1}]}', what="GET /x") == {"a": ["🎉", {"b\ufffd": 1}]}
+
+
+@given(st.integers(0, 2**35), st.integers(1, 2**30))
+def test_ids_sort_by_time(now: int, later: int) -> None:
+    rng = random.Random(1)
+    first, second = message_id(now, rng), message_id(now + later, rng)
+    assert first < second
+    assert len(first) == len("msg_") + 12 + 14
+
+
+def test_ids_of_one_moment_differ() -> None:
+    rng = random.Random(1)
+    assert len({part_id(1_795_244_803_228, rng) for _ in range(1000)}) == 1000
+
+
+def test_an_id_is_of_the_servers_own_form() -> None:
+    # made by the server at 1795244803228 ms: msg_1fcedc49c001…
+    assert message_id(1_795_244_803_228, random.Random(1)).startswith("msg_1fcedc49c001")
