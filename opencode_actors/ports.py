@@ -207,6 +207,11 @@ class Engine(Protocol):
         """Raises `ContainerMissing` when it does not run."""
         ...
 
+    async def log(self, container: ContainerId | str, *, lines: int = 20) -> str:
+        """The last lines that it wrote to stdout and stderr: why a server would not start. Raises
+        `ContainerMissing`."""
+        ...
+
     async def wait_exit(self, container: Container) -> Death:
         """Returns when this run of the container has ended, with the true cause."""
         ...

@@ -18,9 +18,10 @@ import json
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx
 import trio
 from attrs import define, field
 
@@ -28,7 +29,12 @@ from opencode_actors.adapters import engine_dialect as dialect
 from opencode_actors.adapters import engine_exit
 from opencode_actors.adapters.cgroup import Cgroups, NotRunning
 from opencode_actors.adapters.engine_events import open_events
-from opencode_actors.adapters.engine_http import EngineStatistics, EngineWire, engine_http_client
+from opencode_actors.adapters.engine_http import (
+    ANSWER_WITHIN,
+    EngineStatistics,
+    EngineWire,
+    engine_http_client,
+)
 from opencode_actors.adapters.engine_service import Found, PodmanService, find_docker, find_podman
 from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable, ImageMissing
 from opencode_actors.ports import (
@@ -53,7 +59,7 @@ CREATE_WITHIN = 600.0
 START_WITHIN = 120.0
 REMOVE_WITHIN = 60.0
 # Podman's stop and kill return when its clean-up is done, some 0.3 s after the death.
-STOP_SLACK = 30.0
+STOP_SLACK = ANSWER_WITHIN
 CLOSE_WITHIN = 5.0
 
 
@@ -127,7 +133,7 @@ class DockerApiEngine:
 
     async def start(self, container: ContainerId) -> Container:
         """A container that ended at once is returned as what it is: exited, with its exit code."""
-        await self._act(container, "start", doing="start", answer_within=START_WITHIN)
+        await self._of(container, "POST", "/start", doing="start", answer_within=START_WITHIN)
         return await self.inspect(container)
 
     async def stop(self, container: ContainerId, *, grace: float) -> None:
@@ -135,53 +141,53 @@ class DockerApiEngine:
         if (await self.inspect(container)).phase is ContainerPhase.PAUSED:
             # A frozen process gets no signal; Podman refuses to stop it, Docker waits for the SIGKILL.
             await self.unpause(container)
-        await self._act(
-            container, "stop", doing="stop", params={"t": str(seconds)}, answer_within=seconds + STOP_SLACK
+        params = {"t": str(seconds)}
+        await self._of(
+            container, "POST", "/stop", doing="stop", params=params, answer_within=seconds + STOP_SLACK
         )
 
     async def kill(self, container: ContainerId, *, signal: str = "SIGKILL") -> None:
         try:
-            await self._act(container, "kill", doing="kill", params={"signal": signal})
+            await self._of(container, "POST", "/kill", doing="kill", params={"signal": signal})
         except EngineRefused as refusal:
             if not dialect.not_running(refusal):
                 raise
 
     async def pause(self, container: ContainerId) -> None:
-        await self._act(container, "pause", doing="pause")
+        await self._of(container, "POST", "/pause", doing="pause")
 
     async def unpause(self, container: ContainerId) -> None:
-        await self._act(container, "unpause", doing="unpause")
+        await self._of(container, "POST", "/unpause", doing="unpause")
 
     async def remove(self, container: ContainerId | str) -> None:
-        try:
-            await self._act(container, "", doing="remove", method="DELETE", answer_within=REMOVE_WITHIN)
-        except ContainerMissing:
-            return
+        params = {"force": "true", "v": "true"}
+        with suppress(ContainerMissing):
+            await self._of(
+                container, "DELETE", "", doing="remove", params=params, answer_within=REMOVE_WITHIN
+            )
 
-    async def _act(
+    async def _of(
         self,
         container: ContainerId | str,
-        verb: str,
+        method: str,
+        path: str,
         *,
         doing: str,
-        method: str = "POST",
         params: Mapping[str, str] | None = None,
-        answer_within: float = STOP_SLACK,
-    ) -> None:
-        path = f"/containers/{container}/{verb}".rstrip("/")
-        if method == "DELETE":
-            params = {"force": "true", "v": "true"}
+        answer_within: float = ANSWER_WITHIN,
+    ) -> httpx.Response:
+        """A call that may be repeated, about one container. Raises `ContainerMissing`."""
         try:
-            await self._wire.call(
+            return await self._wire.call(
                 method,
-                path,
+                f"/containers/{container}{path}",
                 doing=f"{doing} container {container}",
                 params=params,
                 answer_within=answer_within,
             )
         except EngineRefused as refusal:
             if dialect.container_missing(refusal):
-                raise _container_missing(container, self._wire.name) from refusal
+                raise ContainerMissing(f"{self._wire.name} knows no container {container}") from refusal
             raise
 
     # ---- looking
@@ -190,15 +196,7 @@ class DockerApiEngine:
         return (await self._inspect(container)).container
 
     async def _inspect(self, container: ContainerId | str) -> dialect.Inspected:
-        try:
-            response = await self._wire.call(
-                "GET", f"/containers/{container}/json", doing=f"look at container {container}"
-            )
-        except EngineRefused as refusal:
-            if dialect.container_missing(refusal):
-                raise _container_missing(container, self._wire.name) from refusal
-            raise
-        return dialect.inspected(response.json())
+        return dialect.inspected((await self._of(container, "GET", "/json", doing="look at")).json())
 
     async def list(self, labels: Mapping[str, str]) -> tuple[ListedContainer, ...]:
         filters = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
@@ -217,15 +215,19 @@ class DockerApiEngine:
         except NotRunning:
             raise ContainerMissing(f"container {container.name} does not run") from None
 
+    async def log(self, container: ContainerId | str, *, lines: int = 20) -> str:
+        # Podman counts the pieces in which a line was written as lines.
+        params = {"stdout": "true", "stderr": "true", "tail": str(lines * 10)}
+        response = await self._of(container, "GET", "/logs", doing="read the log of", params=params)
+        return "".join(dialect.log_text(response.content).splitlines(keepends=True)[-lines:])
+
     async def wait_exit(self, container: Container) -> Death:
         return await engine_exit.wait_exit(container, inspect=self._inspect, cgroups=self._cgroups)
 
     async def aclose(self) -> None:
         """Ends a Podman service of our own when nobody else uses it. Containers live on."""
         with trio.move_on_after(CLOSE_WITHIN, shield=True):
-            await self._wire.aclose()
-            if self._service is not None:
-                await self._service.release()
+            await _close(self._wire, self._service)
 
 
 # ---- connecting
@@ -244,25 +246,34 @@ async def connect_engine(*, runtime: str, socket: str = "") -> DockerApiEngine:
         raise EngineUnavailable(
             f"there is no container runtime {runtime!r}", hint='runtime is "podman" or "docker".'
         )
-    return await _engine(found, runtime)
+    return await engine_of(found)
 
 
-async def _engine(found: Found, runtime: str) -> DockerApiEngine:
-    kind = dialect.kind_of(found.answer.headers)
-    if runtime == "podman" and kind is not EngineKind.PODMAN:
-        raise EngineUnavailable(
-            f"Docker answers on {found.answer.socket}, and runtime is podman",
-            hint='Set runtime to "docker", or engineSocket to Podman\'s socket.',
-        )
+async def engine_of(found: Found) -> DockerApiEngine:
+    headers = found.answer.headers
     wire = EngineWire(
         found.answer.socket,
-        name=dialect.display_name(kind),
-        prefix=dialect.api_prefix(found.answer.headers),
-        headers=found.answer.headers,
+        name=dialect.display_name(dialect.kind_of(headers)),
+        prefix=dialect.api_prefix(headers),
+        headers=headers,
     )
     if found.service is not None:
         wire.revive = found.service.ensure
-    return DockerApiEngine(wire, await _read_info(wire), found.service)
+    connected = False
+    try:
+        info = await _read_info(wire)
+        connected = True
+    finally:
+        if not connected:
+            with trio.move_on_after(CLOSE_WITHIN, shield=True):
+                await _close(wire, found.service)
+    return DockerApiEngine(wire, info, found.service)
+
+
+async def _close(wire: EngineWire, service: PodmanService | None) -> None:
+    await wire.aclose()
+    if service is not None:
+        await service.release()
 
 
 @asynccontextmanager
@@ -278,8 +289,10 @@ async def open_engine(*, runtime: str, socket: str = "") -> AsyncGenerator[Docke
 async def _read_info(wire: EngineWire) -> EngineInfo:
     """One call: each of Podman's takes 0.15-0.3 s, because it asks its helpers for their versions."""
     if dialect.kind_of(wire.headers) is EngineKind.PODMAN:
-        libpod = await wire.call("GET", "/libpod/info", doing="say what it is")
-        return dialect.podman_info(wire.headers, libpod.json())
+        libpod = (await wire.call("GET", "/libpod/info", doing="say what it is")).json()
+        if trap := dialect.runroot_trap(libpod):
+            raise EngineUnavailable(trap, hint=dialect.RUNROOT_HINT)
+        return dialect.podman_info(wire.headers, libpod)
     info = await wire.call("GET", "/info", doing="say what it is")
     return dialect.docker_info(wire.headers, info.json())
 
@@ -289,7 +302,3 @@ def _image_missing(reference: str, engine: str) -> ImageMissing:
         f"{engine} has no image {reference}",
         hint="`opencode-actors image build` builds it; `image` in the settings names another one.",
     )
-
-
-def _container_missing(container: str, engine: str) -> ContainerMissing:
-    return ContainerMissing(f"{engine} knows no container {container}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -125,6 +124,23 @@ def docker_info(headers: Mapping[str, str], info: Json) -> EngineInfo:
     )
 
 
+RUNROOT_HINT = (
+    "Set XDG_RUNTIME_DIR to a shorter path (/run/user/UID is usual), or `runroot` in storage.conf, and run"
+    " `podman system migrate`."
+)
+
+
+def runroot_trap(libpod: Json) -> str:
+    """Empty, or why nothing can be run: conmon's clean-up fails without a word when this path is too long."""
+    runroot = str(_part(libpod, "store").get("runRoot", ""))
+    if len(runroot) <= 50:
+        return ""
+    return (
+        f"Podman's run root {runroot} is longer than 50 characters, with which each container takes 20 s to"
+        " end and is never said to have exited"
+    )
+
+
 # ---- who owns the files
 
 
@@ -202,8 +218,10 @@ def _host_config(spec: ContainerSpec, info: EngineInfo) -> dict[str, Any]:
         # Podman writes this name by itself, and does not understand "host-gateway".
         if spec.network not in ("host", "none"):
             config["ExtraHosts"] = ["host.containers.internal:host-gateway"]
-        # Docker's default log has no bound.
+        # Docker's and Podman's default logs have no bound.
         config["LogConfig"] = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
+    else:
+        config["LogConfig"] = {"Type": "k8s-file", "Config": {"max-size": "10m"}}
     return config
 
 
@@ -328,6 +346,15 @@ def image_info(reference: str, body: Json) -> ImageInfo:
     )
 
 
+def log_text(content: bytes) -> str:
+    """Frames of eight bytes of header (the last four are the length) and their text; both engines alike."""
+    text = b""
+    while len(content) >= 8:
+        end = 8 + int.from_bytes(content[4:8], "big")
+        text, content = text + content[8:end], content[end:]
+    return text.decode(errors="replace")
+
+
 # ---- refusals that mean "it is so already", or that both engines should say alike
 
 
@@ -386,17 +413,3 @@ def engine_event(body: Json) -> tuple[int, EngineEvent] | None:
 def carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     """Podman's event filter takes several labels as alternatives, Docker's as all; all is meant."""
     return all(labels.get(name) == value for name, value in wanted.items())
-
-
-# ---- where Podman looks for things
-
-
-def podman_runroot_trap(libpod: Json) -> str:
-    """Why every exit would take 20 s, or nothing: conmon's clean-up fails when this path is too long."""
-    runroot = str(_part(libpod, "store").get("runRoot", ""))
-    if len(str(Path(runroot))) <= 50:
-        return ""
-    return (
-        f"Podman's run root {runroot} is longer than 50 characters: each container's exit would take 20 s"
-        ' and leave the state "stopped"'
-    )

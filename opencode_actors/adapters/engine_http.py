@@ -72,7 +72,7 @@ class EngineWire:
     name: str = "the container engine"
     prefix: str = ""
     headers: Mapping[str, str] = field(factory=dict[str, str], repr=False)  # of its first answer
-    revive: Callable[[], Awaitable[None]] = field(default=_cannot_be_revived, repr=False)
+    revive: Callable[[], Awaitable[object]] = field(default=_cannot_be_revived, repr=False)
     _client: httpx.AsyncClient = field(init=False, repr=False)
     _requests: int = field(default=0, init=False)
     _errors: int = field(default=0, init=False)

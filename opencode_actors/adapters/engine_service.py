@@ -25,6 +25,7 @@ from pathlib import Path
 import trio
 from attrs import define, field, frozen
 
+from opencode_actors.adapters.engine_dialect import kind_of
 from opencode_actors.adapters.engine_sockets import (
     INSTALL_PODMAN,
     PODMAN_BY_HAND,
@@ -35,12 +36,12 @@ from opencode_actors.adapters.engine_sockets import (
     first_answer,
     listener,
     make_private,
-    ping,
     podman_sockets,
     runtime_folder,
     unix_socket,
 )
 from opencode_actors.errors import EngineUnavailable
+from opencode_actors.ports import EngineKind
 
 IDLE_SECONDS = 60
 # 74-104 ms measured; a rootless first start also sets up its user namespace and storage.
@@ -74,16 +75,23 @@ class PodmanService:
     def log(self) -> Path:
         return self.folder / "podman.log"
 
-    async def ensure(self) -> None:
+    async def ensure(self) -> Answer:
         """Returns when the service answers. Raises `EngineUnavailable` with what to do."""
         async with self._one_at_a_time:
             make_private(self.folder, uid=os.geteuid())
             async with self._nobody_else_starts():
-                if self._in_use is None:
-                    self._in_use = await self._lock("users.lock", fcntl.LOCK_SH)
-                answer, _ = await first_answer((self.socket,))
-                if answer is None:
-                    await self._start()
+                in_use = self._in_use
+                if in_use is None:
+                    in_use = await self._lock("users.lock", fcntl.LOCK_SH)
+                try:
+                    answer, _ = await first_answer((self.socket,))
+                    if answer is None:
+                        answer = await self._start()
+                    self._in_use = in_use
+                finally:
+                    if self._in_use is None:
+                        os.close(in_use)
+                return answer
 
     async def release(self) -> None:
         """The last user ends the service; everybody else leaves it to them."""
@@ -96,7 +104,7 @@ class PodmanService:
                 if self._is_unused():
                     await self._stop()
 
-    async def _start(self) -> None:
+    async def _start(self) -> Answer:
         program = shutil.which("podman")
         if program is None:
             raise EngineUnavailable(
@@ -107,8 +115,7 @@ class PodmanService:
         self._spawned = await trio.to_thread.run_sync(self._spawn, program)
         self.starts += 1
         with trio.move_on_after(START_WITHIN):
-            await self._until_it_answers()
-            return
+            return await self._until_it_answers()
         raise EngineUnavailable(
             f"Podman's service did not answer within {START_WITHIN:g} s of its start{self._last_words()}",
             hint=PODMAN_BY_HAND,
@@ -141,12 +148,12 @@ class PodmanService:
             setsid=True,  # Ctrl-C at our terminal is not for the engine
         )
 
-    async def _until_it_answers(self) -> None:
+    async def _until_it_answers(self) -> Answer:
         pause = 0.01
         while True:
             answer, _ = await first_answer((self.socket,))
             if answer is not None:
-                return
+                return answer
             if self._reap():
                 raise EngineUnavailable(
                     f"Podman's service ended as soon as it was started{self._last_words()}",
@@ -262,29 +269,35 @@ class Found:
 
 async def find_podman(socket: str, environment: Mapping[str, str], *, uid: int) -> Found:
     if socket:
-        return Found(answer=await _the_one(unix_socket(socket, "engineSocket"), "Podman", PODMAN_BY_HAND))
-    answer, _ = await first_answer(podman_sockets(environment, uid=uid))
-    if answer is not None:
+        answer = await _the_one(unix_socket(socket, "engineSocket"), PODMAN_BY_HAND)
+        if kind_of(answer.headers) is not EngineKind.PODMAN:
+            raise EngineUnavailable(
+                f"Docker answers on {socket}, and runtime is podman",
+                hint='Set runtime to "docker", or engineSocket to Podman\'s socket.',
+            )
         return Found(answer=answer)
+    candidate, _ = await first_answer(podman_sockets(environment, uid=uid))
+    if candidate is not None:
+        return Found(answer=candidate)
     service = PodmanService(runtime_folder(environment, uid=uid))
-    await service.ensure()
-    return Found(answer=await ping(service.socket), service=service)
+    return Found(answer=await service.ensure(), service=service)
 
 
 async def find_docker(socket: str, environment: Mapping[str, str]) -> Found:
+    """What answers may be Podman, whose package podman-docker puts it behind Docker's socket."""
     if socket:
-        return Found(answer=await _the_one(unix_socket(socket, "engineSocket"), "Docker", START_DOCKER))
+        return Found(answer=await _the_one(unix_socket(socket, "engineSocket"), START_DOCKER))
     answer, reasons = await first_answer(docker_sockets(environment))
     if answer is None:
         raise EngineUnavailable(f"no Docker Engine answers ({'; '.join(reasons)})", hint=docker_hint(reasons))
     return Found(answer=answer)
 
 
-async def _the_one(socket: Path, name: str, hint: str) -> Answer:
+async def _the_one(socket: Path, hint: str) -> Answer:
     answer, reasons = await first_answer((socket,))
     if answer is None:
         raise EngineUnavailable(
             f"no engine answers where engineSocket says ({'; '.join(reasons)})",
-            hint=docker_hint(reasons) if name == "Docker" else hint,
+            hint=docker_hint(reasons) if hint is START_DOCKER else hint,
         )
     return answer

@@ -36,6 +36,7 @@ class FakeContainer:
     memory_bytes: int = 250 << 20  # settable
     pids: int = 9  # settable
     oom_kills: int = 0  # settable
+    log: str = ""  # settable: what it wrote to stdout and stderr
     _cpu_load: float = 0.0
     _cpu_seconds: float = 0.0
     _cpu_since: float = 0.0

@@ -47,7 +47,7 @@ from opencode_actors.testing.fake_container import FakeContainer, FakeEventStrea
 
 Verb = Literal[
     "info", "image", "create", "start", "stop", "kill", "pause", "unpause",
-    "remove", "inspect", "list", "events", "usage", "wait_exit",
+    "remove", "inspect", "list", "events", "usage", "log", "wait_exit",
 ]  # fmt: skip
 
 FAKE_INFO = EngineInfo(
@@ -349,6 +349,10 @@ class FakeEngine:
             pids=found.pids,
             oom_kills=found.oom_kills,
         )
+
+    async def log(self, container: ContainerId | str, *, lines: int = 20) -> str:
+        await self._called("log", container)
+        return "".join(self.find(container).log.splitlines(keepends=True)[-lines:])
 
     async def wait_exit(self, container: Container) -> Death:
         self._call("wait_exit", container.name)

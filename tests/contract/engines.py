@@ -40,7 +40,7 @@ class Program(Enum):
     """What runs in a container: a script for real ones, a behaviour of the fake's world."""
 
     SLEEPS = "exec sleep 1000"
-    ENDS_WITH_7 = "exit 7"
+    ENDS_WITH_7 = "echo one; echo two >&2; echo three; exit 7"
     IGNORES_SIGTERM = "trap '' TERM; while :; do sleep 1; done"
     RUNS_OUT_OF_MEMORY = f"sleep 0.2; exec {_TAKE_TOO_MUCH}"
     # A tool of it does, and it goes on; it ends 3 s later for another reason, and with the same code.
@@ -67,6 +67,7 @@ class FakeWorld:
     def started(self, container: FakeContainer) -> None:
         container.ignores_sigterm = container.spec.command == Program.IGNORES_SIGTERM.command
         if container.spec.command == Program.ENDS_WITH_7.command:
+            container.log = "one\ntwo\nthree\n"
             self.engine.crash(container.id, exit_code=7)
         elif container.spec.command == Program.RUNS_OUT_OF_MEMORY.command:
             self.engine.crash(container.id, oom=True)

@@ -286,16 +286,27 @@ async def test_usage_grows_with_the_work_and_ends_with_the_container(bench: Benc
     container = await bench.run(Program.BURNS_CPU)
     first = await bench.engine.usage(container)
     assert first.memory_bytes > 0
-    assert first.pids >= 2
+    assert first.pids >= 1
     assert first.oom_kills == 0
     later = first
     while later.cpu_seconds < first.cpu_seconds + 0.1:
         await trio.sleep(0.01)
         later = await bench.engine.usage(container)
+    assert later.pids >= 2  # the init and its child
     await bench.engine.kill(container.id)
     await bench.engine.wait_exit(container)
     with pytest.raises(ContainerMissing):
         await bench.engine.usage(container)
+
+
+@within(60)
+async def test_p25_the_last_words_of_a_container_can_be_read(bench: Bench) -> None:
+    container = await bench.run(Program.ENDS_WITH_7)
+    await bench.engine.wait_exit(container)
+    assert sorted((await bench.engine.log(container.id)).splitlines()) == ["one", "three", "two"]
+    assert len((await bench.engine.log(container.name, lines=2)).splitlines()) == 2
+    with pytest.raises(ContainerMissing):
+        await bench.engine.log(NO_SUCH)
 
 
 @within(60)
