@@ -54,14 +54,12 @@ class HttpConnection:
                     return None
 
     async def _next_event(self) -> object:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
+        while (event := self._http.next_event()) is h11.NEED_DATA:
             if self._http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
             self._http.receive_data(self._ahead or await self._receive())
             self._ahead = b""
+        return event
 
     async def _receive(self) -> bytes:
         try:
@@ -152,19 +150,19 @@ class StreamedAnswer:
         await self._send(f"data: {line}\n\n")
 
     async def end(self, finish: str, usage: Mapping[str, int]) -> None:
-        await self._choices([{}], finish=finish)
-        await self._send(f'data: {self._head}, "choices": [], "usage": {json.dumps(usage)}}}\n\n')
-        await self._send("data: [DONE]\n\n")
-        await self._connection.send(h11.EndOfMessage())
-
-    async def _choices(self, deltas: Iterable[Mapping[str, object]], *, finish: str | None = None) -> None:
         await self.begin()
-        lines = (
-            f"data: {self._head}, "
-            f'"choices": [{{"index": 0, "delta": {json.dumps(delta)}, "finish_reason": {json.dumps(finish)}}}]}}\n\n'
-            for delta in deltas
-        )
-        await self._send("".join(lines))
+        last = f'data: {self._head}, "choices": [], "usage": {json.dumps(usage)}}}\n\ndata: [DONE]\n\n'
+        # in one go: clients hang up at the last line, and that is no hanging up in the middle
+        data = (self._line({}, finish) + last).encode()
+        await self._connection.send(h11.Data(data=data), h11.EndOfMessage())
+
+    async def _choices(self, deltas: Iterable[Mapping[str, object]]) -> None:
+        await self.begin()
+        await self._send("".join(self._line(delta) for delta in deltas))
+
+    def _line(self, delta: Mapping[str, object], finish: str | None = None) -> str:
+        choice = f'{{"index": 0, "delta": {json.dumps(delta)}, "finish_reason": {json.dumps(finish)}}}'
+        return f'data: {self._head}, "choices": [{choice}]}}\n\n'
 
     async def _send(self, text: str) -> None:
         await self._connection.send(h11.Data(data=text.encode()))

@@ -77,7 +77,10 @@ def _step(text: str) -> Step:
     make = _STEPS.get(name)
     if make is None:
         raise BadMarker(f"no step is called {name!r}; there are {', '.join(sorted(_STEPS))}")
-    return make(rest.strip())
+    try:
+        return make(rest.strip())
+    except (ValueError, IndexError) as wrong:
+        raise BadMarker(f"the step {text!r} cannot be read: {wrong}") from wrong
 
 
 def _options(text: str) -> tuple[list[str], dict[str, str]]:

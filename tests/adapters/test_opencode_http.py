@@ -1,0 +1,298 @@
+"""The HTTP side of the adapter, against servers that answer what a test tells them to."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from opencode_actors.adapters import opencode_stream
+from opencode_actors.adapters.opencode import HttpOpenCode
+from opencode_actors.errors import (
+    OpenCodeError,
+    ServerRefused,
+    ServerSilent,
+    ServerUnintelligible,
+    ServerUnreachable,
+    UsageError,
+)
+from opencode_actors.machines.server_events import (
+    ConversationId,
+    Heartbeat,
+    InstanceDisposed,
+    MessageId,
+    PartId,
+    ServerEvent,
+)
+from opencode_actors.ports import Endpoint, Prompt
+
+TALK = ConversationId("ses_1")
+Answers = Callable[[str], bytes]  # from "GET /path?query" to the bytes of an answer
+
+
+@asynccontextmanager
+async def serving(answers: Answers) -> AsyncGenerator[HttpOpenCode, None]:
+    """A server that gives one answer for each connection, then closes it."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            received = await stream.receive_some(65536)
+            if not received:
+                return
+            head += received
+        method, target, _ = head.split(b" ", 2)
+        await stream.send_all(answers(f"{method.decode()} {target.decode()}"))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        opencode = HttpOpenCode(Endpoint(url=f"http://127.0.0.1:{port}", password="secret"))
+        yield opencode
+        await opencode.aclose()
+        nursery.cancel_scope.cancel()
+
+
+def reply(body: object, *, status: int = 200, kind: str = "application/json", more: str = "") -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(data)}\r\n{more}"
+    return head.encode() + b"connection: close\r\n\r\n" + data
+
+
+def always(answer: bytes) -> Answers:
+    return lambda _: answer
+
+
+# ---- pages of messages
+
+
+class History:
+    """120 messages, given out in pages from the newest back, as the real server does."""
+
+    def __init__(self) -> None:
+        self.ids = [f"msg_{index:03}" for index in range(120)]
+        self.asked: list[str] = []
+
+    def __call__(self, target: str) -> bytes:
+        self.asked.append(target)
+        query = dict(pair.split("=") for pair in target.partition("?")[2].split("&") if pair)
+        end = self.ids.index(query["before"]) if "before" in query else len(self.ids)
+        start = max(0, end - int(query.get("limit", "1000")))
+        infos = [
+            {"id": key, "sessionID": TALK, "role": "user", "time": {"created": 1}}
+            for key in self.ids[start:end]
+        ]
+        page: list[dict[str, object]] = [{"info": info, "parts": []} for info in infos]
+        more = f"x-next-cursor: {self.ids[start]}\r\n" if start else ""
+        return reply(page, more=more)
+
+
+@pytest.mark.parametrize(
+    ("since", "first", "requests"),
+    [
+        ("msg_110", "msg_110", 1),
+        ("msg_070", "msg_070", 1),
+        ("msg_069", "msg_069", 2),
+        ("msg_000", "msg_000", 3),
+        ("msg_080x", "msg_081", 1),  # not there: what is younger, and no further back than needed
+        ("msg_999", None, 1),
+    ],
+)
+async def test_messages_are_read_back_only_as_far_as_asked(
+    since: str, first: str | None, requests: int
+) -> None:
+    history = History()
+    async with serving(history) as opencode:
+        found = [message.info.id for message in await opencode.messages(TALK, since=MessageId(since))]
+    assert found == ([] if first is None else history.ids[history.ids.index(first) :])
+    assert len(history.asked) == requests
+
+
+async def test_without_a_beginning_all_messages_are_read_at_once() -> None:
+    history = History()
+    async with serving(history) as opencode:
+        assert len(await opencode.messages(TALK)) == 120
+    assert history.asked == [f"GET /session/{TALK}/message"]
+
+
+# ---- answers that are none
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (reply(b"<html>", kind="text/html"), ServerUnintelligible, "does not know|text/html"),
+        (reply(b"{", kind="application/json"), ServerUnintelligible, "GET /agent is not JSON"),
+        (reply({"name": "build"}), ServerUnintelligible, "GET /agent has another shape"),
+        (reply([{"name": 5, "mode": "primary"}]), ServerUnintelligible, "name"),
+        (reply(b"", status=401), ServerRefused, "password"),
+        (
+            reply({"name": "NotFoundError", "data": {"message": "no such"}}, status=404),
+            ServerRefused,
+            "no such",
+        ),
+        (reply({"_tag": "BadRequest"}, status=400), ServerRefused, "400: BadRequest"),
+        (reply([1], status=500), ServerRefused, r"500: \[1\]"),
+        (reply(b"", status=502), ServerRefused, "no reason given"),
+        (b"", ServerUnreachable, "cannot be reached"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", ServerUnreachable, "cannot be reached"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", ServerUnreachable, "cannot be reached"),
+    ],
+)
+async def test_what_is_no_answer_is_an_error_that_says_why(
+    answer: bytes, error: type[OpenCodeError], says: str
+) -> None:
+    async with serving(always(answer)) as opencode:
+        with pytest.raises(error, match=says):
+            await opencode.agents()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (reply({"healthy": False, "version": "1"}), ServerUnintelligible, "not healthy"),
+        (reply(b"<html>", kind="text/html"), ServerUnintelligible, "text/html"),
+        (reply({"healthy": True}), ServerUnintelligible, "version"),
+        (reply(b"", status=401), ServerRefused, "password"),
+        (b"", ServerUnreachable, "cannot be reached"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", ServerUnreachable, "in the middle"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", ServerUnintelligible, "does not speak HTTP"),
+    ],
+)
+async def test_a_probe_that_fails_says_why(answer: bytes, error: type[OpenCodeError], says: str) -> None:
+    async with serving(always(answer)) as opencode:
+        with pytest.raises(error, match=says):
+            await opencode.health(within=5)
+
+
+async def test_an_address_that_is_none_cannot_be_reached() -> None:
+    opencode = HttpOpenCode(Endpoint(url="unix:///run/x", password="secret"))
+    with pytest.raises(ServerUnreachable, match="no http"):
+        await opencode.health(within=1)
+    await opencode.aclose()
+
+
+async def test_a_web_page_is_no_accepted_prompt() -> None:
+    prompt = Prompt(message_id=MessageId("msg_1"), part_id=PartId("prt_1"), text="x")
+    async with serving(always(reply(b"<html>", kind="text/html"))) as opencode:
+        with pytest.raises(ServerUnintelligible, match="prompt_async"):
+            await opencode.submit(TALK, prompt)
+
+
+@pytest.mark.parametrize("model", ["demo", "/demo", "scripted/"])
+async def test_a_model_without_a_provider_is_refused_before_it_is_sent(model: str) -> None:
+    prompt = Prompt(message_id=MessageId("msg_1"), part_id=PartId("prt_1"), text="x", model=model)
+    async with serving(always(b"")) as opencode:
+        with pytest.raises(UsageError, match="provider/model"):
+            await opencode.submit(TALK, prompt)
+
+
+async def test_ids_cannot_leave_their_place_in_a_path() -> None:
+    asked: list[str] = []
+
+    def answers(target: str) -> bytes:
+        asked.append(target)
+        return reply(True)  # noqa: FBT003 - the body
+
+    async with serving(answers) as opencode:
+        await opencode.abort(ConversationId("../config?x=1#"))
+    assert asked == ["POST /session/..%2Fconfig%3Fx%3D1%23/abort"]
+
+
+async def test_neither_password_nor_key_is_written_anywhere_P14(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serving(always(reply({"provider": {"key": "sk-very-secret"}}))) as opencode:
+        await opencode.warm_up()
+        with pytest.raises(ServerUnintelligible) as wrong:
+            await opencode.health(within=5)
+        assert "secret" not in repr(opencode)
+    assert "very-secret" not in caplog.text + str(wrong.value)
+
+
+# ---- the event stream
+
+
+def stream(*events: object, kind: str = "text/event-stream") -> bytes:
+    """The answer's head, and the events in one read, each a chunk of its own as the real server's."""
+    frames = (f"data: {json.dumps(event)}\n\n".encode() for event in events)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames)
+    return f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode() + chunks
+
+
+def event(kind: str) -> object:
+    return {"payload": {"type": kind, "properties": {}}}
+
+
+CONNECTED, BEAT, DISPOSED = map(event, ("server.connected", "server.heartbeat", "server.instance.disposed"))
+
+
+async def read_all(opencode: HttpOpenCode) -> Sequence[tuple[ServerEvent, ...]]:
+    """Every batch until the stream breaks, which it has to do as promised."""
+    batches: list[tuple[ServerEvent, ...]] = []
+    async with opencode.events() as stream:
+        with pytest.raises(ServerUnreachable):
+            await note(stream, batches)
+    return batches
+
+
+async def note(
+    stream: AsyncIterator[tuple[ServerEvent, ...]], batches: list[tuple[ServerEvent, ...]]
+) -> None:
+    async for batch in stream:
+        batches.append(batch)  # noqa: PERF401 - it ends with an error, and what came before counts
+
+
+async def test_what_came_with_the_first_event_is_the_first_batch() -> None:
+    async with serving(always(stream(CONNECTED, DISPOSED, BEAT, BEAT))) as opencode:
+        assert await read_all(opencode) == [(InstanceDisposed(), Heartbeat())]
+
+
+async def test_a_stream_that_only_stands_has_no_batches() -> None:
+    async with serving(always(stream(CONNECTED))) as opencode:
+        assert await read_all(opencode) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (stream(), ServerUnreachable),
+        (b"", ServerUnreachable),
+        (reply(b"", status=401), ServerRefused),
+        (reply(b"<html>", kind="text/html"), ServerUnintelligible),
+        (stream(CONNECTED, "nonsense"), ServerUnintelligible),
+    ],
+)
+async def test_a_stream_that_does_not_stand_is_an_error(answer: bytes, error: type[OpenCodeError]) -> None:
+    async with serving(always(answer)) as opencode:
+        with pytest.raises(error):
+            async with opencode.events():
+                raise AssertionError("the stream must not stand")
+
+
+@asynccontextmanager
+async def mute_server() -> AsyncGenerator[HttpOpenCode, None]:
+    """Takes connections and never answers, as a frozen server does."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        opencode = HttpOpenCode(Endpoint(url=f"http://127.0.0.1:{port}", password="secret"))
+        yield opencode
+        await opencode.aclose()
+
+
+async def test_silence_is_told_from_absence_P12(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencode_stream, "_STANDS_WITHIN", 0.05)
+    async with mute_server() as opencode:
+        with pytest.raises(ServerSilent, match=r"did not answer in 0\.05 s"):
+            await opencode.health(within=0.05)
+        with pytest.raises(ServerSilent, match="no first event"):
+            async with opencode.events():
+                raise AssertionError("the stream must not stand")
+    with pytest.raises(ServerUnreachable):
+        await opencode.health(within=5)
