@@ -35,6 +35,7 @@ from opencode_actors.adapters.engine_http import (
     EngineWire,
     engine_http_client,
 )
+from opencode_actors.adapters.engine_ports import FreePorts
 from opencode_actors.adapters.engine_service import Found, PodmanService, find_docker, find_podman
 from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable, ImageMissing
 from opencode_actors.ports import (
@@ -71,6 +72,7 @@ class DockerApiEngine:
     _info: EngineInfo
     _service: PodmanService | None = None
     _cgroups: Cgroups = field(factory=Cgroups, repr=False)
+    _ports: FreePorts = field(factory=FreePorts, repr=False)
 
     @property
     def socket(self) -> Path:
@@ -108,7 +110,9 @@ class DockerApiEngine:
     # ---- a container's life
 
     async def create(self, spec: ContainerSpec) -> ContainerId:
-        body = dialect.create_body(spec, self._info, uid=os.geteuid(), gid=os.getegid())
+        body = dialect.create_body(
+            spec, self._info, uid=os.geteuid(), gid=os.getegid(), take_port=self._ports.take
+        )
         try:
             response = await self._wire.call(
                 "POST",
@@ -133,7 +137,12 @@ class DockerApiEngine:
 
     async def start(self, container: ContainerId) -> Container:
         """A container that ended at once is returned as what it is: exited, with its exit code."""
-        await self._of(container, "POST", "/start", doing="start", answer_within=START_WITHIN)
+        try:
+            await self._of(container, "POST", "/start", doing="start", answer_within=START_WITHIN)
+        except EngineRefused as refusal:
+            if dialect.port_taken(refusal):
+                refusal.hint = "Its port was taken since it was created: remove it and create it again."
+            raise
         return await self.inspect(container)
 
     async def stop(self, container: ContainerId, *, grace: float) -> None:

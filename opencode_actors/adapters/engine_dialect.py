@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -173,14 +173,16 @@ def _user_namespace(info: EngineInfo) -> dict[str, str]:
 # ---- creating
 
 
-def create_body(spec: ContainerSpec, info: EngineInfo, *, uid: int, gid: int) -> dict[str, Any]:
+def create_body(
+    spec: ContainerSpec, info: EngineInfo, *, uid: int, gid: int, take_port: Callable[[], int]
+) -> dict[str, Any]:
     """What to POST to /containers/create. Checks what the engines would answer in different ways."""
     body: dict[str, Any] = {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in spec.environment.items()],
         "Labels": dict(spec.labels),
         **_user(info, uid=uid, gid=gid),
-        "HostConfig": _host_config(spec, info),
+        "HostConfig": _host_config(spec, info, take_port),
     }
     if spec.command is not None:
         body["Cmd"] = list(spec.command)
@@ -194,7 +196,7 @@ def publishes(spec: ContainerSpec) -> bool:
     return spec.port is not None and spec.network not in ("host", "none")
 
 
-def _host_config(spec: ContainerSpec, info: EngineInfo) -> dict[str, Any]:
+def _host_config(spec: ContainerSpec, info: EngineInfo, take_port: Callable[[], int]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "CapDrop": ["ALL"],
         "SecurityOpt": _security(spec, info),
@@ -213,7 +215,9 @@ def _host_config(spec: ContainerSpec, info: EngineInfo) -> dict[str, Any]:
         **_user_namespace(info),
     }
     if publishes(spec):
-        config["PortBindings"] = {f"{spec.port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+        # Docker chooses a free port at each start; Podman at creation, and badly (see engine_ports).
+        port = "" if info.kind is EngineKind.DOCKER else str(take_port())
+        config["PortBindings"] = {f"{spec.port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": port}]}
     if info.kind is EngineKind.DOCKER:
         # Podman writes this name by itself, and does not understand "host-gateway".
         if spec.network not in ("host", "none"):
@@ -366,6 +370,11 @@ def name_in_use(refusal: EngineRefused) -> bool:
 def container_missing(refusal: EngineRefused) -> bool:
     """404; but while it is being removed Podman answers 500 "does not exist in database"."""
     return refusal.status == 404 or (refusal.status == 500 and "no such container" in refusal.message)
+
+
+def port_taken(refusal: EngineRefused) -> bool:
+    """At a start: somebody listens on the port that Podman wrote down at the creation."""
+    return "address already in use" in refusal.message
 
 
 def not_running(refusal: EngineRefused) -> bool:

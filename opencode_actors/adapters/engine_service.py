@@ -226,6 +226,9 @@ class PodmanService:
             with trio.fail_after(START_WITHIN + STOP_WITHIN):
                 while not _try_lock(descriptor, how):  # noqa: ASYNC110 - a lock of other processes
                     await trio.sleep(0.02)
+                await (
+                    trio.lowlevel.checkpoint()
+                )  # a lock that was free at once is no reason not to be cancelled
             locked = True
         except trio.TooSlowError as error:
             raise EngineUnavailable(

@@ -11,6 +11,7 @@ import trio.testing
 from attrs import evolve
 
 from opencode_actors.adapters.cgroup import Cgroups
+from opencode_actors.errors import EngineRefused
 from opencode_actors.ports import Container, ContainerPhase, ContainerSpec, Death, EngineEventKind, Mount
 
 from .engines import Program, RealBench, within
@@ -211,3 +212,21 @@ async def test_p25_a_program_that_the_image_lacks_is_named_in_the_log(real_bench
     death = await real_bench.engine.wait_exit(container)
     assert death.exit_code in (1, 127)  # the init's own way to say it
     assert "No such file or directory" in await real_bench.engine.log(container.id)
+
+
+@within(60)
+async def test_p23_a_port_that_was_taken_meanwhile_is_told_with_the_way_out(real_bench: RealBench) -> None:
+    container = await real_bench.run(Program.SERVES)
+    assert container.port is not None
+    await real_bench.engine.kill(container.id)
+    await real_bench.engine.wait_exit(container)
+    listeners = await trio.open_tcp_listeners(container.port, host="127.0.0.1")
+    try:
+        again = await real_bench.engine.start(container.id)
+    except EngineRefused as refusal:
+        assert "create it again" in refusal.hint  # noqa: PT017 - Podman keeps its choice
+    else:
+        assert again.port not in (None, container.port)  # Docker chooses another one
+    finally:
+        for listener in listeners:
+            await listener.aclose()
