@@ -32,6 +32,7 @@ from opencode_actors.machines.session_messages import SessionEffect, SessionMess
 from opencode_actors.machines.session_state import (
     Absent,
     BackingOff,
+    Closed,
     Creating,
     GivenUp,
     Phase,
@@ -97,7 +98,7 @@ def handle(state: SessionState, message: SessionMessage, moment: Moment) -> Sess
             return _stopping(state, state.phase, message, moment)
         case BackingOff():
             return _backing_off(state, message, moment)
-        case Absent() | GivenUp() | Quarantined():
+        case Absent() | GivenUp() | Quarantined() | Closed():
             return Step(state=state)  # no container is ours: only a new job or a close matters
         case _:
             assert_never(state.phase)
@@ -122,7 +123,7 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
             step = _create(evolve(state, crashes=CrashHistory()))
         case Serving():
             step = _grant(state, state.phase, moment)
-        case Creating() | Starting() | Stopping() | BackingOff() | Quarantined():
+        case Creating() | Starting() | Stopping() | BackingOff() | Quarantined() | Closed():
             step = Step(state=state)
         case _:
             assert_never(state.phase)
@@ -130,7 +131,7 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
 
 
 def _refusal(state: SessionState) -> str | None:
-    if state.closing:
+    if state.closing or isinstance(state.phase, Closed):
         return f"session {state.key} is being closed"
     if isinstance(state.phase, Quarantined):
         return f"session {state.key} cannot be used: {state.phase.why.message}"
@@ -198,6 +199,9 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
             step = _closed(state, Climb(ended_by=None))
         case Quarantined():
             step = _closed(state, Climb(ended_by=Rung.QUARANTINE))
+        case Closed(climb=climb):
+            reply = Reply(ask=message.ask, value=climb)
+            return Step(state=evolve(state, closing=()), effects=(reply,))
         case Creating():
             step = _stop(state, Rung.REMOVE, _CLOSED, moment)
         case Starting() | Serving():
@@ -211,10 +215,7 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
 
 def _closed(state: SessionState, climb: Climb) -> SessionStep:
     replies: Effects = tuple(Reply(ask=ask, value=climb) for ask in state.closing)
-    state = evolve(state, closing=())
-    # A container that nobody could end is not absent, closed or not.
-    lost = isinstance(state.phase, Quarantined)
-    step = Step[SessionState, SessionEffect](state=state) if lost else _enter(state, Absent())
+    step = _enter(evolve(state, closing=()), Closed(climb=climb))
     return evolve(step, effects=(*step.effects, *replies, Finish()))
 
 

@@ -13,6 +13,7 @@ from opencode_actors.machines.vocabulary import (
     Climb,
     Failure,
     JobId,
+    Rung,
     SessionKey,
     SessionSnapshot,
     SessionStatus,
@@ -102,7 +103,14 @@ class Quarantined:
     why: Failure
 
 
-Phase = Absent | Creating | Starting | Serving | Stopping | BackingOff | GivenUp | Quarantined
+@frozen(kw_only=True)
+class Closed:
+    """Over. Whoever still asks is told so."""
+
+    climb: Climb
+
+
+Phase = Absent | Creating | Starting | Serving | Stopping | BackingOff | GivenUp | Quarantined | Closed
 
 
 @frozen(kw_only=True)
@@ -155,3 +163,7 @@ def status(phase: Phase) -> SessionStatus:
             return SessionStatus.GIVEN_UP
         case Quarantined():
             return SessionStatus.QUARANTINED
+        case Closed():
+            # a container that nobody could end is not absent, closed or not
+            lost = phase.climb.ended_by is Rung.QUARANTINE
+            return SessionStatus.QUARANTINED if lost else SessionStatus.ABSENT
