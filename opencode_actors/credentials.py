@@ -46,14 +46,14 @@ class Credentials:
 def find_credentials(settings: Settings, environment: Mapping[str, str]) -> Credentials:
     auth_file = auth_file_of(settings, environment)
     problems: list[str] = []
-    logins = _keys(auth_file, (), problems)
+    logins = _keys(auth_file, "", problems)
     config_file: Path | None = None
     configured: tuple[str, ...] = ()
     candidates = config_files_of(settings, environment)
     for candidate in candidates:
         if candidate.exists():
             config_file = candidate
-            configured = _keys(candidate, ("provider",), problems)
+            configured = _keys(candidate, "provider", problems)
             break
     variables = tuple(name for name in settings.pass_environment if environment.get(name))
     return Credentials(
@@ -90,21 +90,21 @@ def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
     return Path(environment.get("HOME") or Path.home()) / fallback
 
 
-def _keys(path: Path, inside: tuple[str, ...], problems: list[str]) -> tuple[str, ...]:
+def _keys(path: Path, inside: str, problems: list[str]) -> tuple[str, ...]:
+    """The keys of a file's object, or of the one that it has under `inside`; those without a value do not count."""
     try:
         table: object = read_object(path) or {}
     except SettingsError as error:
         problems.append(error.message)
         return ()
-    for key in inside:
-        table = cast(dict[str, object], table).get(key) if isinstance(table, dict) else None
+    if inside:
+        table = cast(dict[str, object], table).get(inside)
     if not isinstance(table, dict):
         return ()
-    return tuple(str(key) for key, value in cast(dict[object, object], table).items() if value)
+    found = cast(dict[str, object], table)
+    return tuple(key for key in found if found[key])
 
 
 def _variables_in_words(settings: Settings) -> str:
-    names = settings.pass_environment
-    if not names:
-        return "no environment variable (passEnvironment is empty)"
-    return f"{names[0]} and {len(names) - 1} more variables" if len(names) > 1 else names[0]
+    first, *others = settings.pass_environment or ("no environment variable: passEnvironment is empty",)
+    return f"{first} and {len(others)} more variables" if others else first

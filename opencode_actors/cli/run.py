@@ -62,25 +62,30 @@ def run(arguments: argparse.Namespace) -> Status:
 
 
 def _prompt(given: str) -> str:
-    if given != "-":
-        return given
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt on stdin is not UTF-8 text (byte {error.start})") from None
+    """Refused here when it is empty: nothing has been started yet."""
+    prompt = given
+    if given == "-":
+        try:
+            prompt = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the prompt on stdin is not UTF-8 text (byte {error.start})") from None
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", hint="say what is to be done")
+    return prompt
 
 
 async def _run(loaded: LoadedSettings, wish: Wish, screen: Screen) -> Status:
     run = Run(screen=screen)
-    async with trio.open_nursery() as nursery:
-        run.everything = nursery.cancel_scope
-        await nursery.start(run.obey_signals)
-        for warning in loaded.warnings:
-            await write(screen, (Line(f"warning: {warning}", Tone.WARNING),))
-        async with open_model_access(loaded.settings, os.environ) as chosen:
-            await run.one_job(chosen, wish)
-            run.concluded = True
-        nursery.cancel_scope.cancel()
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            run.everything = nursery.cancel_scope
+            nursery.start_soon(run.obey, signals)
+            for warning in loaded.warnings:
+                await write(screen, (Line(f"warning: {warning}", Tone.WARNING),))
+            async with open_model_access(loaded.settings, os.environ) as chosen:
+                await run.one_job(chosen, wish)
+                run.concluded = True
+            nursery.cancel_scope.cancel()
     if not run.concluded:
         screen.perform((Line("cancelled", Tone.WARNING),))
     return run.status
@@ -108,12 +113,15 @@ class Run:
             job = self._job = await system.start(wish.prompt, session=wish.session)
             try:
                 await self._show(system.follow(job.id))
+                reader_gone = False
             except BrokenPipeError:
+                reader_gone = True
+            if reader_gone:
                 # `run … | head`: nobody reads on, so nobody wants the rest.
                 line = Line("cancelling: nobody reads the output any more", Tone.WARNING)
                 await write(self.screen, (line,))
                 await job.cancel()
-                raise
+                raise BrokenPipeError
             final = await job.wait()
             await write(self.screen, (Busy("stopping the container"),))
         await self._conclude(final, chosen, system)
@@ -152,23 +160,18 @@ class Run:
 
     # ---- signals
 
-    async def obey_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(*_SIGNALS) as signals:
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                await self._climb(signals, nursery)
-
-    async def _climb(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+    async def obey(self, signals: AsyncIterator[int]) -> None:
         count = 0
-        async for _ in signals:
-            count += 1
-            job, system = self._job, self._system
-            if job is None or system is None or count > 2:
-                self._give_up()
-            elif count == 1:
-                nursery.start_soon(job.cancel)
-            else:
-                nursery.start_soon(self._kill, system, job)
+        async with trio.open_nursery() as nursery:
+            async for _ in signals:
+                count += 1
+                job, system = self._job, self._system
+                if job is None or system is None or count > 2:
+                    self._give_up()
+                elif count == 1:
+                    nursery.start_soon(job.cancel)
+                else:
+                    nursery.start_soon(self._kill, system, job)
 
     async def _kill(self, system: System, job: Job) -> None:
         await write(self.screen, (Line("killing the container", Tone.BAD),))

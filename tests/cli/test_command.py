@@ -58,6 +58,7 @@ def test_help_imports_nothing_slow(tmp_path: Path) -> None:
         ("walk",),
         ("run",),
         ("run", "x", "--nonsense"),
+        ("run", " \n"),
         ("run", "x", "--set", "memory"),
         ("run", "x", "--set", "memroy=1g"),
         ("run", "x", "--timeout", "soon"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -170,7 +169,8 @@ async def test_ctrl_c_before_the_job_is_a_clean_end(tmp_path: Path, monkeypatch:
 
     @asynccontextmanager
     async def never(*_: object, **__: object) -> AsyncGenerator[None, None]:
-        await trio.sleep(math.inf)
+        with trio.CancelScope():
+            await trio.sleep_forever()
         yield
 
     monkeypatch.setattr(command, "open_system", never)
