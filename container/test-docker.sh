@@ -19,8 +19,8 @@ docker_packages() {
 
 # The socket of a Docker Engine that answers, if there is one.
 running_docker() {
-    local socket
-    for socket in "$OPENCODE_ACTORS_TEST_DOCKER_SOCKET" "${DOCKER_HOST#unix://}" /var/run/docker.sock; do
+    local socket host=${DOCKER_HOST:-}
+    for socket in "$OPENCODE_ACTORS_TEST_DOCKER_SOCKET" "${host#unix://}" /var/run/docker.sock; do
         if [[ -S $socket ]] && docker_answers "$socket"; then
             printf '%s' "$socket"
             return
