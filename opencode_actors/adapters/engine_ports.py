@@ -33,17 +33,19 @@ def is_free(port: int) -> bool:
 
 @define
 class FreePorts:
+    first: int = FIRST
+    last: int = LAST
     _random: Random = field(factory=Random, repr=False)
     _given: deque[int] = field(factory=lambda: deque[int](maxlen=_REMEMBERED), repr=False)
 
     def take(self) -> int:
         for _ in range(_ATTEMPTS):
-            port = self._random.randrange(FIRST, LAST)
+            port = self._random.randrange(self.first, self.last)
             if port not in self._given and is_free(port):
                 self._given.append(port)
                 return port
         raise EngineRefused(
-            f"no free port between {FIRST} and {LAST} on 127.0.0.1 in {_ATTEMPTS} attempts",
+            f"no free port between {self.first} and {self.last} on 127.0.0.1 in {_ATTEMPTS} attempts",
             status=409,
             hint="`ss -ltn` shows who listens there.",
         )

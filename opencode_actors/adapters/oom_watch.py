@@ -34,13 +34,14 @@ class OomWatch:
     _counter: int  # descriptor of the counter's file
     _wakes: int | None  # descriptor of the eventfd or inotify
     _unified: bool
+    recent: float = RECENT
     _settled: int = field(default=0, init=False)  # kills that ended tools, not the container
     _signals: int = field(default=0, init=False)
 
     async def follow(self) -> None:
         """Sorts kills into old and recent, for as long as it runs."""
         while True:
-            await trio.sleep(RECENT)
+            await trio.sleep(self.recent)
             count = self._read()
             if count is None or self._wakes is None:
                 return

@@ -93,31 +93,35 @@ def _nothing_more(container: FakeContainer, death: Death) -> None:
     """A world that takes no notice of deaths."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FakeEngine:
     """`on_start` is called when a container runs (it may end it at once with `end`), `on_exit` when it
     has ended, both before the call that caused it returns."""
 
-    on_start: Callable[[FakeContainer], None] = field(default=_nothing, repr=False)
-    on_exit: Callable[[FakeContainer, Death], None] = field(default=_nothing_more, repr=False)
+    on_start: Callable[[FakeContainer], None] = field(default=_nothing)
+    on_exit: Callable[[FakeContainer, Death], None] = field(default=_nothing_more)
     start_delay: float = field(default=0.0, kw_only=True)
-    reports: EngineInfo = field(default=FAKE_INFO, kw_only=True, repr=False)
+    reports: EngineInfo = field(default=FAKE_INFO, kw_only=True)
     oom_events: bool = field(default=False, kw_only=True)  # Docker sends them, Podman on cgroup v1 does not
     images: set[str] = field(factory=lambda: {"localhost/opencode-actors:latest"}, kw_only=True)
     containers: dict[ContainerId, FakeContainer] = field(
         factory=dict[ContainerId, FakeContainer], init=False, repr=False
     )
-    calls: deque[tuple[Verb, str]] = field(factory=lambda: deque(maxlen=10_000), init=False, repr=False)
-    _counts: Counter[str] = field(factory=Counter[str], init=False, repr=False)
-    _refusals: dict[Verb, _Refusal] = field(factory=dict[Verb, _Refusal], init=False, repr=False)
-    _delays: dict[Verb, float] = field(factory=dict[Verb, float], init=False, repr=False)
-    _lies: set[Verb] = field(factory=set[Verb], init=False, repr=False)
-    _back: trio.Event | None = field(default=None, init=False, repr=False)
-    _mute: bool = field(default=False, init=False, repr=False)
+    calls: deque[tuple[Verb, str]] = field(factory=lambda: deque(maxlen=10_000), init=False)
+    _counts: Counter[str] = field(factory=Counter[str], init=False)
+    _refusals: dict[Verb, _Refusal] = field(factory=dict[Verb, _Refusal], init=False)
+    _delays: dict[Verb, float] = field(factory=dict[Verb, float], init=False)
+    _lies: set[Verb] = field(factory=set[Verb], init=False)
+    _back: trio.Event | None = field(default=None, init=False)
+    _mute: bool = field(default=False, init=False)
     _streams: dict[trio.MemorySendChannel[EngineEvent], Mapping[str, str]] = field(
-        factory=dict[trio.MemorySendChannel[EngineEvent], Mapping[str, str]], init=False, repr=False
+        factory=dict[trio.MemorySendChannel[EngineEvent], Mapping[str, str]], init=False
     )
-    _serial: int = field(default=0, init=False, repr=False)
+    _serial: int = field(default=0, init=False)
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{found.name} {found.phase.value}" for found in self.containers.values())
+        return f"<FakeEngine{' (away)' if self._back else ''}: {states or 'no containers'}>"
 
     # ---- what a test does to it
 

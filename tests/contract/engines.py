@@ -108,9 +108,8 @@ class Bench:
         return await self.run_spec(evolve(spec, command=("sh", "-c", script)))
 
     async def clean_up(self) -> None:
-        with trio.move_on_after(60, shield=True):
-            for left in await self.engine.list(self.label):
-                await self.engine.remove(left.id)
+        for left in await self.engine.list(self.label):
+            await self.engine.remove(left.id)
 
 
 @frozen(kw_only=True)

@@ -38,15 +38,15 @@ def folder() -> Generator[Path]:
 @asynccontextmanager
 async def _bench_on(service: PodmanService) -> AsyncGenerator[RealBench]:
     engine = await engine_of(Found(answer=await service.ensure(), service=service))
+    bench = RealBench(
+        engine=engine, kind=EngineKind.PODMAN, image=await ensure_tiny_image(engine), label=own_label()
+    )
     try:
-        image = await ensure_tiny_image(engine)
-        bench = RealBench(engine=engine, kind=EngineKind.PODMAN, image=image, label=own_label())
-        try:
-            yield bench
-        finally:
-            await bench.clean_up()
+        yield bench
     finally:
-        await engine.aclose()
+        with trio.move_on_after(60, shield=True):
+            await bench.clean_up()
+            await engine.aclose()
 
 
 async def _ended(process: int) -> None:
