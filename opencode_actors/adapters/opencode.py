@@ -104,7 +104,7 @@ class HttpOpenCode:
         return tuple(decode.agent(wire) for wire in await self._get("/agent", tuple[WireAgent, ...]))
 
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[tuple[ServerEvent, ...]]]:
-        return open_events(self.endpoint)
+        return open_events(self.endpoint, self._knock)
 
     # ---- conversations
 
@@ -196,6 +196,12 @@ class HttpOpenCode:
         await self._client.aclose()
 
     # ---- one call
+
+    async def _knock(self, word: str) -> None:
+        """The only event that can be had for the asking: a notice that a terminal would show, were there one."""
+        await self._post(
+            "/tui/show-toast", {"message": f"opencode-actors listens ({word})", "variant": "info"}
+        )
 
     async def _get(self, path: str, kind: type[T]) -> T:
         what = f"GET {path}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 
 import trio
 from attrs import define, field
@@ -18,31 +20,47 @@ from opencode_actors.machines.server_events import ServerEvent
 from opencode_actors.ports import Endpoint
 
 PATH = "/global/event"  # `/event` shows one directory only, and is closed when its instance goes
-# The first event comes within milliseconds. In a burst the server has been seen to answer a new
+# It stands within 15 ms, or 0.2 s when its instance has to be loaded first. In a burst the server has been seen to answer a new
 # connection after 8.6 s, and nothing is won by giving up on one that is merely busy.
 _STANDS_WITHIN = 15.0
 
 
+# A knock that came too early is never heard. The next ones come after these times, the last one repeated:
+# one or two knocks are enough on a quiet server, and the answers of a busy one may come late.
+_KNOCK_AGAIN_AFTER = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+# Makes the server publish an event that carries this word.
+Knock = Callable[[str], Awaitable[None]]
+
+
 @asynccontextmanager
-async def open_events(endpoint: Endpoint) -> AsyncGenerator[AsyncIterator[tuple[ServerEvent, ...]], None]:
-    """See `OpenCodeServer.events`."""
+async def open_events(
+    endpoint: Endpoint, knock: Knock
+) -> AsyncGenerator[AsyncIterator[tuple[ServerEvent, ...]], None]:
+    """See `OpenCodeServer.events`.
+
+    The server says `server.connected` first and subscribes to its own events after that: of events that
+    were caused at once, two of three were never told. So the stream is believed only when something that
+    was published for its sake has come through it.
+    """
     with trio.CancelScope(deadline=trio.current_time() + _STANDS_WITHIN) as scope:
         async with get(endpoint, PATH) as response:
-            batches = await _standing(response, endpoint)
+            _check(response)
+            batches = _Batches(response, endpoint)
+            await batches.wait_standing(knock)
             scope.deadline = math.inf  # silence later on is judged by the age of the last heartbeat
             yield batches
     if scope.cancelled_caught:
-        raise ServerSilent(f"{endpoint.url}{PATH}: no first event within {_STANDS_WITHIN:g} s")
+        raise ServerSilent(
+            f"{endpoint.url}{PATH}: the event stream does not stand after {_STANDS_WITHIN:g} s"
+        )
 
 
-async def _standing(response: Response, endpoint: Endpoint) -> _Batches:
+def _check(response: Response) -> None:
     if response.status != 200:
         raise refused(response.status, b"", what=f"GET {PATH}")
     if not response.content_type.startswith("text/event-stream"):
         raise ServerUnintelligible(f"GET {PATH} is answered with {response.content_type!r}, not with events")
-    batches = _Batches(response, endpoint)
-    await batches.wait_first()
-    return batches
 
 
 @define
@@ -52,7 +70,7 @@ class _Batches:
     _response: Response
     _endpoint: Endpoint
     _parser: EventParser = field(factory=EventParser)
-    _first: tuple[ServerEvent, ...] = ()
+    _first: list[bytes] = field(factory=list[bytes])  # came before the stream was known to stand
 
     def __aiter__(self) -> _Batches:
         return self
@@ -60,17 +78,30 @@ class _Batches:
     async def __anext__(self) -> tuple[ServerEvent, ...]:
         if self._first:
             await trio.lowlevel.checkpoint()
-            first, self._first = self._first, ()
-            return first
+            first, self._first = self._first, []
+            return decode_batch(first)
         while not (batch := decode_batch(await self._frames())):
             pass
         return batch
 
-    async def wait_first(self) -> None:
-        """The first event says that the stream stands; what came with it is the first batch."""
+    async def wait_standing(self, knock: Knock) -> None:
+        word = secrets.token_hex(8)
         while not (frames := await self._frames()):
             pass
-        self._first = decode_batch(frames[1:])
+        self._first = frames[1:]  # the first of all says only that it is the first
+        for wait in chain(_KNOCK_AGAIN_AFTER, repeat(_KNOCK_AGAIN_AFTER[-1])):
+            await knock(word)
+            with trio.move_on_after(wait) as scope:
+                await self._wait_heard(word.encode())
+            if not scope.cancelled_caught:
+                return
+
+    async def _wait_heard(self, word: bytes) -> None:
+        heard = any(word in frame for frame in self._first)
+        while not heard:
+            frames = await self._frames()
+            self._first += frames
+            heard = any(word in frame for frame in frames)
 
     async def _frames(self) -> list[bytes]:
         received = await self._response.receive()

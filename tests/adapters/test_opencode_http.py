@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
+import h11
 import pytest
 import trio
+from attrs import define, field
 
 from opencode_actors.adapters import opencode_stream
 from opencode_actors.adapters.opencode import HttpOpenCode
@@ -40,16 +42,18 @@ async def serving(answers: Answers) -> AsyncGenerator[HttpOpenCode, None]:
     """A server that gives one answer for each connection, then closes it."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            received = await stream.receive_some(65536)
-            if not received:
-                return
-            head += received
-        method, target, _ = head.split(b" ", 2)
+        method, target, _ = (await receive_request(stream)).split(b" ", 2)
         await stream.send_all(answers(f"{method.decode()} {target.decode()}"))
         await stream.aclose()
 
+    async with listening(serve) as opencode:
+        yield opencode
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+) -> AsyncGenerator[HttpOpenCode, None]:
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
@@ -218,18 +222,63 @@ async def test_neither_password_nor_key_is_written_anywhere_P14(caplog: pytest.L
 # ---- the event stream
 
 
-def stream(*events: object, kind: str = "text/event-stream") -> bytes:
-    """The answer's head, and the events in one read, each a chunk of its own as the real server's."""
-    frames = (f"data: {json.dumps(event)}\n\n".encode() for event in events)
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames)
-    return f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode() + chunks
-
-
-def event(kind: str) -> object:
-    return {"payload": {"type": kind, "properties": {}}}
+def event(kind: str, **properties: object) -> object:
+    return {"payload": {"type": kind, "properties": properties}}
 
 
 CONNECTED, BEAT, DISPOSED = map(event, ("server.connected", "server.heartbeat", "server.instance.disposed"))
+
+
+def chunks(*events: object) -> bytes:
+    """Each event is an HTTP chunk of its own, as the real server's."""
+    frames = (f"data: {json.dumps(event)}\n\n".encode() for event in events)
+    return b"".join(b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames)
+
+
+def stream_of(*events: object, kind: str = "text/event-stream") -> bytes:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head.encode() + chunks(*events)
+
+
+@define
+class StreamServer:
+    """Says that it is connected, and hears a knock only after `deaf` of them; then it tells `later`."""
+
+    early: Sequence[object] = ()
+    later: Sequence[object] = ()
+    deaf: int = 0
+    knocks: int = 0
+    _stream: trio.SocketStream | None = None
+    _told: trio.Event = field(factory=trio.Event)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        asked = await receive_request(stream)
+        if asked.startswith(b"GET /global/event "):
+            self._stream = stream
+            await stream.send_all(stream_of(CONNECTED, *self.early))
+            await self._told.wait()
+        else:
+            self.knocks += 1
+            await stream.send_all(reply(True))  # noqa: FBT003 - the body
+            if self.knocks > self.deaf and self._stream is not None and not self._told.is_set():
+                message = json.loads(asked.partition(b"\r\n\r\n")[2])["message"]
+                await self._stream.send_all(chunks(event("tui.toast.show", message=message), *self.later))
+                self._told.set()
+        await stream.aclose()
+
+
+async def receive_request(stream: trio.SocketStream) -> bytes:
+    http, request = h11.Connection(h11.SERVER), b""
+    while True:
+        match http.next_event():
+            case h11.EndOfMessage() | h11.ConnectionClosed():
+                return request
+            case h11.NEED_DATA:
+                received = await stream.receive_some()
+                request += received
+                http.receive_data(received)
+            case _:
+                pass
 
 
 async def read_all(opencode: HttpOpenCode) -> Sequence[tuple[ServerEvent, ...]]:
@@ -248,24 +297,27 @@ async def note(
         batches.append(batch)  # noqa: PERF401 - it ends with an error, and what came before counts
 
 
-async def test_what_came_with_the_first_event_is_the_first_batch() -> None:
-    async with serving(always(stream(CONNECTED, DISPOSED, BEAT, BEAT))) as opencode:
+async def test_what_came_while_the_stream_was_opened_is_the_first_batch() -> None:
+    server = StreamServer(early=[DISPOSED], later=[BEAT, BEAT])
+    async with listening(server.serve) as opencode:
         assert await read_all(opencode) == [(InstanceDisposed(), Heartbeat())]
 
 
-async def test_a_stream_that_only_stands_has_no_batches() -> None:
-    async with serving(always(stream(CONNECTED))) as opencode:
-        assert await read_all(opencode) == []
+@pytest.mark.parametrize("deaf", [0, 1, 3])
+async def test_a_stream_is_believed_when_something_came_through_it_P8(deaf: int) -> None:
+    server = StreamServer(later=[DISPOSED], deaf=deaf)
+    async with listening(server.serve) as opencode:
+        assert await read_all(opencode) == [(InstanceDisposed(),)]
+    assert server.knocks == deaf + 1
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (stream(), ServerUnreachable),
+        (stream_of(), ServerUnreachable),
         (b"", ServerUnreachable),
         (reply(b"", status=401), ServerRefused),
         (reply(b"<html>", kind="text/html"), ServerUnintelligible),
-        (stream(CONNECTED, "nonsense"), ServerUnintelligible),
     ],
 )
 async def test_a_stream_that_does_not_stand_is_an_error(answer: bytes, error: type[OpenCodeError]) -> None:
@@ -273,6 +325,13 @@ async def test_a_stream_that_does_not_stand_is_an_error(answer: bytes, error: ty
         with pytest.raises(error):
             async with opencode.events():
                 raise AssertionError("the stream must not stand")
+
+
+async def test_nonsense_in_the_stream_ends_it() -> None:
+    server = StreamServer(later=["nonsense"])
+    async with listening(server.serve) as opencode, opencode.events() as stream:
+        with pytest.raises(ServerUnintelligible):
+            await anext(stream)
 
 
 @asynccontextmanager
@@ -291,7 +350,7 @@ async def test_silence_is_told_from_absence_P12(monkeypatch: pytest.MonkeyPatch)
     async with mute_server() as opencode:
         with pytest.raises(ServerSilent, match=r"did not answer in 0\.05 s"):
             await opencode.health(within=0.05)
-        with pytest.raises(ServerSilent, match="no first event"):
+        with pytest.raises(ServerSilent, match="does not stand"):
             async with opencode.events():
                 raise AssertionError("the stream must not stand")
     with pytest.raises(ServerUnreachable):

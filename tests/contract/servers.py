@@ -28,8 +28,11 @@ from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.adapters.opencode_ids import message_id, part_id
 from opencode_actors.errors import OpenCodeError
 from opencode_actors.machines.server_events import (
+    ConversationCreated,
     ConversationId,
     ConversationIdle,
+    Heartbeat,
+    InstanceDisposed,
     MessageInfo,
     MessageUpdated,
     PartDelta,
@@ -66,11 +69,15 @@ class Process(Protocol):
 
 @define
 class ServerBench:
-    """A server, a client of it, and everything that its event stream told since the test began."""
+    """A server, a client of it, and what its event stream told of this test's conversations.
+
+    The real server serves all tests, and may not be done with what another one left.
+    """
 
     process: Process
     opencode: OpenCodeServer
-    events: list[ServerEvent] = field(factory=list[ServerEvent])
+    _heard: list[ServerEvent] = field(factory=list[ServerEvent])
+    _own: set[ConversationId] = field(factory=set[ConversationId])
     _changed: trio.Event = field(factory=trio.Event)
     _rng: random.Random = field(factory=lambda: random.Random(1))
 
@@ -88,16 +95,30 @@ class ServerBench:
     ) -> tuple[ConversationId, Prompt]:
         """Sends a prompt, to a new conversation if none is given."""
         if conversation is None:
-            conversation = (await self.opencode.create_conversation(title="a contract")).id
+            conversation = (await self.converse()).id
         prompt = self.prompt(text)
         await self.opencode.submit(conversation, prompt)
         return conversation, prompt
+
+    async def converse(self, title: str = "a contract") -> Conversation:
+        made = await self.opencode.create_conversation(title=title)
+        self._own.add(made.id)
+        return made
 
     async def answered(self, text: str) -> tuple[ConversationId, Prompt]:
         """Sends a prompt to a new conversation and waits for its end."""
         conversation, prompt = await self.say(text)
         await self.wait_idle(conversation)
         return conversation, prompt
+
+    @property
+    def events(self) -> Sequence[ServerEvent]:
+        own = set(self._own)
+        own |= {e.conversation for e in self._heard if isinstance(e, ConversationCreated) and e.parent in own}
+        return [event for event in self._heard if _conversation_of(event) in own | {None}]
+
+    def forget(self) -> None:
+        self._heard.clear()
 
     async def wait_idle(self, conversation: ConversationId, *, times: int = 1) -> None:
         await self.wait_until(lambda: self.idles(conversation) >= times)
@@ -145,7 +166,7 @@ class ServerBench:
     async def _note(self, batches: AsyncIterator[tuple[ServerEvent, ...]]) -> None:
         async for batch in batches:
             assert batch
-            self.events.extend(batch)
+            self._heard.extend(batch)
             self._changed.set()
             self._changed = trio.Event()
 
@@ -324,5 +345,11 @@ async def server_bench(server_process: RealProcess | None) -> AsyncGenerator[Ser
         yield bench
 
 
-async def open_conversation(bench: ServerBench, title: str = "a contract") -> Conversation:
-    return await bench.opencode.create_conversation(title=title)
+def _conversation_of(event: ServerEvent) -> ConversationId | None:
+    match event:
+        case MessageUpdated():
+            return event.info.conversation
+        case Heartbeat() | InstanceDisposed():
+            return None
+        case _:
+            return event.conversation

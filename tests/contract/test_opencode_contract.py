@@ -26,7 +26,7 @@ from opencode_actors.machines.server_events import (
 from opencode_actors.ports import ConversationState
 
 from .engines import within
-from .servers import ServerBench, open_conversation
+from .servers import ServerBench
 
 NOBODY = ConversationId("ses_e02ffffffffffh4PnDCJyaIUFl")
 
@@ -53,7 +53,7 @@ async def test_a_wrong_password_opens_nothing_P14(server_bench: ServerBench) -> 
 
 @within(30)
 async def test_a_conversation_is_found_again(server_bench: ServerBench) -> None:
-    made = await open_conversation(server_bench, "a title of its own")
+    made = await server_bench.converse("a title of its own")
     assert made.title == "a title of its own"
     assert made.parent is None
     assert await server_bench.opencode.conversation(made.id) == made
@@ -229,7 +229,7 @@ async def test_two_prompts_at_once_are_answered_together(server_bench: ServerBen
 @within(30)
 async def test_an_unknown_agent_is_neither_busy_nor_idle(server_bench: ServerBench) -> None:
     async with server_bench.listening():
-        conversation = (await open_conversation(server_bench)).id
+        conversation = (await server_bench.converse()).id
         await server_bench.opencode.submit(conversation, server_bench.prompt("::say x", agent="nobody"))
         failed = await server_bench.wait_for(ConversationFailed)
         await server_bench.answered("::say a whole prompt of another conversation")

@@ -264,7 +264,7 @@ async def test_what_a_crash_leaves_P7(server_bench: ServerBench) -> None:
     assert (answer.info.completed_at, answer.info.finish, answer.info.error) == (None, None, None)
     assert await last_text(bench, conversation) == ""
     assert dict(await bench.opencode.status()) == {}
-    bench.events.clear()
+    bench.forget()
     async with bench.listening():
         await bench.say("::say goes on", conversation)
         await bench.wait_idle(conversation)
@@ -274,7 +274,7 @@ async def test_what_a_crash_leaves_P7(server_bench: ServerBench) -> None:
 @within(30)
 async def test_a_frozen_server_is_silent_P12(server_bench: ServerBench) -> None:
     bench = server_bench
-    conversation, _ = await bench.say("::say before")
+    conversation = (await bench.converse()).id
     bench.process.freeze()
     try:
         with pytest.raises(ServerSilent):

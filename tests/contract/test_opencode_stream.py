@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from opencode_actors.machines.server_events import Heartbeat, PartUpdated, TextPart
+from opencode_actors.machines.server_events import ConversationCreated, Heartbeat, PartUpdated, TextPart
 
 from .engines import within
 from .servers import RealProcess, ServerBench, real_server_bench
@@ -26,6 +26,16 @@ async def test_two_hundred_streams_leave_nothing_behind(server_bench: ServerBenc
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     assert _open_files() == files
     assert (await server_bench.opencode.health(within=10)).version
+
+
+@within(60)
+async def test_what_is_caused_once_the_stream_stands_is_told_P8(server_bench: ServerBench) -> None:
+    """The real server calls itself connected before it is: every second of these would be lost."""
+    for _ in range(20):
+        async with server_bench.listening():
+            server_bench.forget()
+            await server_bench.converse()
+            await server_bench.wait_for(ConversationCreated)
 
 
 @within(30)
