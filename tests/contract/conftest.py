@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from .engines import bench, podman_service, real_bench, real_runtime, runtime
+from .engines import bench, limits, podman_service, real_bench, real_limits, real_runtime, runtime
 from .servers import real_opencode, server_bench, server_process
 
 __all__ = [
     "bench",
+    "limits",
     "podman_service",
     "real_bench",
+    "real_limits",
     "real_opencode",
     "real_runtime",
     "runtime",

@@ -22,7 +22,7 @@ from opencode_actors.adapters.engine import DockerApiEngine, open_engine
 from opencode_actors.adapters.engine_service import PodmanService
 from opencode_actors.adapters.engine_sockets import runtime_folder
 from opencode_actors.errors import EngineUnavailable
-from opencode_actors.ports import Container, ContainerSpec, Engine, EngineKind
+from opencode_actors.ports import Container, ContainerSpec, Engine, EngineInfo, EngineKind
 from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_engine import FakeEngine
 
@@ -157,11 +157,13 @@ def own_label() -> Mapping[str, str]:
     return {"opencode-actors-test": uuid4().hex}
 
 
+def docker_socket() -> str:
+    return os.environ.get(DOCKER_SOCKET, "")
+
+
 @asynccontextmanager
 async def real_bench_on(runtime: str) -> AsyncGenerator[RealBench]:
-    socket = os.environ.get(DOCKER_SOCKET, "") if runtime == "docker" else ""
-    if runtime == "docker" and not socket:
-        missing(f"set {DOCKER_SOCKET} to the socket of a Docker Engine that may be used for tests")
+    socket = docker_socket() if runtime == "docker" else ""
     async with open_engine(runtime=runtime, socket=socket) as engine:
         bench = RealBench(
             engine=engine, kind=engine.kind, image=await ensure_tiny_image(engine), label=own_label()
@@ -186,18 +188,42 @@ async def fake_bench() -> AsyncGenerator[Bench]:
 REAL = [pytest.param("podman", marks=pytest.mark.podman), pytest.param("docker", marks=pytest.mark.docker)]
 
 
+def _present(runtime: str, request: pytest.FixtureRequest) -> str:
+    if runtime == "podman":
+        request.getfixturevalue("podman_service")
+    if runtime == "docker" and not docker_socket():
+        missing(f"set {DOCKER_SOCKET} to the socket of a Docker Engine that may be used for tests")
+    return runtime
+
+
 @pytest.fixture(params=REAL)
 def real_runtime(request: pytest.FixtureRequest) -> str:
-    if request.param == "podman":
-        request.getfixturevalue("podman_service")
-    return str(request.param)
+    return _present(request.param, request)
 
 
 @pytest.fixture(params=["fake", *REAL])
 def runtime(request: pytest.FixtureRequest) -> str:
-    if request.param == "podman":
-        request.getfixturevalue("podman_service")
-    return str(request.param)
+    return _present(request.param, request)
+
+
+def _need_limits(runtime: str) -> None:
+    async def info() -> EngineInfo:
+        async with real_bench_on(runtime) as bench:
+            return await bench.engine.info()
+
+    if runtime != "fake" and not trio.run(info).memory_enforced:
+        missing("this engine can limit nothing (rootless on cgroup v1): run as root, or on cgroup v2")
+
+
+@pytest.fixture
+def limits(runtime: str) -> None:
+    """For tests of what only a container with a cgroup of its own has."""
+    _need_limits(runtime)
+
+
+@pytest.fixture
+def real_limits(real_runtime: str) -> None:
+    _need_limits(real_runtime)
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ async def test_files_on_the_host_belong_to_the_owner_of_the_directory(
     assert (made.st_uid, made.st_gid) == real_bench.engine.directory_owner()
 
 
+@pytest.mark.usefixtures("real_limits")
 @within(60)
 async def test_p22_the_limits_stand_in_the_kernel(real_bench: RealBench) -> None:
     container = await real_bench.run_spec(evolve(real_bench.spec(), cpus=0.5, pids=32))
@@ -101,6 +102,7 @@ def _limits(container: Container) -> dict[str, float]:
     }
 
 
+@pytest.mark.usefixtures("real_limits")
 @within(60)
 async def test_a_fork_bomb_ends_at_the_limit_of_processes(real_bench: RealBench) -> None:
     script = "i=0; while [ $i -lt 100 ]; do sleep 100 & i=$((i+1)); done; exit 0"
