@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import trio
 
 from opencode_actors.errors import EngineError
 
-T = TypeVar("T")
 
-
-async def let_finish(work: Callable[[], Awaitable[T]], *, within: float) -> T:
+async def let_finish(work: Callable[[], Awaitable[None]], *, within: float) -> None:
     """Does `work`, which goes on for up to `within` seconds after it was cancelled; before, for any time.
 
-    Raises what the engine refuses. When the time is over, it is cancelled as everything else.
+    Raises what the engine refuses, and the cancellation, whether the work was done by then or not: what
+    it has done, it has to have put where its caller finds it.
     """
     scope = trio.CancelScope(shield=True)
-    results: list[T] = []
     refusals: list[EngineError] = []
 
     async def watch() -> None:
@@ -32,13 +29,9 @@ async def let_finish(work: Callable[[], Awaitable[T]], *, within: float) -> T:
         with scope:
             # Caught here, because a nursery would raise it in a group.
             try:
-                results.append(await work())
+                await work()
             except EngineError as error:
                 refusals.append(error)
         nursery.cancel_scope.cancel()
     for refusal in refusals:
         raise refusal
-    for result in results:
-        return result
-    await trio.lowlevel.checkpoint_if_cancelled()
-    raise AssertionError("the work was cut off though nobody cancelled it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import assert_never
 
 import trio
@@ -27,8 +28,10 @@ from opencode_actors.machines.vocabulary import Cause, Failure, Rung
 from opencode_actors.ports import Container, ContainerId, ContainerSpec, Death, Endpoint, Engine
 
 _NAME_TAKEN = 409
-# How long a launch that is not wanted any more may take to undo itself.
-_UNDO_WITHIN = 10.0
+# How long a launch that is not wanted any more may take to come to a point from which it can be undone,
+# and how long the undoing may take. Together less than the last rung's grace, which waits for both.
+_SETTLE_WITHIN = 4.0
+_UNDO_WITHIN = 4.0
 _ENGINE_AGAIN = 1.0
 
 
@@ -41,6 +44,9 @@ class SessionOperations:
     prepare: Callable[[str], Awaitable[ContainerSpec]]
     new_password: Callable[[], str]
     _endpoint: Endpoint | None = field(default=None, init=False)
+    # Removing a container that the engine is still making leaves Podman with one that it can neither
+    # list nor make again, so the two wait for each other.
+    _making: trio.Lock = field(factory=trio.Lock, init=False, repr=False)
 
     async def perform(self, operation: SessionOperation, post: Post[SessionMessage]) -> SessionMessage | None:
         match operation:
@@ -67,9 +73,8 @@ class SessionOperations:
         password = self.new_password()
         try:
             spec = evolve(await self.prepare(password), name=operation.name)
-            # A create that is cut off half-way leaves a container that nobody knows of.
-            created = await let_finish(lambda: self._create(spec), within=_UNDO_WITHIN)
-            container = await self._start(created)
+            async with self._making:
+                container = await self._make(spec)
         except ImageMissing as error:
             failure = Failure(cause=Cause.IMAGE_MISSING, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=False)
@@ -83,6 +88,25 @@ class SessionOperations:
         self._endpoint = Endpoint(url=f"http://127.0.0.1:{container.port}", password=password)
         return m.ContainerLaunched(container=container, endpoint=self._endpoint)
 
+    async def _make(self, spec: ContainerSpec) -> Container:
+        """A running container, or none: a launch that is cancelled half-way is undone before it ends."""
+        created: list[ContainerId] = []
+        running = False
+
+        async def create() -> None:
+            created.append(await self._create(spec))
+
+        try:
+            # A create that is cut off leaves a container that nobody knows of.
+            await let_finish(create, within=_SETTLE_WITHIN)
+            container = await self.engine.start(created[0])
+            running = True
+        finally:
+            if created and not running:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
+                    await self._undo(created[0])
+        return container
+
     async def _create(self, spec: ContainerSpec) -> ContainerId:
         try:
             return await self.engine.create(spec)
@@ -93,13 +117,10 @@ class SessionOperations:
             await self.engine.remove(spec.name)
             return await self.engine.create(spec)
 
-    async def _start(self, created: ContainerId) -> Container:
-        try:
-            return await self.engine.start(created)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
-                await self.engine.remove(created)
-            raise
+    async def _undo(self, created: ContainerId) -> None:
+        # What cannot be removed now is found by its labels when the next system opens.
+        with suppress(EngineError):
+            await self.engine.remove(created)
 
     async def _exit(self, operation: m.WatchExit) -> Death:
         while True:
@@ -126,8 +147,9 @@ class SessionOperations:
                 case Rung.KILL:
                     await self.engine.kill(name)
                 case Rung.REMOVE:
-                    await self.engine.remove(name)
-                    await self.engine.inspect(name)  # believed only when it is really gone
+                    async with self._making:
+                        await self.engine.remove(name)
+                        await self.engine.inspect(name)  # believed only when it is really gone
                     return m.StopRefused(rung=operation.rung, reason="it is still there")
                 case Rung.ABORT | Rung.QUARANTINE:
                     raise AssertionError(operation.rung)
