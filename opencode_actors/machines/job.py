@@ -23,6 +23,7 @@ from opencode_actors.machines.prompt_ids import stamped
 from opencode_actors.machines.server_events import ConversationRetrying
 from opencode_actors.machines.transcript import Ending, Transcript
 from opencode_actors.machines.vocabulary import (
+    ROUNDING,
     ActivityState,
     Cause,
     Climb,
@@ -193,11 +194,10 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             return Step(state=state, effects=(_read(work),))
         case JobTimer.IDLE:
             idle = work.activity.idle_for(now)
-            if idle >= state.policy.idle_timeout:
+            if idle >= state.policy.idle_timeout - ROUNDING:
                 return _stop(state, running, verdicts.idle(state.policy, work, idle), now)
-            quiet_since = now - work.activity.work_at
-            rest = state.policy.idle_timeout - quiet_since
-            seconds = rest if rest > 0 else state.policy.idle_timeout
+            rest = state.policy.idle_timeout - (now - work.activity.work_at)
+            seconds = rest if rest > ROUNDING else state.policy.idle_timeout
             return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
         case JobTimer.TOTAL:
             return _stop(state, running, verdicts.timed_out(state.policy), now)
@@ -253,7 +253,7 @@ def _running_read(state: JobState, running: Running, message: m.ConversationRead
         return Step(state=state, effects=tuple(effects), records=tuple(records))
     if ending in (Ending.ANSWERED, Ending.FAILED):
         return _also(_conclude(state, work, now), effects, records)
-    if last is None and work.error is None and now - work.started_at < BEGIN_WITHIN:
+    if last is None and work.error is None and now - work.started_at < BEGIN_WITHIN - ROUNDING:
         return Step(state=state, effects=tuple(effects), records=tuple(records))
     # The server is idle and the last message is not final. It may be a moment behind, the reading may be
     # older than what was heard, and an error may be the echo of the job before.

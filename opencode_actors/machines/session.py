@@ -45,6 +45,7 @@ from opencode_actors.machines.session_state import (
     status,
 )
 from opencode_actors.machines.vocabulary import (
+    ROUNDING,
     Cause,
     Climb,
     Failure,
@@ -470,7 +471,7 @@ def _serving_timer(state: SessionState, serving: Serving, timer: SessionTimer, m
 
 def _perhaps_silent(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
     rest = health.SILENCE - serving.liveness.silent_for(moment.now)
-    if rest > 0:
+    if rest > ROUNDING:
         return Step(state=state, effects=(StartTimer(timer=SessionTimer.SILENCE, seconds=rest),))
     # No heartbeat: the server hangs, or only the stream does. A new stream tells them apart as well as
     # a probe, and mends the second.

@@ -41,6 +41,11 @@ class Moment:
     roll: float
 
 
+# What is due within this is due: sums of floats fall short of a deadline by less, and a timer for the rest
+# of 1e-15 s would fire at the same instant again, and for ever.
+ROUNDING = 0.001
+
+
 class Cause(Enum):
     CRASH = "crash"
     OOM = "oom"
