@@ -212,8 +212,8 @@ class Settings:
     )
     on_crash: str = knob(
         "fail",
-        "a job whose container crashed: fail it, or resume the conversation once it is healthy again",
-        check=one_of("fail", "resume"),
+        "what becomes of a job whose container crashed: it fails, and the next one has a new container",
+        check=one_of("fail"),
     )
 
     # notifications to OpenClaw

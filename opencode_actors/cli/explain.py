@@ -52,7 +52,7 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
         case Cause.CRASH:
             return (
                 "the container ended in the middle of the job",
-                "the session's next job starts it again with its conversation; onCrash=resume goes on by itself",
+                "run again in the same session: it has a new container then, and its conversation",
             )
         case Cause.OOM:
             return (

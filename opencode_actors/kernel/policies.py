@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from opencode_actors.machines.cancellation import Graces
 from opencode_actors.machines.job_state import JobPolicy
-from opencode_actors.machines.restart import RestartPolicy
 from opencode_actors.machines.session_state import SessionPolicy
-from opencode_actors.settings import Settings
+from opencode_actors.settings import Settings, restart_policy
 
 
 def graces(settings: Settings) -> Graces:
@@ -34,13 +33,6 @@ def session_policy(settings: Settings) -> SessionPolicy:
         server_ready_timeout=settings.server_ready_timeout,
         session_idle_timeout=settings.session_idle_timeout,
         max_queued_jobs=settings.max_queued_jobs,
-        restart=RestartPolicy(
-            max_restarts=settings.max_restarts,
-            period=settings.restart_period,
-            delay=settings.restart_delay,
-            factor=settings.restart_factor,
-            delay_cap=settings.restart_delay_cap,
-            jitter=settings.restart_jitter,
-        ),
+        restart=restart_policy(settings),
         graces=graces(settings),
     )

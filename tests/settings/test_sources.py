@@ -149,7 +149,7 @@ def test_every_setting_has_a_type_that_both_converters_know() -> None:
         ({"maxSessions": 0}, "maxSessions", "at least 1"),
         ({"restartJitter": 1.5}, "restartJitter", "at most 1"),
         ({"runtime": "lxc"}, "runtime", "podman or docker"),
-        ({"onCrash": "retry"}, "onCrash", "fail or resume"),
+        ({"onCrash": "retry"}, "onCrash", "must be fail"),
         ({"network": "host"}, "network", "publishes none"),
         ({"network": "a b"}, "network", "must be bridge"),
         ({"model": "gpt"}, "model", "provider/model"),
