@@ -115,7 +115,10 @@ def _next_event(http: h11.Connection, url: str) -> object:
 
 
 def unreachable(url: str, why: str) -> ServerUnreachable:
-    return ServerUnreachable(f"OpenCode's server at {url} cannot be reached: {why}")
+    return ServerUnreachable(
+        f"OpenCode's server at {url} cannot be reached: {why}",
+        hint="Its container has ended, or is about to listen; the session's status says which.",
+    )
 
 
 def _unintelligible(url: str, wrong: Exception) -> ServerUnintelligible:

@@ -269,16 +269,12 @@ class StreamServer:
 
 async def receive_request(stream: trio.SocketStream) -> bytes:
     http, request = h11.Connection(h11.SERVER), b""
-    while True:
-        match http.next_event():
-            case h11.EndOfMessage() | h11.ConnectionClosed():
-                return request
-            case h11.NEED_DATA:
-                received = await stream.receive_some()
-                request += received
-                http.receive_data(received)
-            case _:
-                pass
+    while not isinstance(event := http.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+        if event is h11.NEED_DATA:
+            received = await stream.receive_some()
+            request += received
+            http.receive_data(received)
+    return request
 
 
 async def read_all(opencode: HttpOpenCode) -> Sequence[tuple[ServerEvent, ...]]:
