@@ -64,15 +64,23 @@ STOP_SLACK = ANSWER_WITHIN
 CLOSE_WITHIN = 5.0
 
 
-@define
+@define(repr=False)
 class DockerApiEngine:
     """An `Engine`. Made by `connect_engine`."""
 
     _wire: EngineWire
     _info: EngineInfo
     _service: PodmanService | None = None
-    _cgroups: Cgroups = field(factory=Cgroups, repr=False)
-    _ports: FreePorts = field(factory=FreePorts, repr=False)
+    _cgroups: Cgroups = field(factory=Cgroups)
+    _ports: FreePorts = field(factory=FreePorts)
+
+    def __repr__(self) -> str:
+        said = self.statistics()
+        own = ", a service of our own" if self._service is not None else ""
+        return (
+            f"<{self._wire.name} {self._info.version} at {self.socket}{own}: {said.requests} requests,"
+            f" {said.errors} errors, {said.in_flight} in flight, {said.held} streams>"
+        )
 
     @property
     def socket(self) -> Path:

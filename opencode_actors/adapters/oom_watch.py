@@ -43,11 +43,12 @@ class OomWatch:
         while True:
             await trio.sleep(self.recent)
             count = self._read()
-            if count is None or self._wakes is None:
+            if count is None:
                 return
             self._settled, self._signals = count, 0
-            await trio.lowlevel.wait_readable(self._wakes)
-            self._signals += self._drain()
+            if self._wakes is not None:  # a kernel that does not tell is asked every `recent` seconds
+                await trio.lowlevel.wait_readable(self._wakes)
+                self._signals += self._drain()
 
     def verdict(self) -> bool | None:
         """Whether a kill of the last moments ended the container; None when nobody can tell any more."""
@@ -98,7 +99,7 @@ def _eventfd(folder: Path, counter: int) -> int | None:
     wakes = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
         (folder / "cgroup.event_control").write_text(f"{wakes} {counter}")
-    except OSError:  # a kernel without it: the count at death still tells
+    except OSError:
         os.close(wakes)
         return None
     return wakes

@@ -10,7 +10,7 @@ import pytest
 import trio
 from attrs import define, field
 
-from opencode_actors.adapters import engine_service, engine_sockets
+from opencode_actors.adapters import engine_sockets
 from opencode_actors.adapters.engine import connect_engine
 from opencode_actors.adapters.engine_events import open_events
 from opencode_actors.adapters.engine_http import EngineWire
@@ -214,10 +214,6 @@ def test_p24_the_runtime_folder_leaves_room_for_a_sockets_path(tmp_path: Path) -
     folder = engine_sockets.runtime_folder({"XDG_RUNTIME_DIR": str(long)}, uid=1002)
     assert folder == Path("/tmp/opencode-actors-1002")  # noqa: S108 - made private, or refused
     assert engine_sockets.runtime_folder({"XDG_RUNTIME_DIR": "/nowhere"}, uid=1002) == folder
-
-
-def test_the_service_is_not_told_to_be_somebody_elses_client() -> None:
-    assert {"CONTAINER_HOST", "LISTEN_FDS"} <= set(engine_service._NOT_FOR_THE_SERVICE)
 
 
 # ---- ports

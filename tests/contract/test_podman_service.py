@@ -142,6 +142,18 @@ async def test_p18_a_service_that_nobody_ended_ends_by_itself_but_not_under_an_o
 
 
 @within(60)
+async def test_a_service_is_nobodys_client_and_takes_nobodys_sockets(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{folder}/elsewhere.sock")
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    service = PodmanService(folder)
+    async with _bench_on(service) as bench:
+        assert (await bench.engine.info()).kind is EngineKind.PODMAN
+        assert repr(bench.engine).startswith(f"<Podman {(await bench.engine.info()).version} at {folder}")
+
+
+@within(60)
 async def test_a_service_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "bin").mkdir()
     broken = folder / "bin/podman"
