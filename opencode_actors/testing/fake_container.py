@@ -1,14 +1,46 @@
-"""One container of the fake engine, as a test's world sees and changes it."""
+"""What stands in the fake engine: containers, as a test's world sees and changes them, and its other values."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from opencode_actors.errors import EngineUnavailable
-from opencode_actors.ports import Container, ContainerId, ContainerPhase, ContainerSpec, Death, EngineEvent
+from opencode_actors.ports import (
+    Container,
+    ContainerId,
+    ContainerPhase,
+    ContainerSpec,
+    Death,
+    EngineEvent,
+    EngineInfo,
+    EngineKind,
+)
+
+FAKE_INFO = EngineInfo(
+    kind=EngineKind.FAKE,
+    version="1",
+    api_version="1.41",
+    rootless=False,
+    cgroup_version=2,
+    runtime="none",
+    storage_driver="none",
+    selinux=False,
+    apparmor=False,
+    memory_enforced=True,
+    cpu_enforced=True,
+    pids_enforced=True,
+)
+
+
+@frozen(kw_only=True)
+class FakeEngineStatistics:
+    containers: int
+    running: int
+    streams: int
+    calls: Mapping[str, int]
 
 
 @define(eq=False)

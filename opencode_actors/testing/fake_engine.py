@@ -20,7 +20,7 @@ from hashlib import sha256
 from typing import Literal
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from opencode_actors.errors import (
     ContainerMissing,
@@ -38,32 +38,22 @@ from opencode_actors.ports import (
     EngineEvent,
     EngineEventKind,
     EngineInfo,
-    EngineKind,
     ImageInfo,
     ListedContainer,
     Usage,
 )
-from opencode_actors.testing.fake_container import FakeContainer, FakeEventStream, FakeRun
+from opencode_actors.testing.fake_container import (
+    FAKE_INFO,
+    FakeContainer,
+    FakeEngineStatistics,
+    FakeEventStream,
+    FakeRun,
+)
 
 Verb = Literal[
     "info", "image", "create", "start", "stop", "kill", "pause", "unpause",
     "remove", "inspect", "list", "events", "usage", "log", "wait_exit",
 ]  # fmt: skip
-
-FAKE_INFO = EngineInfo(
-    kind=EngineKind.FAKE,
-    version="1",
-    api_version="1.41",
-    rootless=False,
-    cgroup_version=2,
-    runtime="none",
-    storage_driver="none",
-    selinux=False,
-    apparmor=False,
-    memory_enforced=True,
-    cpu_enforced=True,
-    pids_enforced=True,
-)
 
 # As long as the real adapter waits for an engine that is away before it reports a death without a cause.
 ENGINE_BACK_WITHIN = 5.0
@@ -75,14 +65,6 @@ EVENTS_HELD = 1024
 class _Refusal:
     error: EngineError
     times: int
-
-
-@frozen(kw_only=True)
-class FakeEngineStatistics:
-    containers: int
-    running: int
-    streams: int
-    calls: Mapping[str, int]
 
 
 def _nothing(container: FakeContainer) -> None:
