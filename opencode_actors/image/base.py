@@ -21,7 +21,7 @@ from opencode_actors.image.progress import BuildPhase, BuildProgress, EngineLine
 PULL_WITHIN = 300.0
 _CHUNK = 1 << 18
 _KEPT_LINES = 12
-_EXIT_NO_TOOL = 127
+_EXIT_NO_TOOL = 69
 
 
 async def ensure_base(api: httpx.AsyncClient, *, reference: str, make_base: Path, report: Report) -> None:

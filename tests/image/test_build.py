@@ -136,7 +136,7 @@ async def test_half_a_base_is_never_imported(tmp_path: Path) -> None:
 
 
 async def test_without_a_tool_to_make_a_base_the_package_to_install_is_named(tmp_path: Path) -> None:
-    context = made_by(tmp_path, "echo 'neither mmdebstrap nor debootstrap is installed' >&2; exit 127")
+    context = made_by(tmp_path, "echo 'neither mmdebstrap nor debootstrap is installed' >&2; exit 69")
     with pytest.raises(ImageBuildFailed, match="can neither be pulled nor made") as failure:
         await build(FakeEngineApi(), context=context)
     assert failure.value.hint.startswith("apt-get install")
