@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from time import perf_counter
 
 import httpx
 import trio
-from attrs import define, field, evolve
+from attrs import define, evolve, field
 
 from opencode_actors import System
 from opencode_actors.containers import SessionPlace, container_spec
@@ -80,7 +79,7 @@ def _flags(spec: ContainerSpec) -> list[str]:
         *("--read-only", "--init", "--user", "1000:1000", "--pids-limit", str(spec.pids)),
         *("--memory", str(spec.memory_bytes), "--memory-swap", str(spec.memory_bytes)),
         *("--cpus", str(spec.cpus), "--publish", "127.0.0.1::4096"),
-        *("--tmpfs", f"/tmp:rw,nosuid,nodev,exec,size={spec.tmpfs_bytes}"),
+        *("--tmpfs", f"/tmp:rw,nosuid,nodev,exec,size={spec.tmpfs_bytes}"),  # noqa: S108 - in the container
     ]
     for name, value in spec.environment.items():
         flags += ["--env", f"{name}={value}"]
@@ -115,12 +114,12 @@ async def _prompt(client: httpx.AsyncClient, session: str) -> None:
 
 
 async def _idle(client: httpx.AsyncClient, session: str) -> None:
-    while session in (await client.get("/session/status")).json():
+    while session in (await client.get("/session/status")).json():  # noqa: ASYNC110 - by hand
         await trio.sleep(_PROBE_EVERY)
 
 
 @asynccontextmanager
-async def _events(client: httpx.AsyncClient) -> AsyncGenerator[Callable[[], object]]:
+async def _events(client: httpx.AsyncClient) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
     async with client.stream("GET", "/global/event", timeout=None) as response:
         lines = response.aiter_lines()
 
@@ -148,13 +147,11 @@ async def by_us(system: System, times: Times, label: str) -> None:
 
 async def main(rounds: int) -> None:
     hand, ours = Times(), Times()
-    async with open_rig("podman") as rig:
-        rig = evolve(rig, settings=evolve(rig.settings, max_sessions=2))
-        async with rig.system() as system:
-            for number in range(rounds):
-                await by_hand(rig, hand, f"r{number}")
-                await by_us(system, ours, f"r{number}")
-                print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
+    async with open_rig("podman") as rig, rig.system(evolve(rig.settings, max_sessions=2)) as system:
+        for number in range(rounds):
+            await by_hand(rig, hand, f"r{number}")
+            await by_us(system, ours, f"r{number}")
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
     print(f"{'':6}{'by hand':>12}{'opencode-actors':>18}{'ratio':>8}   medians of {rounds}")  # noqa: T201
     for name in ("cold", "warm"):
         there = statistics.median(getattr(hand, name))
