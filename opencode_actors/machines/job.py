@@ -143,8 +143,11 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
         case m.PromptTaken():
             state = evolve(state, phase=evolve(running, submitting=False))
             return Step(state=state, effects=(StartTimer(timer=JobTimer.START, seconds=BEGIN_WITHIN),))
-        case m.PromptRefused():
+        case m.PromptRefused() if running.submissions == 1:
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.PromptRefused():
+            # One that nobody was sure of may have been taken.
+            return _stop(state, evolve(running, submitting=False), message.failure, now)
         case m.PromptUnsure():
             return _unsure(state, evolve(running, submitting=False), message, now)
         case m.CancelJob():
@@ -208,7 +211,7 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
 
 
 def _running_heard(state: JobState, running: Running, heard: Heard, moment: Moment) -> JobStep:
-    now = moment.now
+    now, ended = moment.now, _ended(running.work, heard.work)
     running = evolve(running, work=heard.work)
     state = evolve(state, phase=running)
     state, effects, records = given_out(state, heard, now)
@@ -223,7 +226,9 @@ def _running_heard(state: JobState, running: Running, heard: Heard, moment: Mome
         return _also(_conclude(state, heard.work, now), effects, records)
     if heard.idle or heard.failed:
         effects.append(_read(heard.work))
-    elif ending is not None:
+    elif ended:
+        # A reading that is on its way may say "idle" of the time before the prompt began.
+        effects.append(Forget(kind=m.ReadConversation))
         effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
 
@@ -243,6 +248,7 @@ def _retry_notice(state: JobState, retrying: ConversationRetrying, wait: float) 
 def _running_read(state: JobState, running: Running, message: m.ConversationRead, now: float) -> JobStep:
     heard = read(running.work, message.messages, now)
     work, idle = heard.work, message.state is ConversationState.IDLE
+    ended = _ended(running.work, work)
     fruitless = running.fruitless_reads + 1 if idle else 0
     state = evolve(state, phase=evolve(running, work=work, fruitless_reads=0))
     state, effects, records = given_out(state, heard, now)
@@ -251,6 +257,9 @@ def _running_read(state: JobState, running: Running, message: m.ConversationRead
         if ending is not None:
             effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))
         return Step(state=state, effects=tuple(effects), records=tuple(records))
+    if ended:
+        # The state was read before the messages, and may be from before the prompt began.
+        return Step(state=state, effects=(*effects, _read(work)), records=tuple(records))
     if ending in (Ending.ANSWERED, Ending.FAILED):
         return _also(_conclude(state, work, now), effects, records)
     if last is None and work.error is None and now - work.started_at < BEGIN_WITHIN - ROUNDING:
@@ -264,6 +273,11 @@ def _running_read(state: JobState, running: Running, message: m.ConversationRead
         effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
         return Step(state=state, effects=tuple(effects), records=tuple(records))
     return _also(_conclude(state, work, now), effects, records)
+
+
+def _ended(before: Work, after: Work) -> bool:
+    """The answer's end is only now known."""
+    return before.transcript.ending is None and after.transcript.ending is not None
 
 
 def _conclude(state: JobState, work: Work, now: float) -> JobStep:
@@ -321,11 +335,9 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
         case m.AbortAnswered():
             state = evolve(state, phase=evolve(stopping, aborting=False))
             return Step(state=state, effects=(_read(stopping.work),))
-        case m.PromptTaken() | m.PromptUnsure():
-            # It may have arrived after the abort, and would run on.
+        case m.PromptTaken() | m.PromptUnsure() | m.PromptRefused():
+            # It, or one before it, may have arrived after the abort, and would run on.
             return _abort_again(state, evolve(stopping, submitting=False))
-        case m.PromptRefused():
-            return _settle_stopped(state, stopping, stopping.ladder.ended(now), now)
         case m.AbortFailed():
             return _escalate(state, stopping, now)
         case m.ServerLost():
@@ -378,16 +390,20 @@ def _stopping_read(state: JobState, stopping: Stopping, message: m.ConversationR
     heard = read(stopping.work, message.messages, now)
     idle = message.state is ConversationState.IDLE
     fruitless = stopping.fruitless_reads + 1 if idle else 0
-    begun = _begun(stopping.work, heard.work)
+    begun, ended = _begun(stopping.work, heard.work), _ended(stopping.work, heard.work)
     stopping = evolve(stopping, work=heard.work, fruitless_reads=fruitless)
     state, effects, records = given_out(evolve(state, phase=stopping), heard, now)
-    over = idle and (heard.work.transcript.ending is not None or fruitless >= FRUITLESS_READS)
+    if begun:
+        return _also(_abort_again(state, stopping), effects, records)
+    ending = heard.work.transcript.ending
+    over = idle and not ended and (ending is not None or fruitless >= FRUITLESS_READS)
     if over and not stopping.aborting and not stopping.submitting:
         climb = stopping.ladder.ended(now)
         return _also(_settle_stopped(state, stopping, climb, now), effects, records)
-    if begun and not idle:
-        return _also(_abort_again(state, stopping), effects, records)
-    effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
+    if ended:
+        effects.append(_read(heard.work))
+    else:
+        effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
 
 

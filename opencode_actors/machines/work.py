@@ -134,7 +134,11 @@ def _hear_own(heard: Heard, event: ServerEvent, now: float) -> Heard:
     work = heard.work
     match event:
         case MessageUpdated():
-            return _spoken(heard, script.message_updated(work.transcript, event.info), (), now)
+            transcript = script.message_updated(work.transcript, event.info)
+            if work.transcript.ending is None and transcript.ending is not None:
+                # An "idle" before the answer's end was the last word on the prompt before.
+                heard = evolve(heard, idle=False)
+            return _spoken(heard, transcript, (), now)
         case PartUpdated():
             return _spoken(heard, *script.part_updated(work.transcript, event.part), now)
         case PartDelta():

@@ -99,7 +99,7 @@ class Playbook(Generic[StateT, MessageT, EffectT]):
         until = self.now + seconds
         while (due := self.next_due()) is not None and self.timers[due] <= until:
             self.now = max(self.now, self.timers.pop(due))
-            self._take(_fired(due))
+            self._take(fired(due))
         self.now = until
         return self
 
@@ -217,7 +217,8 @@ class Playbook(Generic[StateT, MessageT, EffectT]):
             )
 
 
-def _fired(timer: JobTimer | SessionTimer) -> Any:
+def fired(timer: JobTimer | SessionTimer) -> Any:
+    """What a machine is told when its timer fires."""
     if isinstance(timer, JobTimer):
         return JobTimerFired(timer=timer)
     return SessionTimerFired(timer=timer)

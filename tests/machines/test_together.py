@@ -1,0 +1,82 @@
+"""A session and its jobs together, in a world that does its worst at any moment."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from opencode_actors.machines import session_messages as s
+from opencode_actors.testing import samples
+from tests.machines import quiet
+from tests.machines.happenings import FAULTS, possible
+from tests.machines.world import SESSION, World
+
+MANY = 6
+
+
+class Together(RuleBasedStateMachine):
+    world: World
+
+    @initialize(
+        output_limit=st.sampled_from([0, 24]), faults=st.frozensets(st.sampled_from(FAULTS), max_size=4)
+    )
+    def begin(self, output_limit: int, faults: frozenset[str]) -> None:
+        self.faults = faults
+        self.world = World(job_policy=evolve(samples.JOB_POLICY, max_output_size=output_limit))
+        self.world.add_job()
+
+    @rule(data=st.data(), times=st.integers(1, 8))
+    def something_happens(self, data: st.DataObject, times: int) -> None:
+        for _ in range(times):
+            things = possible(self.world, faults=self.faults)
+            if not things:
+                return
+            index = data.draw(st.integers(0, len(things) - 1))
+            things[index][1]()
+            self.world.tick()
+
+    @rule()
+    def all_letters_are_read(self) -> None:
+        self.world.drain()
+
+    @rule(seconds=st.sampled_from([0.3, 2.0, 11.0, 40.0, 130.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @precondition(lambda self: self.world.jobs < MANY)
+    @rule()
+    def another_job_comes(self) -> None:
+        self.world.add_job()
+
+    @precondition(lambda self: self.world.unsettled())
+    @rule(data=st.data())
+    def somebody_cancels(self, data: st.DataObject) -> None:
+        self.world.drain()
+        waiting = [actor.name for actor in self.world.unsettled()]
+        if waiting:
+            self.world.cancel(data.draw(st.sampled_from(waiting)))
+
+    @precondition(lambda self: not self.world.session.owed)
+    @rule(really=st.sampled_from([False, False, False, True]))
+    def the_session_is_closed(self, really: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        if really and self.world.closed is None:
+            self.world.ask(SESSION, s.CloseSession)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        quiet.come_to_rest(self.world)
+        quiet.close(self.world)
+        quiet.balance(self.world)
+
+
+TestTogether = Together.TestCase
+TestTogether.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

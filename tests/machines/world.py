@@ -1,0 +1,352 @@
+"""A session and its jobs by the kernel's rules, around a model of the engine and of the server.
+
+What may happen to them next stands in `happenings`; a test picks. Nothing here is random by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from attrs import define, field, frozen
+
+from opencode_actors.machines import job as job_machine
+from opencode_actors.machines import job_messages as j
+from opencode_actors.machines import session as session_machine
+from opencode_actors.machines import session_messages as s
+from opencode_actors.machines.job_state import JobPolicy
+from opencode_actors.machines.notices import (
+    JobCancelling,
+    JobEnded,
+    OutputAdded,
+    OutputRecorded,
+    Publish,
+)
+from opencode_actors.machines.session_state import SessionPolicy
+from opencode_actors.machines.vocabulary import (
+    AskId,
+    Climb,
+    Finish,
+    Forget,
+    JobId,
+    JobSnapshot,
+    Moment,
+    Reply,
+    Run,
+    Rung,
+    StartTimer,
+    StopTimer,
+)
+from opencode_actors.ports import (
+    Container,
+    ContainerId,
+    ContainerPhase,
+    ConversationState,
+    Endpoint,
+)
+from opencode_actors.testing import samples
+from opencode_actors.testing.playbook import EPOCH, Known, fired
+from tests.machines.model_server import Server, Storage
+
+SESSION = "session"
+TICK = 0.002
+
+
+@frozen
+class Letter:
+    message: Any
+    ticket: object | None = None
+
+
+@define(eq=False)
+class Flying:
+    """An operation on its way. What was put into the server's hands is there, also when it is forgotten."""
+
+    operation: Any
+    ticket: object
+    arrived: bool = False
+    landed: bool = False  # its last word is in the mailbox
+    status: ConversationState | None = None
+    heard: int = -1  # how much of the server's words this stream has been sent; -1: not connected
+
+
+@define(eq=False)
+class Actor:
+    name: str
+    handle: Callable[..., Any]
+    state: Any
+    mailbox: deque[Letter] = field(factory=deque[Letter])
+    flying: dict[type[Any], Flying] = field(factory=dict[type[Any], Flying])
+    timers: dict[Any, tuple[float, object]] = field(factory=dict[Any, tuple[float, object]])
+    finished: bool = False
+    owed: set[AskId] = field(factory=set[AskId])
+    answered: dict[AskId, Any] = field(factory=dict[AskId, Any])
+    records: str = ""
+    notices: str = ""
+    offsets: int = 0
+    ended: list[JobSnapshot] = field(factory=list[JobSnapshot])
+    rungs: list[Rung] = field(factory=list[Rung])
+    cancelled_at: float | None = None
+
+
+@define(eq=False)
+class Box:
+    """One container, and the server in it."""
+
+    number: int
+    server: Server
+    alive: bool = True
+    there: bool = True  # the engine still has it
+    booted: bool = False
+    frozen: bool = False
+    unheard: bool = False  # its event stream is refused
+    ignores_stop: bool = False
+    ignores_kill: bool = False
+    ignores_remove: bool = False
+    oom: bool = False
+    followed: bool = False
+
+    @property
+    def answers(self) -> bool:
+        return self.alive and self.booted and not self.frozen
+
+
+@define(eq=False)
+class World:
+    job_policy: JobPolicy = samples.JOB_POLICY
+    session_policy: SessionPolicy = samples.SESSION_POLICY
+    now: float = 0.0
+    storage: Storage = field(factory=Storage)
+    boxes: list[Box] = field(factory=list[Box])
+    engine_away: bool = False
+    actors: dict[str, Actor] = field(factory=dict[str, Actor])
+    asks: int = 0
+    jobs: int = 0
+    accepted: list[str] = field(factory=list[str])
+    granted: list[str] = field(factory=list[str])
+    added: dict[AskId, str] = field(factory=dict[AskId, str])
+    ended_at: dict[str, float] = field(factory=dict[str, float])
+    streams_lost: int = 0
+    limbo: list[tuple[Box, Callable[[Server], None]]] = field(
+        factory=list[tuple[Box, Callable[[Server], None]]]
+    )
+    known_gone: set[str] = field(factory=set[str])
+    closed: Climb | None = None
+
+    def __attrs_post_init__(self) -> None:
+        session = samples.fresh_session(policy=self.session_policy)
+        self.actors[SESSION] = Actor(name=SESSION, handle=session_machine.handle, state=session)
+
+    # ---- what a user does
+
+    def add_job(self) -> str:
+        self.jobs += 1
+        name = f"job-{self.jobs}"
+        state = samples.first_job(now=self.now, job=JobId(name), policy=self.job_policy)
+        self.actors[name] = Actor(name=name, handle=job_machine.handle, state=state)
+        self.added[self.ask(SESSION, s.AddJob, job=JobId(name))] = name
+        return name
+
+    def ask(self, actor: str, kind: type[Any], **more: Any) -> AskId:
+        self.asks += 1
+        ask = AskId(self.asks)
+        self.actors[actor].owed.add(ask)
+        self.actors[actor].mailbox.append(Letter(kind(ask=ask, **more)))
+        return ask
+
+    def cancel(self, name: str) -> None:
+        job = self.actors[name]
+        if job.cancelled_at is None:
+            job.cancelled_at = self.now
+        self.ask(name, j.CancelJob)
+
+    # ---- the kernel
+
+    @property
+    def session(self) -> Actor:
+        return self.actors[SESSION]
+
+    def job_actors(self) -> list[Actor]:
+        return [actor for name, actor in self.actors.items() if name != SESSION]
+
+    def unsettled(self) -> list[Actor]:
+        return [actor for actor in self.job_actors() if actor.name in self.accepted and not actor.ended]
+
+    def deliver(self, actor: Actor) -> None:
+        """One letter out of the mailbox, unless it is stale."""
+        letter = actor.mailbox.popleft()
+        ticket = letter.ticket
+        if ticket is not None:
+            current = {flying.ticket for flying in actor.flying.values()}
+            current |= {timer[1] for timer in actor.timers.values()}
+            if actor.finished or ticket not in current:
+                return
+        moment = Moment(now=self.now, wall=EPOCH + self.now, roll=0.5)
+        if isinstance(letter.message, s.ContainerExited | s.ContainerRemoved):
+            self.known_gone |= {str(box.number) for box in self.boxes if not box.alive}
+        step = actor.handle(actor.state, letter.message, moment)
+        for record in step.records:
+            if isinstance(record, OutputRecorded):
+                actor.records += record.text
+        actor.state = step.state
+        for effect in step.effects:
+            self._act(actor, effect)
+        if actor.finished:
+            for flying in actor.flying.values():
+                self._lose(flying)
+            actor.flying.clear()
+            actor.timers.clear()
+
+    def post(self, actor: Actor, flying: Flying, message: Any) -> None:
+        actor.mailbox.append(Letter(message, flying.ticket))
+
+    def drain(self) -> None:
+        while waiting := [actor for actor in self.actors.values() if actor.mailbox]:
+            self.deliver(waiting[0])
+
+    def advance(self, seconds: float) -> None:
+        """Time passes only while nobody has a letter to read; timers fire in the order of their time."""
+        until = self.now + seconds
+        while True:
+            self.drain()
+            due = self._due()
+            if due is None or due[0] > until:
+                break
+            self._fire(*due)
+        self.now = until
+
+    def tick(self) -> None:
+        """A moment, in which letters may stay unread."""
+        self.now += TICK
+        while (due := self._due()) is not None and due[0] <= self.now:
+            self._fire(*due)
+
+    def next_due(self) -> float | None:
+        due = self._due()
+        return None if due is None else due[0]
+
+    def _due(self) -> tuple[float, Actor, Any] | None:
+        waiting = [
+            (timer[0], actor, name)
+            for actor in self.actors.values()
+            for name, timer in actor.timers.items()
+            if timer[0] >= 0
+        ]
+        return min(waiting, key=lambda due: due[0]) if waiting else None
+
+    def _fire(self, at: float, actor: Actor, name: Any) -> None:
+        self.now = max(self.now, at)
+        ticket = actor.timers[name][1]
+        actor.timers[name] = (-1.0, ticket)  # fired, and its letter is still the current one
+        actor.mailbox.append(Letter(fired(name), ticket))
+
+    def _act(self, actor: Actor, effect: Known) -> None:
+        match effect:
+            case Run(operation=operation):
+                self._check(actor, operation)
+                self._forget(actor, operation.__class__)
+                if not actor.finished:
+                    actor.flying[type(operation)] = Flying(operation, object())
+            case Forget(kind=kind):
+                self._forget(actor, kind)
+            case StartTimer(timer=timer, seconds=seconds):
+                assert seconds >= 0, effect
+                if not actor.finished:
+                    actor.timers[timer] = (self.now + seconds, object())
+            case StopTimer(timer=timer):
+                actor.timers.pop(timer, None)
+            case Reply(ask=ask, value=value):
+                assert ask in actor.owed, f"{actor.name} answers {ask}, which nobody waits for"
+                actor.owed.remove(ask)
+                actor.answered[ask] = value
+                if isinstance(value, s.Accepted):
+                    self.accepted.append(self.added[ask])
+                if isinstance(value, Climb):
+                    self.closed = value
+            case Finish():
+                assert not actor.finished, f"{actor.name} finishes twice"
+                actor.finished = True
+            case j.TellSession(message=message):
+                self.session.mailbox.append(Letter(message))
+            case s.TellJob(job=job, message=message):
+                if isinstance(message, j.TurnGranted):
+                    self.granted.append(job)
+                target = self.actors[job]
+                if not target.finished:
+                    target.mailbox.append(Letter(message))
+            case Publish(notice=notice):
+                self._noticed(actor, notice)
+            case _:
+                assert_never(effect)
+
+    def _noticed(self, actor: Actor, notice: Any) -> None:
+        if isinstance(notice, OutputAdded):
+            assert notice.offset == actor.offsets, "the offsets have a hole"
+            actor.offsets += len(notice.text.encode())
+            actor.notices += notice.text
+        elif isinstance(notice, JobEnded):
+            actor.ended.append(notice.snapshot)
+            self.ended_at[actor.name] = self.now
+        elif isinstance(notice, JobCancelling):
+            assert all(notice.rung > rung for rung in actor.rungs), "the ladder goes down"
+            actor.rungs.append(notice.rung)
+
+    def _forget(self, actor: Actor, kind: Any) -> None:
+        flying = actor.flying.pop(kind, None)
+        if flying is not None:
+            self._lose(flying)
+
+    def _lose(self, flying: Flying) -> None:
+        """A request that is cut off may have been sent already, and arrive yet."""
+        box = self.box
+        if flying.arrived or flying.landed or box is None:
+            return
+        operation = flying.operation
+        if isinstance(operation, j.SubmitPrompt) and self.at(operation.endpoint) is box:
+            self.limbo.append((box, lambda server: server.submit(operation.prompt, self.now)))
+        if isinstance(operation, j.AbortConversation) and self.at(operation.endpoint) is box:
+            self.limbo.append((box, lambda server: server.abort()))
+
+    def _check(self, actor: Actor, operation: Any) -> None:
+        """Nothing is asked of a container of which the actor knows that it is gone."""
+        if actor.name == SESSION:
+            where = getattr(operation, "endpoint", None) or getattr(operation, "container", None)
+            if isinstance(where, Endpoint):
+                assert where.url not in self.known_gone, f"{operation} at a container that is gone"
+            if isinstance(where, Container):
+                assert str(where.pid) not in self.known_gone, f"{operation} of a container that is gone"
+        if isinstance(operation, s.LaunchContainer):
+            assert self.box is None, "two containers of one session"
+
+    # ---- the engine and the server
+
+    @property
+    def box(self) -> Box | None:
+        return self.boxes[-1] if self.boxes and self.boxes[-1].there else None
+
+    @property
+    def latest(self) -> Box:
+        return self.boxes[-1]
+
+    def at(self, endpoint: Endpoint) -> Box:
+        return self.boxes[int(endpoint.url)]
+
+    def die(self, box: Box, *, oom: bool = False) -> None:
+        box.alive, box.oom = False, oom
+        box.server.turn = None
+        box.server.pending = None
+
+    def launch(self) -> tuple[Container, Endpoint]:
+        number = len(self.boxes)
+        self.boxes.append(Box(number=number, server=Server(storage=self.storage)))
+        container = Container(
+            id=ContainerId(f"c{number}"),
+            name="oa-demo",
+            image="demo",
+            labels={},
+            phase=ContainerPhase.RUNNING,
+            pid=number,
+            port=number,
+        )
+        return container, Endpoint(url=str(number), password="secret")
