@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,13 +15,14 @@ import trio
 from attrs import frozen
 
 from opencode_actors.adapters.engine import engine_http_client, open_engine
-from opencode_actors.adapters.engine_service import PodmanService
-from opencode_actors.adapters.engine_sockets import runtime_folder
-from opencode_actors.errors import EngineUnavailable, ImageMissing
+from opencode_actors.errors import ImageMissing
 from opencode_actors.image import load_context, show_image
 from opencode_actors.settings import Settings
+from tests.contract.engines import missing, podman_service
 
-pytestmark = [pytest.mark.image, pytest.mark.podman]
+__all__ = ["podman_service"]  # pytest finds the fixture by its name here
+
+pytestmark = [pytest.mark.image, pytest.mark.podman, pytest.mark.usefixtures("podman_service")]
 
 IMAGE = Settings().image
 SOMEBODY = 1234  # a user that the image's /etc/passwd does not know
@@ -30,23 +30,6 @@ PROVIDER_PORT = 4097
 
 # A request and its answer through the entry script's forwarder, from within the container.
 ASK_PROVIDER = f"until curl -sf --max-time 5 http://127.0.0.1:{PROVIDER_PORT}/v1/models; do sleep 0.05; done"
-
-
-def missing(what: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def podman_service() -> Generator[None]:
-    service = PodmanService(runtime_folder(os.environ, uid=os.geteuid()))
-    try:
-        trio.run(service.ensure)
-    except EngineUnavailable as error:
-        missing(f"{error.message}. {error.hint}")
-    yield
-    trio.run(service.release)
 
 
 @frozen(kw_only=True)
@@ -147,7 +130,7 @@ def folder() -> Generator[Path]:
 
 
 @pytest.fixture
-async def engine(podman_service: None, folder: Path) -> AsyncGenerator[Engine]:
+async def engine(folder: Path) -> AsyncGenerator[Engine]:
     async with open_engine(runtime="podman") as opened, engine_http_client(opened.socket) as api:
         try:
             await show_image(api, reference=IMAGE, context=load_context())
