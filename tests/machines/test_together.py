@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -10,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from opencode_actors.machines import session_messages as s
 from opencode_actors.testing import samples
 from tests.machines import quiet
-from tests.machines.happenings import FAULTS, possible
+from tests.machines.happenings import FAULTS, HONEST, possible
 from tests.machines.world import SESSION, World
 
 MANY = 6
@@ -74,9 +77,48 @@ class Together(RuleBasedStateMachine):
 
 TestTogether = Together.TestCase
 TestTogether.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=200,
+    stateful_step_count=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+@pytest.mark.parametrize("hundred", range(20))
+def test_a_hundred_lives(hundred: int) -> None:
+    """Longer lives than hypothesis likes, each with faults of a few kinds. A failure names its seed."""
+    for seed in range(hundred * 100, hundred * 100 + 100):
+        try:
+            _live(random.Random(seed))  # noqa: S311 - a world, not a secret
+        except AssertionError as wrong:
+            raise AssertionError(f"the life of seed {seed}: {wrong}") from wrong
+
+
+def _live(dice: random.Random) -> None:
+    limit = dice.choice([0, 24])
+    faults = frozenset(dice.sample(FAULTS, dice.randint(0, 4)))
+    often = dice.choice([0.02, 0.1, 1.0])
+    cancels = dice.choice([0.0, 0.01, 0.03])
+    world = World(job_policy=evolve(samples.JOB_POLICY, max_output_size=limit))
+    world.add_job()
+    for _ in range(dice.randint(10, 250)):
+        roll = dice.random()
+        if roll < 0.03 and world.jobs < MANY:
+            world.add_job()
+        elif roll < 0.03 + cancels:
+            world.drain()
+            if waiting := world.unsettled():
+                world.cancel(dice.choice(waiting).name)
+        elif roll < 0.065 and world.closed is None and not world.session.owed and dice.random() < 0.1:
+            world.ask(SESSION, s.CloseSession)
+        elif roll < 0.1:
+            world.advance(dice.choice([0.3, 2.0, 11.0, 40.0, 130.0]))
+        elif roll < 0.3:
+            world.drain()
+        elif things := possible(world, faults=faults if dice.random() < often else HONEST):
+            dice.choice(things)[1]()
+            world.tick()
+    quiet.come_to_rest(world)
+    quiet.close(world)
+    quiet.balance(world)
