@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from attrs import field, frozen
 
@@ -133,4 +134,4 @@ def _bound_provider(config: dict[str, object], settings: Settings) -> None:
 
 
 def _table(value: object) -> dict[str, object]:
-    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}
+    return dict(cast(dict[str, object], value)) if isinstance(value, dict) else {}

@@ -5,7 +5,8 @@ OpencodeActorsError
 ├── UsageError               the caller asked for something that cannot be
 │   ├── UnknownJob           no job has this id
 │   ├── UnknownSession       no session has this key
-│   └── Busy                 a bound is reached (sessions, queue, mailbox); try again later
+│   ├── Busy                 a bound is reached (sessions, queue, mailbox); try again later
+│   └── TooSlow              notices were not read for so long that no more could be kept
 ├── EngineError              the container engine's side
 │   ├── EngineUnavailable    no engine answers on its socket
 │   ├── ImageMissing         the image is not in the engine's store
@@ -54,6 +55,10 @@ class UnknownSession(UsageError):
 
 
 class Busy(UsageError):
+    pass
+
+
+class TooSlow(UsageError):
     pass
 
 

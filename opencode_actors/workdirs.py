@@ -1,10 +1,18 @@
-"""A session's own directories on the host: its OpenCode data and its workspace."""
+"""A session's own directories on the host: its OpenCode data and its workspace.
+
+What is in them belongs to the agent, and a service that runs as root goes into them all the same. So
+nothing in there is ever reached by a path, which the agent could bend with a symbolic link: each step is
+taken from the directory before it, and no link is followed.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-from collections.abc import Awaitable, Callable
+import stat
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -29,9 +37,8 @@ def _make_all(place: SessionPlace, owner: tuple[int, int], auth_file: Path | Non
     try:
         for folder in (place.data, place.workspace):
             _make(folder, owner)
-        _make(place.data / AUTH_FILE.parent, owner)
-        if auth_file is not None:
-            _copy_auth(auth_file, place.data / AUTH_FILE, owner)
+        if auth_file is not None and auth_file.exists():
+            _copy_auth(auth_file, place.data, owner)
     except OSError as error:
         raise StoreError(
             f"the directories of session {place.key} cannot be made: {error}",
@@ -40,26 +47,75 @@ def _make_all(place: SessionPlace, owner: tuple[int, int], auth_file: Path | Non
 
 
 def _make(folder: Path, owner: tuple[int, int]) -> None:
+    """The folder alone is the agent's; what it lies in is the host's, so this path cannot be bent."""
+    folder.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    if folder.is_dir():
+        return
+    folder.mkdir(mode=0o700)
+    with _opened(os.open(folder, _DIRECTORY)) as made:
+        _give(made, owner)
+
+
+# ---- inside what is the agent's
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _copy_auth(source: Path, data: Path, owner: tuple[int, int]) -> None:
+    # The data directory itself may be a link: what it lies in is the host's, so the user has set it.
+    with (
+        _opened(os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as above,
+        _directory(str(AUTH_FILE.parent), above, owner) as folder,
+    ):
+        if not _is_as_new(AUTH_FILE.name, folder, source.stat().st_mtime):
+            _replace(AUTH_FILE.name, folder, source, owner)
+
+
+@contextmanager
+def _directory(name: str, above: int, owner: tuple[int, int]) -> Generator[int]:
     try:
-        folder.mkdir(parents=True, mode=0o700)
+        os.mkdir(name, mode=0o700, dir_fd=above)
     except FileExistsError:
-        return
-    _give(folder, owner)
+        made = False
+    else:
+        made = True
+    with _opened(os.open(name, _DIRECTORY, dir_fd=above)) as folder:
+        if made:
+            _give(folder, owner)
+        yield folder
 
 
-def _copy_auth(source: Path, target: Path, owner: tuple[int, int]) -> None:
-    if not source.exists():
-        return
-    if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
-        return
-    partial = target.with_suffix(".new")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file, source.open("rb") as original:
-        shutil.copyfileobj(original, file)
-    _give(partial, owner)
-    partial.replace(target)
+def _is_as_new(name: str, folder: int, modified: float) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime >= modified
 
 
-def _give(path: Path, owner: tuple[int, int]) -> None:
+def _replace(name: str, folder: int, source: Path, owner: tuple[int, int]) -> None:
+    """A whole new file in the place of whatever is there; the name beside it cannot be guessed."""
+    partial = f"{name}.{secrets.token_hex(8)}"
+    descriptor = os.open(partial, _NEW_FILE, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+            _give(file.fileno(), owner)
+        os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        os.unlink(partial, dir_fd=folder)
+        raise
+
+
+@contextmanager
+def _opened(descriptor: int) -> Generator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _give(descriptor: int, owner: tuple[int, int]) -> None:
     if os.geteuid() == 0 and owner != (0, 0):
-        os.chown(path, *owner)
+        os.fchown(descriptor, *owner)

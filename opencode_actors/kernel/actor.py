@@ -1,23 +1,25 @@
 """The shell around a machine: receive, drop what is stale, decide, record, act.
 
 1. A forgotten operation or timer is never heard again: each start has a ticket, and a letter whose
-   ticket is not the current one of its name is dropped at the mailbox's door.
+   ticket is not the current one of its name is dropped at the mailbox's door. One that was forgotten
+   before its task had its first turn never begins.
 2. Expected failures come back as facts; anything else is a bug that ends the actor and is seen.
 3. Records are durable before the state is taken over, the state before the effects are out.
 4. An actor never awaits another: what it tells its peers is put into their mailboxes.
-5. Every ask is answered exactly once, at the latest with `ActorGone` when the actor ends.
+5. Every ask is answered exactly once, with `ActorGone` when the actor ends before it decided it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import trio
 from attrs import define, field, frozen
 
 from opencode_actors.errors import ActorGone
-from opencode_actors.kernel.mailbox import Mailbox, MailboxStatistics, Ticket
+from opencode_actors.kernel.mailbox import Letter, Mailbox, MailboxStatistics, Ticket
 from opencode_actors.machines.notices import Record, Step
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -38,6 +40,9 @@ MessageT_co = TypeVar("MessageT_co", covariant=True)
 EffectT_contra = TypeVar("EffectT_contra", contravariant=True)
 
 Clock = Callable[[], Moment]
+
+# For a command that nobody waits to hear the answer of; asks count from 1.
+NOBODY = AskId(0)
 
 
 class Post(Protocol[SaidT_contra]):
@@ -72,6 +77,8 @@ class _Ask:
 
 @frozen(kw_only=True)
 class ActorStatistics:
+    """`running` names the operations and timers of which something may still be heard."""
+
     mailbox: MailboxStatistics
     decisions: int
     stale: int
@@ -87,12 +94,12 @@ class Actor(Generic[StateT, MessageT, EffectT]):
     shell: Shell[MessageT, EffectT]
     clock: Clock
     mailbox: Mailbox[MessageT] = field(init=False)
-    _serial: int = 0
-    _decisions: int = 0
-    _stale: int = 0
-    _finished: bool = False
-    _started: dict[object, tuple[Ticket, trio.CancelScope]] = field(factory=dict[object, Any])
-    _asks: dict[AskId, _Ask] = field(factory=dict[AskId, _Ask])
+    _serial: int = field(default=0, init=False)
+    _decisions: int = field(default=0, init=False)
+    _stale: int = field(default=0, init=False)
+    _finished: bool = field(default=False, init=False)
+    _started: dict[object, tuple[Ticket, trio.CancelScope]] = field(factory=dict[object, Any], init=False)
+    _asks: dict[AskId, _Ask] = field(factory=dict[AskId, _Ask], init=False)
 
     def __attrs_post_init__(self) -> None:
         self.mailbox = Mailbox(self.name)
@@ -102,19 +109,18 @@ class Actor(Generic[StateT, MessageT, EffectT]):
         return f"<{type(self).__name__} {self.name} {phase}>"
 
     async def run(self) -> None:
-        """Until the machine says that it is finished."""
+        """Until the machine says that it is finished, and all that it started has ended."""
         try:
             async with trio.open_nursery() as nursery:
                 while not self._finished:
                     letter = await self.mailbox.receive()
-                    if letter.ticket is not None and not self._current(letter.ticket):
-                        self._stale += 1
-                        continue
-                    await self._decide(letter.message, nursery)
+                    if self._is_current(letter):
+                        await self._decide(letter.message, nursery)
+                # What still cleans up behind itself may take its time; who asks need not wait for it.
+                self._close()
                 nursery.cancel_scope.cancel()
-            await self._answer_the_rest()
         finally:
-            self._end()
+            self._close()
 
     async def ask(self, make: Callable[[AskId], MessageT]) -> object:
         """Sends a command or a query, waits for its one answer. Raises `ActorGone`."""
@@ -137,13 +143,26 @@ class Actor(Generic[StateT, MessageT, EffectT]):
             mailbox=self.mailbox.statistics(),
             decisions=self._decisions,
             stale=self._stale,
-            running=tuple(str(name) for name in self._started),
+            running=tuple(_in_words(name) for name in self._started),
             asks=len(self._asks),
         )
 
     # ---- deciding
 
-    async def _decide(self, message: MessageT, nursery: trio.Nursery | None) -> None:
+    def _is_current(self, letter: Letter[MessageT]) -> bool:
+        """Whether it is to be decided: not when its operation or timer was forgotten or started anew."""
+        ticket = letter.ticket
+        if ticket is None:
+            return True
+        started = self._started.get(ticket.name)
+        if started is None or started[0] is not ticket:
+            self._stale += 1
+            return False
+        if letter.last:
+            del self._started[ticket.name]
+        return True
+
+    async def _decide(self, message: MessageT, nursery: trio.Nursery) -> None:
         self._decisions += 1
         step = self.handle(self.state, message, self.clock())
         if step.records:
@@ -152,13 +171,7 @@ class Actor(Generic[StateT, MessageT, EffectT]):
         for effect in step.effects:
             self._act(effect, nursery)
 
-    async def _answer_the_rest(self) -> None:
-        """What was sent before the end is still decided; what it starts is not started any more."""
-        while (letter := self.mailbox.receive_nowait()) is not None:
-            if letter.ticket is None:
-                await self._decide(letter.message, None)
-
-    def _act(self, effect: EffectT, nursery: trio.Nursery | None) -> None:
+    def _act(self, effect: EffectT, nursery: trio.Nursery) -> None:
         match effect:
             case Run():
                 operation = cast("Run[object]", effect).operation
@@ -179,14 +192,7 @@ class Actor(Generic[StateT, MessageT, EffectT]):
 
     # ---- operations and timers
 
-    def _start(
-        self,
-        name: object,
-        nursery: trio.Nursery | None,
-        work: Callable[[Ticket], Awaitable[None]],
-    ) -> None:
-        if nursery is None:
-            return
+    def _start(self, name: object, nursery: trio.Nursery, work: Callable[[Ticket], Awaitable[None]]) -> None:
         self._forget(name)
         self._serial += 1
         ticket, scope = Ticket(name, self._serial), trio.CancelScope()
@@ -197,6 +203,8 @@ class Actor(Generic[StateT, MessageT, EffectT]):
         self, work: Callable[[Ticket], Awaitable[None]], ticket: Ticket, scope: trio.CancelScope
     ) -> None:
         with scope:
+            # Without this, what was forgotten at once would still send its first request.
+            await trio.lowlevel.checkpoint_if_cancelled()
             await work(ticket)
 
     async def _perform(self, operation: object, ticket: Ticket) -> None:
@@ -206,20 +214,18 @@ class Actor(Generic[StateT, MessageT, EffectT]):
 
         last = await self.shell.perform(operation, post)
         if last is not None:
-            self.mailbox.put(last, ticket)
+            self.mailbox.put(last, ticket, last=True)
+        elif self._started.get(ticket.name, (None,))[0] is ticket:
+            del self._started[ticket.name]
 
     async def _sleep(self, start: StartTimer[object], ticket: Ticket) -> None:
         await trio.sleep(start.seconds)
-        self.mailbox.put(self.shell.fired(start.timer), ticket)
+        self.mailbox.put(self.shell.fired(start.timer), ticket, last=True)
 
     def _forget(self, name: object) -> None:
         started = self._started.pop(name, None)
         if started is not None:
             started[1].cancel()
-
-    def _current(self, ticket: Ticket) -> bool:
-        started = self._started.get(ticket.name)
-        return started is not None and started[0] is ticket
 
     # ---- asks
 
@@ -232,7 +238,13 @@ class Actor(Generic[StateT, MessageT, EffectT]):
     def _gone(self) -> ActorGone:
         return ActorGone(f"{self.name} has ended")
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         self.mailbox.close()
         for ask_id in tuple(self._asks):
             self._reply(ask_id, self._gone())
+
+
+def _in_words(name: object) -> str:
+    if isinstance(name, Enum):
+        return str(name.value)
+    return name.__name__ if isinstance(name, type) else str(name)

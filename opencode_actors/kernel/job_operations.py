@@ -46,8 +46,8 @@ class JobOperations:
                 assert_never(operation)
 
     async def _submit(self, operation: SubmitPrompt) -> JobMessage:
-        server = self.servers.at(operation.endpoint)
         try:
+            server = self.servers.at(operation.endpoint)
             await server.submit(operation.conversation, operation.prompt)
         except ServerRefused as refused:
             if refused.status in (_BAD_REQUEST, _NOT_FOUND):
@@ -58,8 +58,8 @@ class JobOperations:
         return PromptTaken()
 
     async def _read(self, operation: ReadConversation) -> JobMessage:
-        server = self.servers.at(operation.endpoint)
         try:
+            server = self.servers.at(operation.endpoint)
             # The state first: a message that ends between the two calls is then read as it ended.
             states = await server.status()
             messages = await server.messages(operation.conversation, since=operation.since)
@@ -69,8 +69,8 @@ class JobOperations:
         return ConversationRead(messages=messages, state=state)
 
     async def _abort(self, operation: AbortConversation) -> JobMessage:
-        server = self.servers.at(operation.endpoint)
         try:
+            server = self.servers.at(operation.endpoint)
             children = await server.children(operation.conversation)
             async with trio.open_nursery() as nursery:
                 for child in children:

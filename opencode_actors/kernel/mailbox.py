@@ -30,8 +30,11 @@ class Ticket:
 
 @frozen
 class Letter(Generic[MessageT]):
+    """`last` is what ends the ticket's work: nothing more comes under it."""
+
     message: MessageT
     ticket: Ticket | None = None
+    last: bool = False
     takes_place: bool = False
 
 
@@ -42,29 +45,38 @@ class MailboxStatistics:
     outsiders_waiting: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Mailbox(Generic[MessageT]):
     owner: str
-    closed: bool = False
-    _taken: int = 0
-    _waiting: int = 0
-    _places: trio.Semaphore = field(factory=lambda: trio.Semaphore(PLACES))
-    _room: trio.Event = field(factory=trio.Event)
+    closed: bool = field(default=False, init=False)
+    _taken: int = field(default=0, init=False)
+    _waiting: int = field(default=0, init=False)
+    _places: trio.Semaphore = field(factory=lambda: trio.Semaphore(PLACES), init=False)
+    _room: trio.Event = field(factory=trio.Event, init=False)
     _channel: tuple[trio.MemorySendChannel[Letter[MessageT]], trio.MemoryReceiveChannel[Letter[MessageT]]] = (
-        field(factory=lambda: trio.open_memory_channel[Letter[MessageT]](math.inf))
+        field(factory=lambda: trio.open_memory_channel[Letter[MessageT]](math.inf), init=False)
     )
 
-    def put(self, message: MessageT, ticket: Ticket | None = None) -> None:
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self._waiting} waiting"
+        return f"<Mailbox of {self.owner}, {state}>"
+
+    def put(self, message: MessageT, ticket: Ticket | None = None, *, last: bool = False) -> None:
         """For the actor's own work and for its peers."""
-        self._put(Letter(message, ticket))
+        self._put(Letter(message, ticket, last))
 
     async def send(self, message: MessageT) -> None:
         """For outsiders: waits for a place."""
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
         await self._places.acquire()
         self._put(Letter(message, takes_place=True))
 
     def send_nowait(self, message: MessageT) -> None:
         """For outsiders who would rather hear `Busy` than wait."""
+        if self.closed:
+            return
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
@@ -75,15 +87,12 @@ class Mailbox(Generic[MessageT]):
 
     async def receive(self) -> Letter[MessageT]:
         letter = await self._channel[1].receive()
-        self._took(letter)
-        return letter
-
-    def receive_nowait(self) -> Letter[MessageT] | None:
-        try:
-            letter = self._channel[1].receive_nowait()
-        except trio.WouldBlock:
-            return None
-        self._took(letter)
+        self._taken += 1
+        self._waiting -= 1
+        if letter.takes_place:
+            self._places.release()
+        if self._waiting < PLACES:
+            self._wake()
         return letter
 
     async def wait_room(self) -> None:
@@ -92,8 +101,11 @@ class Mailbox(Generic[MessageT]):
             await self._room.wait()
 
     def close(self) -> None:
+        """What is in it is dropped, and so is all that comes."""
         self.closed = True
-        self._room.set()
+        self._waiting = 0
+        self._channel[1].close()
+        self._wake()
         for _ in range(self._places.statistics().tasks_waiting):
             self._places.release()
 
@@ -106,17 +118,10 @@ class Mailbox(Generic[MessageT]):
 
     def _put(self, letter: Letter[MessageT]) -> None:
         if self.closed:
-            if letter.takes_place:
-                self._places.release()
             return
         self._waiting += 1
         self._channel[0].send_nowait(letter)
 
-    def _took(self, letter: Letter[MessageT]) -> None:
-        self._taken += 1
-        self._waiting -= 1
-        if letter.takes_place:
-            self._places.release()
-        if self._waiting < PLACES:
-            self._room.set()
-            self._room = trio.Event()
+    def _wake(self) -> None:
+        self._room.set()
+        self._room = trio.Event()

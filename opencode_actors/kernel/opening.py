@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from types import TracebackType
 
 import trio
+from attrs import define, field
 
 from opencode_actors.adapters.engine import open_engine
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.containers import ModelAccess
 from opencode_actors.error_groups import only_error
 from opencode_actors.kernel.policies import graces
+from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.servers import Connect, Servers
+from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.system import System
 from opencode_actors.ports import Engine
 from opencode_actors.settings import Settings
@@ -43,58 +47,108 @@ async def open_system(
     Leaving it ends every container by the ladder, within one budget, also when it is left by an
     exception or a cancellation. Raises `EngineUnavailable` and `StoreError` before anything is started.
     """
-    async with plain_errors(), AsyncExitStack() as stack:
-        if store is None:
-            folder = settings.sessions_dir.expanduser()
-            store = await stack.enter_async_context(open_journal(folder))
-        if engine is None:
-            engine = await stack.enter_async_context(
-                open_engine(runtime=settings.runtime, socket=settings.engine_socket)
-            )
-        remembered = await store.load()
-        async with trio.open_nursery() as outer:
-            # The actors outlive a cancellation of the body by the time that shutting down takes.
-            life = trio.CancelScope(shield=True)
-            nursery: trio.Nursery = await outer.start(_hold_nursery, life)
-            system = System(
-                settings=settings,
-                access=access or ModelAccess(),
-                engine=engine,
-                store=store,
-                servers=Servers(connect),
-                directories=directories,
-                owner=remembered.owner,
-                nursery=nursery,
-                rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
-                wall=wall,
-                conversations=dict(remembered.conversations),
-            )
-            try:
-                await system.recover(remembered.unsettled)
-                yield system
-            finally:
-                every = graces(settings)
-                budget = every.stop + every.kill + every.remove + _SHUTDOWN_MARGIN
-                life.deadline = trio.current_time() + budget
-                with trio.CancelScope(shield=True, deadline=life.deadline):
-                    await system.aclose()
-                life.cancel()
+    body = _Body()
+    with _plain_errors(body):
+        async with AsyncExitStack() as stack:
+            if store is None:
+                folder = settings.sessions_dir.expanduser()
+                store = await stack.enter_async_context(open_journal(folder))
+            if engine is None:
+                engine = await stack.enter_async_context(
+                    open_engine(runtime=settings.runtime, socket=settings.engine_socket)
+                )
+            remembered = await store.load()
+            await recover(engine, store, remembered)
+            async with _open_life() as life:
+                surroundings = Surroundings(
+                    settings=settings,
+                    engine=engine,
+                    store=store,
+                    servers=Servers(connect),
+                    nursery=life.nursery,
+                    rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
+                    wall=wall,
+                )
+                system = System(
+                    surroundings,
+                    owner=remembered.owner,
+                    access=access or ModelAccess(),
+                    directories=directories,
+                )
+                try:
+                    with body:
+                        yield system
+                finally:
+                    every = graces(settings)
+                    budget = every.stop + every.kill + every.remove + _SHUTDOWN_MARGIN
+                    deadline = life.scope.deadline = trio.current_time() + budget
+                    with trio.CancelScope(shield=True, deadline=deadline):
+                        await system.aclose()
 
 
-async def _hold_nursery(life: trio.CancelScope, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    with life:
-        async with trio.open_nursery() as nursery:
-            task_status.started(nursery)
-            await trio.sleep_forever()
+@define(eq=False)
+class _Life:
+    """The nursery that actors live in. It hears nothing of cancellations from outside: whoever opened it
+    sets its end."""
+
+    scope: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True))
+    began: trio.Event = field(factory=trio.Event)
+    _nursery: trio.Nursery | None = None
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("it has not begun")
+        return self._nursery
+
+    async def live(self) -> None:
+        with self.scope:
+            async with trio.open_nursery() as self._nursery:
+                self.began.set()
+                await trio.sleep_forever()
 
 
 @asynccontextmanager
-async def plain_errors() -> AsyncGenerator[None]:
-    """An error that is alone in its groups is raised as itself: the nurseries in here are our own business."""
+async def _open_life() -> AsyncGenerator[_Life]:
+    life = _Life()
+    async with trio.open_nursery() as nursery:
+        # Not `nursery.start`: cancelled in the moment before its task is under way, that one waits for
+        # the task to end, which under this shield it would never do.
+        nursery.start_soon(life.live)
+        try:
+            await life.began.wait()
+            yield life
+        finally:
+            life.scope.cancel()
+
+
+@define(eq=False)
+class _Body:
+    """Sees what the caller's own block raises."""
+
+    raised: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.raised = error
+
+
+@contextmanager
+def _plain_errors(body: _Body) -> Generator[None]:
+    """An error that is alone in its groups is raised as itself, with its own context: the nurseries in
+    here are nobody's business. A group that the caller's block raised is left as it is."""
     try:
         yield
     except BaseExceptionGroup as group:
-        only = only_error(group)
-        if only is None:
+        only = only_error(group, inside=body.raised)
+        if only is None or only is group:
             raise
-        raise only from only.__cause__
+        context = only.__context__
+        try:
+            raise only
+        finally:
+            only.__context__ = context

@@ -6,20 +6,30 @@ from collections.abc import Callable
 
 from attrs import define, field
 
+from opencode_actors.errors import ServerUnreachable
 from opencode_actors.ports import Endpoint, OpenCodeServer
 
 Connect = Callable[[Endpoint], OpenCodeServer]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Servers:
     connect: Connect
-    _open: dict[Endpoint, OpenCodeServer] = field(factory=dict[Endpoint, OpenCodeServer])
+    _open: dict[Endpoint, OpenCodeServer] = field(factory=dict[Endpoint, OpenCodeServer], init=False)
+
+    def __repr__(self) -> str:
+        return f"<Servers {', '.join(endpoint.url for endpoint in self._open) or 'none'}>"
+
+    def add(self, endpoint: Endpoint) -> None:
+        """From now on there may be a server."""
+        self._open[endpoint] = self.connect(endpoint)
 
     def at(self, endpoint: Endpoint) -> OpenCodeServer:
+        """Raises `ServerUnreachable` for one that is gone: a late call must not open a new connection,
+        which nobody would close."""
         server = self._open.get(endpoint)
         if server is None:
-            server = self._open[endpoint] = self.connect(endpoint)
+            raise ServerUnreachable(f"OpenCode's server at {endpoint.url} is gone with its container")
         return server
 
     async def forget(self, endpoint: Endpoint) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import assert_never
 
 import trio
@@ -19,7 +19,7 @@ from opencode_actors.errors import (
     StoreError,
 )
 from opencode_actors.kernel.actor import Post
-from opencode_actors.kernel.let_finish import let_finish
+from opencode_actors.kernel.make_whole import make_whole
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.machines import session_messages as m
 from opencode_actors.machines.job_messages import EventsSeen, StreamOpened
@@ -27,10 +27,11 @@ from opencode_actors.machines.session_messages import SessionMessage, SessionOpe
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
 from opencode_actors.ports import Container, ContainerId, ContainerSpec, Death, Endpoint, Engine
 
+_log = logging.getLogger("opencode_actors")
+
 _NAME_TAKEN = 409
 # How long a launch that is not wanted any more may take to come to a point from which it can be undone,
 # and how long the undoing may take. Together less than the last rung's grace, which waits for both.
-_SETTLE_WITHIN = 4.0
 _UNDO_WITHIN = 4.0
 _ENGINE_AGAIN = 1.0
 
@@ -71,56 +72,61 @@ class SessionOperations:
 
     async def _launch(self, operation: m.LaunchContainer) -> SessionMessage:
         password = self.new_password()
+        await self.disconnect()
         try:
             spec = evolve(await self.prepare(password), name=operation.name)
             async with self._making:
-                container = await self._make(spec)
+                container = await self._start(await self._create(spec))
         except ImageMissing as error:
             failure = Failure(cause=Cause.IMAGE_MISSING, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=False)
         except EngineUnavailable as error:
             failure = Failure(cause=Cause.ENGINE_UNAVAILABLE, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=True)
-        except (EngineError, StoreError) as error:
+        except EngineError as error:
             failure = Failure(cause=Cause.ENGINE_REFUSED, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=False)
-        await self.disconnect()
-        self._endpoint = Endpoint(url=f"http://127.0.0.1:{container.port}", password=password)
-        return m.ContainerLaunched(container=container, endpoint=self._endpoint)
-
-    async def _make(self, spec: ContainerSpec) -> Container:
-        """A running container, or none: a launch that is cancelled half-way is undone before it ends."""
-        created: list[ContainerId] = []
-        running = False
-
-        async def create() -> None:
-            created.append(await self._create(spec))
-
-        try:
-            # A create that is cut off leaves a container that nobody knows of.
-            await let_finish(create, within=_SETTLE_WITHIN)
-            container = await self.engine.start(created[0])
-            running = True
-        finally:
-            if created and not running:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
-                    await self._undo(created[0])
-        return container
+        except StoreError as error:
+            failure = Failure(cause=Cause.STORE, message=error.message)
+            return m.LaunchFailed(failure=failure, retryable=False)
+        # No waiting from here on: a container that runs and that nobody is told of would be left behind.
+        endpoint = self._endpoint = Endpoint(url=f"http://127.0.0.1:{container.port}", password=password)
+        self.servers.add(endpoint)
+        return m.ContainerLaunched(container=container, endpoint=endpoint)
 
     async def _create(self, spec: ContainerSpec) -> ContainerId:
         try:
-            return await self.engine.create(spec)
+            return await self._create_whole(spec)
         except EngineRefused as refused:
             if refused.status != _NAME_TAKEN:
                 raise
-            # Left over from a life of this session that ended without a clean-up.
-            await self.engine.remove(spec.name)
-            return await self.engine.create(spec)
+        # Left over from a life of this session that ended without a clean-up.
+        await self.engine.remove(spec.name)
+        return await self._create_whole(spec)
+
+    async def _create_whole(self, spec: ContainerSpec) -> ContainerId:
+        """A create that is broken off half-way leaves a container that nobody knows of."""
+        return await make_whole(lambda: self.engine.create(spec), undo=self._undo, within=_UNDO_WITHIN)
+
+    async def _start(self, created: ContainerId) -> Container:
+        running = False
+        try:
+            container = await self.engine.start(created)
+            running = True
+        finally:
+            if not running:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
+                    await self._undo(created)
+        return container
 
     async def _undo(self, created: ContainerId) -> None:
-        # What cannot be removed now is found by its labels when the next system opens.
-        with suppress(EngineError):
+        try:
             await self.engine.remove(created)
+        except EngineError as error:
+            # It is found by its labels when the next system opens.
+            _log.warning(
+                "container %s, which is not wanted any more, could not be removed: %s", created, error
+            )
 
     async def _exit(self, operation: m.WatchExit) -> Death:
         while True:
@@ -129,8 +135,8 @@ class SessionOperations:
             except ContainerMissing:
                 return Death(exit_code=None, oom_killed=False, removed=True)
             except EngineError:
-                # The engine is away; the container need not be. Ask again when it may be back.
-                await trio.sleep(_ENGINE_AGAIN)
+                pass  # The engine is away; the container need not be.
+            await trio.sleep(_ENGINE_AGAIN)
 
     async def _sample(self, operation: m.SampleUsage) -> SessionMessage | None:
         try:
@@ -161,6 +167,11 @@ class SessionOperations:
 
     # ---- the server
 
+    async def disconnect(self) -> None:
+        if self._endpoint is not None:
+            endpoint, self._endpoint = self._endpoint, None
+            await self.servers.forget(endpoint)
+
     async def _probe(self, operation: m.ProbeServer) -> SessionMessage:
         try:
             health = await self.servers.at(operation.endpoint).health(within=operation.within)
@@ -169,8 +180,8 @@ class SessionOperations:
         return m.ProbeSucceeded(version=health.version)
 
     async def _open(self, operation: m.OpenConversation) -> SessionMessage:
-        server = self.servers.at(operation.endpoint)
         try:
+            server = self.servers.at(operation.endpoint)
             await server.warm_up()
             if operation.conversation is not None:
                 known = await server.conversation(operation.conversation)
@@ -191,8 +202,3 @@ class SessionOperations:
         except OpenCodeError as error:
             return m.StreamLost(reason=error.message)
         return m.StreamLost(reason="the server closed the stream")
-
-    async def disconnect(self) -> None:
-        if self._endpoint is not None:
-            endpoint, self._endpoint = self._endpoint, None
-            await self.servers.forget(endpoint)

@@ -1,16 +1,15 @@
 """Who looks after the actors: runs them, sees to it that a bug in one is seen and does not spread.
 
 An actor that ends by itself has settled everything. One that ends by an exception is a bug, or a state
-directory that cannot be written; what depended on it is told at once, by `on_failure`.
+directory that cannot be written; the `Failure` says which, and whoever runs it tells what depended on it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from opencode_actors.error_groups import first_error
 from opencode_actors.errors import StoreError
@@ -20,24 +19,38 @@ from opencode_actors.machines.vocabulary import Cause, Failure
 _log = logging.getLogger("opencode_actors")
 
 
-@define(eq=False)
+@frozen(kw_only=True)
+class SupervisorStatistics:
+    running: int
+    ended: int
+    failures: int
+
+
+@define(eq=False, repr=False)
 class Supervisor:
+    running: int = field(default=0, init=False)
+    ended: int = field(default=0, init=False)
     failures: int = field(default=0, init=False)
 
-    async def run(
-        self,
-        actor: Actor[Any, Any, Any],
-        *,
-        on_end: Callable[[], None],
-        on_failure: Callable[[Failure], None],
-    ) -> None:
+    def __repr__(self) -> str:
+        return f"<Supervisor of {self.running} actors, {self.failures} of {self.ended} failed>"
+
+    async def run(self, actor: Actor[Any, Any, Any]) -> Failure | None:
+        """None when it ended by itself."""
+        self.running += 1
         try:
             await actor.run()
         except Exception as error:  # noqa: BLE001 - the one place: a bug ends its actor, not the others
             self.failures += 1
-            on_failure(self._failure(actor, error))
+            return self._failure(actor, error)
+        else:
+            return None
         finally:
-            on_end()
+            self.running -= 1
+            self.ended += 1
+
+    def statistics(self) -> SupervisorStatistics:
+        return SupervisorStatistics(running=self.running, ended=self.ended, failures=self.failures)
 
     def _failure(self, actor: Actor[Any, Any, Any], error: Exception) -> Failure:
         wrong = first_error(error)

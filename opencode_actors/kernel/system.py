@@ -1,4 +1,4 @@
-"""The system: sessions and jobs as actors in one nursery, and the face that embedders see.
+"""The system's face: what embedders see of the sessions and jobs that run in it.
 
 async with open_system(Settings()) as system:
     job = await system.start("fix the failing test", session="demo")
@@ -9,96 +9,36 @@ async with open_system(Settings()) as system:
 
 from __future__ import annotations
 
-import random
-import secrets
-from collections import OrderedDict
-from collections.abc import Callable
+import math
+import re
 from pathlib import Path
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
-from opencode_actors.containers import OWNER_LABEL, ModelAccess, SessionPlace, container_spec
-from opencode_actors.errors import ActorGone, Busy, UnknownJob, UnknownSession, UsageError
-from opencode_actors.kernel.actor import Actor
-from opencode_actors.kernel.hub import Following, Hub
-from opencode_actors.kernel.job_operations import JobOperations
-from opencode_actors.kernel.mailbox import Mailbox
-from opencode_actors.kernel.policies import job_policy, session_policy
-from opencode_actors.kernel.servers import Servers
-from opencode_actors.kernel.session_operations import SessionOperations
-from opencode_actors.kernel.shells import JobShell, SessionShell
-from opencode_actors.kernel.supervisor import Supervisor
-from opencode_actors.machines import job as job_machine
-from opencode_actors.machines import session as session_machine
-from opencode_actors.machines.job_messages import (
-    CancelJob,
-    GetJob,
-    JobEffect,
-    JobMessage,
-    JobOver,
-    SessionFailed,
-    StopForJob,
-)
-from opencode_actors.machines.job_state import JobState, new_job
-from opencode_actors.machines.job_state import snapshot as job_snapshot
+from opencode_actors.containers import ModelAccess, SessionPlace
+from opencode_actors.errors import UsageError
+from opencode_actors.kernel.actor import ActorStatistics
+from opencode_actors.kernel.hub import Following, HubStatistics
+from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.kernel.sessions import Sessions
+from opencode_actors.kernel.supervisor import SupervisorStatistics
+from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.names import directory_name, session_key
-from opencode_actors.machines.notices import JobEnded, JobQueued, JobRecorded, Notice
-from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.session_messages import (
-    Accepted,
-    AddJob,
-    CloseSession,
-    GetSession,
-    Refused,
-    SessionEffect,
-    SessionMessage,
-)
-from opencode_actors.machines.session_state import SessionState
-from opencode_actors.machines.vocabulary import (
-    Cause,
-    Climb,
-    Failure,
-    JobId,
-    JobSnapshot,
-    JobStatus,
-    Moment,
-    SessionKey,
-    SessionSnapshot,
-)
-from opencode_actors.ports import ContainerSpec, Engine, Prompt
+from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, SessionKey, SessionSnapshot
+from opencode_actors.ports import Engine, Prompt
 from opencode_actors.settings import Settings
-from opencode_actors.store.port import OutputSlice, Store
+from opencode_actors.store.port import OutputSlice
 from opencode_actors.workdirs import MakeDirectories
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
-_FINISHED_KEPT = 256
-# Beyond the ladder's own graces, for the clean-up of what was just being made.
-_SHUTDOWN_MARGIN = 15.0
-
-JobActor = Actor[JobState, JobMessage, JobEffect]
-SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
-
-
-@define(eq=False)
-class _JobEntry:
-    actor: JobActor
-    session: SessionKey
-    since: int  # the hub's position when it was accepted
-    done: trio.Event = field(factory=trio.Event)
-    final: JobSnapshot | None = None
-
-
-@define(eq=False)
-class _SessionEntry:
-    actor: SessionActor
-    operations: SessionOperations
-    done: trio.Event = field(factory=trio.Event)
+_MODEL = re.compile(r"[^\s/]+/\S+")
+_CLOSE_SERVERS_WITHIN = 5.0
 
 
 @frozen
 class Job:
-    """One accepted prompt."""
+    """One accepted prompt. Its methods are those of `System`, for this job."""
 
     id: JobId
     session: SessionKey
@@ -109,6 +49,7 @@ class Job:
         return await self._system.wait(self.id)
 
     async def status(self) -> JobSnapshot:
+        """As it is now."""
         return await self._system.status(self.id)
 
     async def cancel(self) -> JobSnapshot:
@@ -116,38 +57,41 @@ class Job:
         return await self._system.cancel(self.id)
 
     async def output(self, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
+        """As `System.output`."""
         return await self._system.output(self.id, offset=offset, limit=limit)
 
 
 @frozen(kw_only=True)
 class SystemStatistics:
+    """`actors` has the figures of each session's and each unsettled job's actor, by name."""
+
     sessions: int
     jobs: int
-    failed_actors: int
-    notices: int
+    notices: HubStatistics
+    supervisor: SupervisorStatistics
+    actors: dict[str, ActorStatistics]
 
 
-@define(eq=False, repr=False)
+@define(eq=False, repr=False, init=False)
 class System:
-    """Use `open_system`."""
+    """Runs jobs in sessions. Use `open_system`."""
 
-    settings: Settings
-    access: ModelAccess
     engine: Engine
-    store: Store
-    servers: Servers
-    directories: MakeDirectories
     owner: str
-    _nursery: trio.Nursery = field(alias="nursery")
-    _rng: random.Random = field(alias="rng")
-    _wall: Callable[[], float] = field(alias="wall")
-    _conversations: dict[SessionKey, ConversationId] = field(alias="conversations")
-    _hub: Hub = field(factory=Hub)
-    _supervisor: Supervisor = field(factory=Supervisor)
-    _sessions: dict[SessionKey, _SessionEntry] = field(factory=dict[SessionKey, _SessionEntry])
-    _jobs: dict[JobId, _JobEntry] = field(factory=dict[JobId, _JobEntry])
-    _finished: OrderedDict[JobId, JobSnapshot] = field(factory=OrderedDict[JobId, JobSnapshot])
-    _closing: bool = False
+    settings: Settings
+    _surroundings: Surroundings
+    _sessions: Sessions
+    _jobs: Jobs
+
+    def __init__(
+        self, surroundings: Surroundings, *, owner: str, access: ModelAccess, directories: MakeDirectories
+    ) -> None:
+        self.engine, self.settings, self.owner = surroundings.engine, surroundings.settings, owner
+        self._surroundings = surroundings
+        self._sessions = Sessions(
+            surroundings=surroundings, access=access, directories=directories, place_of=self._place
+        )
+        self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
 
     def __repr__(self) -> str:
         return f"<System {len(self._sessions)} sessions, {len(self._jobs)} jobs>"
@@ -166,268 +110,89 @@ class System:
     ) -> Job:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
-        Without `session` it gets one of its own. Raises `UsageError` for a prompt or a key that cannot
-        be, `Busy` when a bound is reached.
+        Without `session` it gets one of its own. `job_timeout` is in seconds, 0 for none, and the
+        setting's when it is not given. Raises `UsageError` for what cannot be, `Busy` when a bound is
+        reached, `StoreError` when it cannot be recorded. When it is cancelled, so is the job.
         """
         _check_prompt(prompt)
+        _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout)
         key = session_key(session) if session is not None else self._new_key()
-        entry = self._session(key)
         wish = Prompt(
             text=prompt,
             model=model or self.settings.model or None,
             agent=agent or self.settings.agent or None,
             system=system,
         )
-        job = self._make_job(key, wish, job_timeout)
-        pending = job_snapshot(job.actor.state, trio.current_time())
-        await self.store.append((JobRecorded(snapshot=pending),))
-        self._jobs[pending.id] = job
-        try:
-            answer = await entry.actor.ask(lambda ask: AddJob(ask=ask, job=pending.id))
-        except ActorGone:
-            answer = Refused(reason=f"session {key} is being closed")
-        if not isinstance(answer, Accepted):
-            del self._jobs[pending.id]
-            reason = answer.reason if isinstance(answer, Refused) else "the session does not answer"
-            await self._settle_unstarted(pending, Failure(cause=Cause.CLOSED, message=reason))
-            raise Busy(reason, hint="wait for one of its jobs to end, or use another session")
-        self._publish(JobQueued(job=pending.id, session=key, ahead=answer.ahead))
-        self._nursery.start_soon(self._run_job, job)
-        return Job(pending.id, key, self)
+        return Job(await self._jobs.start(key, wish, job_timeout=job_timeout), key, self)
 
     async def wait(self, job: JobId) -> JobSnapshot:
-        entry = self._jobs.get(job)
-        if entry is None:
-            return await self._settled(job)
-        await entry.done.wait()
-        return await self._settled(job)
+        """Until the job has settled. Raises `UnknownJob`."""
+        return await self._jobs.wait(job)
 
     async def status(self, job: JobId) -> JobSnapshot:
-        entry = self._jobs.get(job)
-        if entry is not None:
-            try:
-                answer = await entry.actor.ask(lambda ask: GetJob(ask=ask))
-            except ActorGone:
-                await entry.done.wait()
-            else:
-                if isinstance(answer, JobSnapshot):
-                    return answer
-        return await self._settled(job)
+        """The job as it is now, also when it settled in an earlier process. Raises `UnknownJob`."""
+        return await self._jobs.status(job)
 
     async def cancel(self, job: JobId) -> JobSnapshot:
-        entry = self._jobs.get(job)
-        if entry is not None:
-            try:
-                answer = await entry.actor.ask(lambda ask: CancelJob(ask=ask))
-            except ActorGone:
-                await entry.done.wait()
-            else:
-                if isinstance(answer, JobSnapshot):
-                    return answer
-        return await self._settled(job)
+        """Returns when it has settled, by whatever rung of the ladder that took. Raises `UnknownJob`."""
+        return await self._jobs.cancel(job)
 
     async def output(self, job: JobId, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
         """Readable while the job runs. `offset` and `limit` are bytes; a character is never split."""
         if offset < 0 or limit <= 0:
             raise UsageError("offset must not be negative, and limit must be above 0")
         if job not in self._jobs:
-            await self._settled(job)
-        return await self.store.output(job, offset=offset, limit=limit)
+            await self._jobs.settled(job)
+        return await self._surroundings.store.output(job, offset=offset, limit=limit)
 
     def follow(self, job: JobId | None = None) -> Following:
-        """The notices of one job, from when it was queued to its end; or all, from now on."""
-        if job is None:
-            return self._hub.follow()
-        entry = self._jobs.get(job)
-        if entry is not None:
-            return self._hub.follow(job, entry.session, since=entry.since)
-        final = self._finished.get(job)
-        if final is None:
-            raise UnknownJob(f"no job {job} runs here", hint="its status and output can be asked for")
-        following = Following(job, final.session)
-        following.tell(JobEnded(job=job, session=final.session, snapshot=final))
-        return following
+        """The notices of one job, from when it was queued to its end; or all, from now on.
+
+        Raises `UnknownJob` for one that is not of this process, or ended long ago.
+        """
+        return self._surroundings.hub.follow() if job is None else self._jobs.follow(job)
 
     # ---- sessions
 
     async def sessions(self) -> tuple[SessionSnapshot, ...]:
-        snapshots: list[SessionSnapshot] = []
-        for entry in tuple(self._sessions.values()):
-            try:
-                answer = await entry.actor.ask(lambda ask: GetSession(ask=ask))
-            except ActorGone:
-                continue
-            if isinstance(answer, SessionSnapshot):
-                snapshots.append(answer)
-        return tuple(snapshots)
+        """The open ones as they are now."""
+        return await self._sessions.snapshots()
 
     async def close_session(self, session: str) -> Climb:
         """Ends the session's container and fails its jobs. The conversation and the workspace stay."""
-        key = session_key(session)
-        entry = self._sessions.get(key)
-        if entry is None:
-            raise UnknownSession(f"no session {key} is open")
-        return await self._close(entry)
+        return await self._sessions.close(session_key(session))
 
     def workspace(self, session: SessionKey) -> Path:
+        """The session's working directory on this host."""
         return self._place(session).workspace
 
+    # ---- itself
+
     def statistics(self) -> SystemStatistics:
+        """Figures for who watches the system."""
         return SystemStatistics(
             sessions=len(self._sessions),
             jobs=len(self._jobs),
-            failed_actors=self._supervisor.failures,
-            notices=self._hub.position,
+            notices=self._surroundings.hub.statistics(),
+            supervisor=self._surroundings.supervisor.statistics(),
+            actors={
+                **{actor.name: actor.statistics() for actor in self._sessions.actors()},
+                **{actor.name: actor.statistics() for actor in self._jobs.actors()},
+            },
         )
 
     async def aclose(self) -> None:
-        """Ends every container by the ladder, all at once."""
-        self._closing = True
-        async with trio.open_nursery() as nursery:
-            for entry in tuple(self._sessions.values()):
-                nursery.start_soon(self._close, entry)
-        for job in tuple(self._jobs.values()):
-            await job.done.wait()
-        await self.servers.aclose()
-        self._hub.close()
-
-    async def recover(self, unsettled: tuple[JobId, ...]) -> None:
-        """What an earlier process left: its containers are removed, its open jobs failed as lost."""
-        lost = Failure(cause=Cause.LOST, message="opencode-actors ended while the job ran")
-        for job in unsettled:
-            snapshot = await self.store.job(job)
-            if snapshot is not None:
-                await self._settle_unstarted(snapshot, lost)
-        strays = await self.engine.list({OWNER_LABEL: self.owner})
-        async with trio.open_nursery() as nursery:
-            for stray in strays:
-                nursery.start_soon(self.engine.remove, stray.id)
-
-    # ---- actors
-
-    def _session(self, key: SessionKey) -> _SessionEntry:
-        entry = self._sessions.get(key)
-        if entry is not None:
-            return entry
-        if self._closing:
-            raise Busy("the system is shutting down")
-        if len(self._sessions) >= self.settings.max_sessions:
-            names = ", ".join(self._sessions)
-            raise Busy(
-                f"{len(self._sessions)} sessions are open already (maxSessions is "
-                f"{self.settings.max_sessions}): {names}",
-                hint="use one of them, close one, or raise maxSessions",
-            )
-        place = self._place(key)
-
-        async def prepare(password: str) -> ContainerSpec:
-            await self.directories(place, self.engine.directory_owner(), self.access.auth_file)
-            return container_spec(self.settings, self.access, place, password=password)
-
-        operations = SessionOperations(self.engine, self.servers, prepare, lambda: secrets.token_urlsafe(24))
-        shell = SessionShell(operations, self.store, self._publish, self._job_mailbox)
-        state = SessionState(
-            key=key,
-            container_name=place.container_name,
-            title=f"opencode-actors {key}",
-            policy=session_policy(self.settings),
-            conversation=self._conversations.get(key),
-        )
-        actor = Actor(f"session {key}", state, session_machine.handle, shell, self._moment)
-        entry = self._sessions[key] = _SessionEntry(actor, operations)
-        self._nursery.start_soon(self._run_session, key, entry)
-        return entry
-
-    async def _run_session(self, key: SessionKey, entry: _SessionEntry) -> None:
-        def ended() -> None:
-            state = entry.actor.state
-            if state.conversation is not None:
-                self._conversations[key] = state.conversation
-            self._sessions.pop(key, None)
-
-        def failed(failure: Failure) -> None:
-            state = entry.actor.state
-            for job in (state.current, *state.queue):
-                if job is not None and job in self._jobs:
-                    self._jobs[job].actor.mailbox.put(SessionFailed(failure=failure))
-            self._nursery.start_soon(self.engine.remove, state.container_name)
-
-        await self._supervisor.run(entry.actor, on_end=ended, on_failure=failed)
-        await entry.operations.disconnect()
-        entry.done.set()
-
-    def _make_job(self, key: SessionKey, wish: Prompt, timeout: float | None) -> _JobEntry:
-        state = new_job(
-            job=JobId(f"job_{self._rng.getrandbits(48):012x}"),
-            session=key,
-            prompt=wish,
-            policy=job_policy(self.settings, timeout=timeout),
-            now=trio.current_time(),
-        )
-        shell = JobShell(JobOperations(self.servers), self.store, self._publish, self._session_mailbox)
-        actor = Actor(f"job {state.id}", state, job_machine.handle, shell, self._moment)
-        return _JobEntry(actor, key, self._hub.position)
-
-    async def _run_job(self, entry: _JobEntry) -> None:
-        job = entry.actor.state.id
-        failure: list[Failure] = []
-        await self._supervisor.run(entry.actor, on_end=lambda: None, on_failure=failure.append)
-        if failure:
-            # Nobody follows its prompt any more, so nothing may go on working for it.
-            session = self._session_mailbox(entry.session)
-            if session is not None:
-                session.put(StopForJob(job=job))
-                session.put(JobOver(job=job))
-            last = job_snapshot(entry.actor.state, trio.current_time())
-            self._finish(evolve(last, status=JobStatus.FAILED, failure=failure[0]), publish=True)
-        else:
-            self._finish(job_snapshot(entry.actor.state, trio.current_time()), publish=False)
-        self._jobs.pop(job, None)
-        entry.done.set()
-
-    def _finish(self, final: JobSnapshot, *, publish: bool) -> None:
-        self._finished[final.id] = final
-        while len(self._finished) > _FINISHED_KEPT:
-            self._finished.popitem(last=False)
-        if publish:
-            self._publish(JobEnded(job=final.id, session=final.session, snapshot=final))
-
-    async def _settle_unstarted(self, snapshot: JobSnapshot, failure: Failure) -> None:
-        final = evolve(snapshot, status=JobStatus.FAILED, failure=failure)
-        await self.store.append((JobRecorded(snapshot=final),))
-
-    async def _settled(self, job: JobId) -> JobSnapshot:
-        final = self._finished.get(job) or await self.store.job(job)
-        if final is None:
-            raise UnknownJob(f"there is no job {job}")
-        return final
-
-    async def _close(self, entry: _SessionEntry) -> Climb:
+        """Ends every container by the ladder, all at once; `open_system` does it."""
         try:
-            answer = await entry.actor.ask(lambda ask: CloseSession(ask=ask))
-        except ActorGone:
-            answer = None
-        await entry.done.wait()
-        return answer if isinstance(answer, Climb) else Climb(ended_by=None)
-
-    # ---- what actors reach each other and the world by
-
-    def _publish(self, notice: Notice) -> None:
-        self._hub.publish(notice)
-
-    def _job_mailbox(self, job: JobId) -> Mailbox[JobMessage] | None:
-        entry = self._jobs.get(job)
-        return entry.actor.mailbox if entry is not None else None
-
-    def _session_mailbox(self, session: SessionKey) -> Mailbox[SessionMessage] | None:
-        entry = self._sessions.get(session)
-        return entry.actor.mailbox if entry is not None else None
-
-    def _moment(self) -> Moment:
-        return Moment(now=trio.current_time(), wall=self._wall(), roll=self._rng.random())
+            await self._sessions.close_all()
+            await self._jobs.wait_all()
+        finally:
+            self._surroundings.hub.close()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SERVERS_WITHIN):
+                await self._surroundings.servers.aclose()
 
     def _new_key(self) -> SessionKey:
-        return SessionKey(f"s-{self._rng.getrandbits(32):08x}")
+        return SessionKey(f"s-{self._surroundings.rng.getrandbits(64):016x}")
 
     def _place(self, key: SessionKey) -> SessionPlace:
         name = directory_name(key)
@@ -443,12 +208,30 @@ class System:
 def _check_prompt(prompt: str) -> None:
     if not prompt.strip():
         raise UsageError("the prompt is empty", hint="say what is to be done")
-    try:
-        size = len(prompt.encode())
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the prompt is not valid text: {error.reason}") from None
+    size = len(_encoded("prompt", prompt))
     if size > LONGEST_PROMPT:
         raise UsageError(
             f"the prompt has {size} bytes, and at most {LONGEST_PROMPT} are taken",
             hint="put long material into a file of the workspace and name it in the prompt",
         )
+
+
+def _check_wish(
+    *, model: str | None, agent: str | None, system: str | None, job_timeout: float | None
+) -> None:
+    if model and not _MODEL.fullmatch(model):
+        raise UsageError(f"{model!r} cannot be a model", hint="name it as provider/model")
+    for name, text in (("model", model), ("agent", agent), ("system prompt", system)):
+        if len(_encoded(name, text or "")) > LONGEST_PROMPT:
+            raise UsageError(f"the {name} has more than {LONGEST_PROMPT} bytes")
+    if job_timeout is not None and not (math.isfinite(job_timeout) and job_timeout >= 0):
+        raise UsageError(
+            f"a job cannot have {job_timeout} seconds", hint="give a number of seconds, or 0 for no bound"
+        )
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the {name} is not valid text: {error.reason}") from None

@@ -6,170 +6,223 @@ transaction, so many jobs cost hardly more than one.
 
 from __future__ import annotations
 
-import json
-import secrets
 import sqlite3
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeVar, TypeVarTuple
 
-import cattrs
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from opencode_actors.errors import StoreError
-from opencode_actors.machines.notices import JobRecorded, OutputRecorded, Record, SessionRecorded
+from opencode_actors.machines.notices import JobRecorded, OutputRecorded, Record
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, JobStatus, SessionKey
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.store import database as db
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.output_files import OutputFiles
 from opencode_actors.store.port import OutputSlice, Remembered
 
-VERSION = 1
 # More actors than this have to wait for the disk, one after another.
 _QUEUE = 256
+# How long the last records may take when everything else has ended; a disk that hangs must not hang us.
+_CLOSE_WITHIN = 30.0
 
-_SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (key TEXT PRIMARY KEY, conversation TEXT) WITHOUT ROWID;
-CREATE TABLE jobs (id TEXT PRIMARY KEY, session TEXT NOT NULL, settled INTEGER NOT NULL, snapshot TEXT NOT NULL)
-    WITHOUT ROWID;
-CREATE INDEX unsettled ON jobs (id) WHERE settled = 0;
-"""
-
-_converter = cattrs.Converter(detailed_validation=False)
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @define(eq=False)
 class _Batch:
-    records: tuple[Record, ...]
+    """The records of one `append`, in the form that they are written in."""
+
+    rows: list[db.Row] = field(factory=list[db.Row])
+    texts: list[tuple[JobId, bytes]] = field(factory=list[tuple[JobId, bytes]])
+    settled: list[JobId] = field(factory=list[JobId])
     done: trio.Event = field(factory=trio.Event)
     error: StoreError | None = None
 
+    @classmethod
+    def of(cls, records: tuple[Record, ...]) -> _Batch:
+        batch = cls()
+        for record in records:
+            if isinstance(record, OutputRecorded):
+                batch.texts.append((record.job, record.text.encode(errors="replace")))
+                continue
+            batch.rows.append(db.row_of(record))
+            if isinstance(record, JobRecorded) and record.snapshot.settled:
+                batch.settled.append(record.snapshot.id)
+        return batch
 
-@define(eq=False)
+    def end(self, error: StoreError | None) -> None:
+        if not self.done.is_set():
+            self.error = error
+            self.done.set()
+
+
+@frozen(kw_only=True)
+class JournalStatistics:
+    """`appends` by `commits` is how many were written at one time."""
+
+    appends: int
+    commits: int
+    waiting: int
+
+
+@define(eq=False, repr=False)
 class Journal:
     """Use `open_journal`, which runs the writer."""
 
     folder: Path
-    _database: sqlite3.Connection
+    _writing: sqlite3.Connection
+    _reading: sqlite3.Connection
     _outputs: OutputFiles
     _send: trio.MemorySendChannel[_Batch]
+    _writer: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
+    _one_writer: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    _one_reader: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
+    _appends: int = field(default=0, init=False)
+    _commits: int = field(default=0, init=False)
+
+    def __repr__(self) -> str:
+        waiting = self._send.statistics().current_buffer_used
+        return f"<Journal {self.folder}, {self._commits} commits, {waiting} waiting>"
 
     async def load(self) -> Remembered:
-        return await trio.to_thread.run_sync(self._load)
+        return await self._read(self._load)
 
     async def append(self, records: tuple[Record, ...]) -> None:
-        batch = _Batch(records)
-        await self._send.send(batch)
+        batch = _Batch.of(records)
+        try:
+            await self._send.send(batch)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise self._is_closed() from None
         await batch.done.wait()
         if batch.error is not None:
             raise batch.error
 
+    async def conversation(self, session: SessionKey) -> ConversationId | None:
+        return await self._read(db.read_conversation, self._reading, session)
+
     async def job(self, job: JobId) -> JobSnapshot | None:
-        return await trio.to_thread.run_sync(self._job, job)
+        return await self._read(db.read_job, self._reading, job)
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
-        return await trio.to_thread.run_sync(self._outputs.read, job, offset, limit)
+        return await self._read(self._outputs.read, job, offset, limit)
 
     async def aclose(self) -> None:
+        """Nothing more is taken; what was taken is still written."""
+        self._writer.deadline = trio.current_time() + _CLOSE_WITHIN
         await self._send.aclose()
+
+    def statistics(self) -> JournalStatistics:
+        return JournalStatistics(
+            appends=self._appends,
+            commits=self._commits,
+            waiting=self._send.statistics().current_buffer_used,
+        )
+
+    # ---- writing
 
     async def write(self, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
         """The writer: until the sending side is closed and all is written.
 
         Under a shield, because what is being settled while everything is cancelled has to be durable too;
-        `open_journal` closes the sending side in any case, and that ends it.
+        `open_journal` closes the sending side in any case, and that ends it, or its deadline does.
         """
-        with trio.CancelScope(shield=True):
-            await self._write_all(receive)
+        async with receive:
+            with self._writer:
+                async for first in receive:
+                    await self._write_with(first, receive)
+            for batch in _waiting(receive):
+                batch.end(self._not_written("the disk did not answer in time"))
 
-    async def _write_all(self, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
-        async for first in receive:
-            batches = [first]
-            while True:
-                try:
-                    batches.append(receive.receive_nowait())
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-            error: StoreError | None = None
-            try:
-                await trio.to_thread.run_sync(self._write, batches)
-            except (OSError, sqlite3.Error) as wrong:
-                error = _not_written(self.folder, wrong)
+    async def _write_with(self, first: _Batch, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
+        """And with all that wait behind it. Whatever happens, each of them hears of it."""
+        batches = [first, *_waiting(receive)]
+        error: StoreError | None = self._not_written("the writer was ended")
+        try:
+            await trio.to_thread.run_sync(
+                self._write, batches, limiter=self._one_writer, abandon_on_cancel=True
+            )
+            error = None
+            self._appends += len(batches)
+            self._commits += 1
+        except (OSError, sqlite3.Error) as wrong:
+            error = self._not_written(str(wrong))
+        finally:
             for batch in batches:
-                batch.error = error
-                batch.done.set()
-
-    # ---- in a thread, one call at a time for what writes
+                batch.end(error)
 
     def _write(self, batches: list[_Batch]) -> None:
-        rows = [record for batch in batches for record in batch.records]
-        for job, text in _texts(rows).items():
-            self._outputs.append(job, text)
-        with self._database as database:
-            for record in rows:
-                match record:
-                    case SessionRecorded():
-                        database.execute(
-                            "INSERT OR REPLACE INTO sessions VALUES (?, ?)",
-                            (record.session, record.conversation),
-                        )
-                    case JobRecorded():
-                        _put_job(database, record.snapshot)
-                    case OutputRecorded():
-                        pass
+        texts: dict[JobId, list[bytes]] = {}
+        for batch in batches:
+            for job, text in batch.texts:
+                texts.setdefault(job, []).append(text)
+        for job, pieces in texts.items():
+            self._outputs.append(job, b"".join(pieces))
+        for batch in batches:
+            for job in batch.settled:
+                self._outputs.make_durable(job)
+        db.write(self._writing, [row for batch in batches for row in batch.rows])
+
+    # ---- reading
+
+    async def _read(self, call: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        try:
+            return await trio.to_thread.run_sync(call, *arguments, limiter=self._one_reader)
+        except sqlite3.ProgrammingError:
+            raise self._is_closed() from None
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"reading from the state directory {self.folder} failed: {error}",
+                hint="check its permissions and its disk",
+            ) from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"the journal in {self.folder} has an entry that cannot be understood: {error!r}",
+                hint="it may be of another version of opencode-actors; choose another sessionsDir",
+            ) from error
 
     def _load(self) -> Remembered:
-        read = self._database.execute
-        owner = read("SELECT value FROM about WHERE name = 'owner'").fetchone()[0]
-        sessions = read("SELECT key, conversation FROM sessions WHERE conversation IS NOT NULL")
-        unsettled = read("SELECT id FROM jobs WHERE settled = 0")
-        return Remembered(
-            owner=owner,
-            conversations={SessionKey(key): ConversationId(value) for key, value in sessions},
-            unsettled=tuple(JobId(job) for (job,) in unsettled),
+        return Remembered(owner=db.read_owner(self._reading), unsettled=db.read_unsettled(self._reading))
+
+    # ---- errors
+
+    def _not_written(self, why: str) -> StoreError:
+        return StoreError(
+            f"writing to the state directory {self.folder} failed: {why}",
+            hint="make room on the disk, or check its permissions; then start again",
         )
 
-    def _job(self, job: JobId) -> JobSnapshot | None:
-        row = self._database.execute("SELECT snapshot FROM jobs WHERE id = ?", (job,)).fetchone()
-        return None if row is None else _converter.structure(json.loads(row[0]), JobSnapshot)
+    def _is_closed(self) -> StoreError:
+        return StoreError(f"the journal of {self.folder} is closed", hint="open a system again")
 
 
-def _texts(records: list[Record]) -> Mapping[JobId, str]:
-    texts: dict[JobId, list[str]] = {}
-    for record in records:
-        if isinstance(record, OutputRecorded):
-            texts.setdefault(record.job, []).append(record.text)
-    return {job: "".join(pieces) for job, pieces in texts.items()}
-
-
-def _put_job(database: sqlite3.Connection, snapshot: JobSnapshot) -> None:
-    settled = snapshot.status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
-    database.execute(
-        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?)",
-        (snapshot.id, snapshot.session, settled, json.dumps(_converter.unstructure(snapshot))),
-    )
+def _waiting(receive: trio.MemoryReceiveChannel[_Batch]) -> list[_Batch]:
+    batches: list[_Batch] = []
+    while True:
+        try:
+            batches.append(receive.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return batches
 
 
 @asynccontextmanager
 async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
     """The journal of one state directory, which nobody else may use meanwhile. Raises `StoreError`."""
+    lock = DirectoryLock(folder / "lock")
     try:
         await trio.to_thread.run_sync(_make_folder, folder)
-        lock = DirectoryLock(folder / "lock")
         lock.acquire()
     except OSError as error:
         raise _not_opened(folder, error) from error
     try:
-        try:
-            database = await trio.to_thread.run_sync(_open_database, folder / "journal.sqlite")
-        except (OSError, sqlite3.Error) as error:
-            raise _not_opened(folder, error) from error
+        writing, reading = await _open_database(folder)
         try:
             send, receive = trio.open_memory_channel[_Batch](_QUEUE)
-            journal = Journal(folder, database, OutputFiles(folder / "outputs"), send)
+            journal = Journal(folder, writing, reading, OutputFiles(folder / "outputs"), send)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal.write, receive)
                 try:
@@ -177,7 +230,9 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
                 finally:
                     await journal.aclose()
         finally:
-            database.close()
+            # Closing writes the last of the WAL into the file.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_WITHIN):
+                await trio.to_thread.run_sync(_close, (reading, writing), abandon_on_cancel=True)
     finally:
         lock.release()
 
@@ -187,42 +242,29 @@ def _make_folder(folder: Path) -> None:
     (folder / "outputs").mkdir(exist_ok=True, mode=0o700)
 
 
-def _open_database(path: Path) -> sqlite3.Connection:
-    # One writer at a time, by construction; the threads that it runs in change.
-    database = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
-    with ExitStack() as undo:
-        undo.callback(database.close)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        (version,) = cast(tuple[Any], database.execute("PRAGMA user_version").fetchone())
-        if version == 0:
-            _create(database)
-        elif version != VERSION:
-            raise StoreError(
-                f"{path} was written by another version of opencode-actors "
-                f"(format {version}, this one reads {VERSION})",
-                hint="use the version that wrote it, or choose another sessionsDir",
-            )
-        undo.pop_all()
-    return database
+async def _open_database(folder: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    try:
+        return await trio.to_thread.run_sync(_open_both, folder / "journal.sqlite")
+    except (OSError, sqlite3.Error) as error:
+        raise _not_opened(folder, error) from error
 
 
-def _create(database: sqlite3.Connection) -> None:
-    with database:
-        database.executescript(_SCHEMA)
-        database.execute("INSERT INTO about VALUES ('owner', ?)", (secrets.token_hex(4),))
-        database.execute(f"PRAGMA user_version = {VERSION}")
+def _open_both(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    writing = db.open_for_writing(path)
+    try:
+        return writing, db.open_for_reading(path)
+    except sqlite3.Error:
+        writing.close()
+        raise
+
+
+def _close(connections: tuple[sqlite3.Connection, ...]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _not_opened(folder: Path, error: Exception) -> StoreError:
     return StoreError(
         f"the state directory {folder} cannot be used: {error}",
         hint="check that it exists, is yours and has room, or choose another sessionsDir",
-    )
-
-
-def _not_written(folder: Path, error: Exception) -> StoreError:
-    return StoreError(
-        f"writing to the state directory {folder} failed: {error}",
-        hint="make room on the disk, or check its permissions; then start again",
     )

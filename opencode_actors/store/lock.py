@@ -18,11 +18,18 @@ class DirectoryLock:
     path: Path
     _descriptor: int = field(default=-1, init=False)
 
+    @property
+    def held(self) -> bool:
+        return self._descriptor >= 0
+
     def acquire(self) -> None:
+        """Raises `StoreError` when another one has it, `OSError` when there can be no lock here."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise StoreError(
@@ -30,8 +37,9 @@ class DirectoryLock:
                 + (f" (process {holder})" if holder else ""),
                 hint="wait for it, end it, or choose another sessionsDir",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
 
     def release(self) -> None:

@@ -19,12 +19,29 @@ class OutputFiles:
 
     folder: Path
 
-    def append(self, job: JobId, text: str) -> None:
+    def append(self, job: JobId, text: bytes) -> None:
+        """All of it, or nothing: what a full disk has cut off is taken back."""
         descriptor = os.open(self._path(job), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            left = memoryview(text.encode(errors="replace"))
-            while left:
-                left = left[os.write(descriptor, left) :]
+            before = os.fstat(descriptor).st_size
+            try:
+                left = memoryview(text)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def make_durable(self, job: JobId) -> None:
+        """What is appended so far outlives a power failure."""
+        try:
+            descriptor = os.open(self._path(job), os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -35,15 +52,25 @@ class OutputFiles:
             return OutputSlice(text="", next_offset=offset, more=False)
         try:
             size = os.fstat(descriptor).st_size
-            data = os.pread(descriptor, max(limit, _LONGEST_CHARACTER), offset)
+            wanted = min(max(limit, _LONGEST_CHARACTER), size - offset)
+            data = os.pread(descriptor, wanted, offset) if wanted > 0 else b""
         finally:
             os.close(descriptor)
-        whole = whole_characters(data[:limit]) or whole_characters(data)
-        end = offset + len(whole)
-        return OutputSlice(text=whole.decode(errors="replace"), next_offset=end, more=end < size)
+        return output_slice(data, offset=offset, limit=limit, size=size)
 
     def _path(self, job: JobId) -> Path:
         return self.folder / f"{job}.txt"
+
+
+def output_slice(data: bytes, *, offset: int, limit: int, size: int) -> OutputSlice:
+    """Of `data`, which begins at `offset` of an output of `size` bytes, what an answer may have.
+
+    A character that is not wholly there yet is not there: `more` is then False, or whoever reads until
+    there is no more would read for ever.
+    """
+    whole = whole_characters(data[:limit]) or _first_character(data)
+    end = offset + len(whole)
+    return OutputSlice(text=whole.decode(errors="replace"), next_offset=end, more=bool(whole) and end < size)
 
 
 def whole_characters(data: bytes) -> bytes:
@@ -52,7 +79,16 @@ def whole_characters(data: bytes) -> bytes:
         byte = data[-back]
         if byte < 0x80:  # ASCII: nothing is open
             return data
-        if byte >= 0xC0:  # the first byte of a character of `needed` bytes
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return data if back >= needed else data[:-back]
+        if byte >= 0xC0:  # the first byte of a character
+            return data if back >= _length(byte) else data[:-back]
     return data
+
+
+def _first_character(data: bytes) -> bytes:
+    return whole_characters(data[: _length(data[0])]) if data else b""
+
+
+def _length(first: int) -> int:
+    if first < 0xC0:
+        return 1
+    return 2 if first < 0xE0 else 3 if first < 0xF0 else 4

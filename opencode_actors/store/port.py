@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from attrs import frozen
@@ -17,13 +16,13 @@ class Remembered:
     """What an earlier process left. `unsettled` are jobs that nobody saw the end of."""
 
     owner: str
-    conversations: Mapping[SessionKey, ConversationId]
     unsettled: tuple[JobId, ...]
 
 
 @frozen(kw_only=True)
 class OutputSlice:
-    """`next_offset` is where to read on; `more` whether there is anything to read there now."""
+    """A part of a job's output. `next_offset` is where to read on, in bytes; `more` is whether there is
+    anything to read there now."""
 
     text: str
     next_offset: int
@@ -31,10 +30,17 @@ class OutputSlice:
 
 
 class Store(Protocol):
+    """Every method raises `StoreError`, and nothing else."""
+
     async def load(self) -> Remembered: ...
 
     async def append(self, records: tuple[Record, ...]) -> None:
-        """Returns when all of them are durable."""
+        """Returns when all of them are durable; a job's output is so with the record of its end, and
+        until then outlives the process, not the machine."""
+        ...
+
+    async def conversation(self, session: SessionKey) -> ConversationId | None:
+        """The one that the session had last."""
         ...
 
     async def job(self, job: JobId) -> JobSnapshot | None:
@@ -42,7 +48,8 @@ class Store(Protocol):
         ...
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
-        """Up to `limit` bytes from `offset`, never splitting a character. A job without output reads empty."""
+        """Up to `limit` bytes from `offset`, never splitting a character: one that alone is longer than
+        `limit` is given whole. A job without output reads empty."""
         ...
 
     async def aclose(self) -> None: ...

@@ -13,6 +13,7 @@ from opencode_actors import (
     Busy,
     Cause,
     EngineUnavailable,
+    Job,
     JobId,
     JobStatus,
     Rung,
@@ -141,6 +142,7 @@ async def test_a_server_that_does_not_answer_is_stopped_to_cancel_its_job(
 async def test_leaving_while_jobs_run_ends_every_container(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    jobs: list[Job] = []
     async with open_world(BEHAVIOUR) as world:
         with trio.CancelScope() as scope:
             async with world.system() as system:

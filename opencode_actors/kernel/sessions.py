@@ -1,0 +1,236 @@
+"""All sessions of a system: each an actor, from the first job of its key until it is closed.
+
+A key belongs to one actor at a time, and to the next one only when the container and the clean-up of the
+one before are over.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
+from opencode_actors.errors import ActorGone, Busy, EngineError, UnknownSession
+from opencode_actors.kernel.actor import Actor
+from opencode_actors.kernel.mailbox import Mailbox
+from opencode_actors.kernel.policies import session_policy
+from opencode_actors.kernel.session_operations import SessionOperations
+from opencode_actors.kernel.shells import SessionShell
+from opencode_actors.kernel.surroundings import Surroundings
+from opencode_actors.machines import session as session_machine
+from opencode_actors.machines.job_messages import JobOver, SessionFailed
+from opencode_actors.machines.notices import SessionChanged
+from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.session_messages import (
+    Accepted,
+    AddJob,
+    CloseSession,
+    GetSession,
+    Refused,
+    SessionEffect,
+    SessionMessage,
+)
+from opencode_actors.machines.session_state import Absent, GivenUp, SessionState
+from opencode_actors.machines.vocabulary import (
+    Climb,
+    Failure,
+    JobId,
+    SessionKey,
+    SessionSnapshot,
+    SessionStatus,
+)
+from opencode_actors.ports import ContainerId, ContainerSpec
+from opencode_actors.workdirs import MakeDirectories
+
+_log = logging.getLogger("opencode_actors")
+
+SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
+
+
+@define(eq=False, repr=False)
+class SessionEntry:
+    """`asking` counts the starts that are on their way to it; `done` is set when nothing of it is left."""
+
+    actor: SessionActor
+    operations: SessionOperations
+    asking: int = field(default=0, init=False)
+    done: trio.Event = field(factory=trio.Event, init=False)
+
+    @property
+    def at_rest(self) -> bool:
+        """Without container and without jobs, so that closing it takes nothing away from anybody."""
+        state = self.actor.state
+        no_jobs = not self.asking and not state.queue and state.current is None
+        return no_jobs and isinstance(state.phase, Absent | GivenUp)
+
+
+@define(eq=False, repr=False, kw_only=True)
+class Sessions:
+    surroundings: Surroundings
+    access: ModelAccess
+    directories: MakeDirectories
+    place_of: Callable[[SessionKey], SessionPlace]
+    _entries: dict[SessionKey, SessionEntry] = field(factory=dict[SessionKey, SessionEntry], init=False)
+    _opening: trio.Lock = field(factory=trio.Lock, init=False)
+    _closing: bool = field(default=False, init=False)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Sessions {', '.join(self._entries) or 'none'}>"
+
+    def __contains__(self, key: SessionKey) -> bool:
+        return key in self._entries
+
+    def actors(self) -> tuple[SessionActor, ...]:
+        return tuple(entry.actor for entry in self._entries.values())
+
+    def mailbox(self, key: SessionKey) -> Mailbox[SessionMessage] | None:
+        entry = self._entries.get(key)
+        return entry.actor.mailbox if entry is not None else None
+
+    async def add_job(self, key: SessionKey, job: JobId) -> int:
+        """A place in the session, which is opened if need be; how many jobs are ahead. Raises `Busy`."""
+        while True:
+            entry = await self._open(key)
+            try:
+                answer = await self._ask_for_place(entry, job)
+            except ActorGone:
+                # It ended meanwhile. Its successor may begin when the last of it is gone.
+                await entry.done.wait()
+                continue
+            if isinstance(answer, Accepted):
+                return answer.ahead
+            reason = answer.reason if isinstance(answer, Refused) else "the session does not answer"
+            raise Busy(reason, hint="wait for one of its jobs to end, or use another session")
+
+    async def snapshots(self) -> tuple[SessionSnapshot, ...]:
+        snapshots: list[SessionSnapshot] = []
+        for entry in tuple(self._entries.values()):
+            try:
+                answer = await entry.actor.ask(lambda ask: GetSession(ask=ask))
+            except ActorGone:
+                continue
+            if isinstance(answer, SessionSnapshot):
+                snapshots.append(answer)
+        return tuple(snapshots)
+
+    async def close(self, key: SessionKey) -> Climb:
+        """Returns when its container is gone and another one may begin under its key."""
+        entry = self._entries.get(key)
+        if entry is None:
+            raise UnknownSession(f"no session {key} is open")
+        return await self._close(entry)
+
+    async def close_all(self) -> None:
+        """For good: none is opened any more."""
+        self._closing = True
+        async with trio.open_nursery() as nursery:
+            for entry in tuple(self._entries.values()):
+                nursery.start_soon(self._close, entry)
+
+    # ---- opening
+
+    async def _open(self, key: SessionKey) -> SessionEntry:
+        # One at a time, so that what is found out here still holds when the session begins.
+        async with self._opening:
+            entry = self._entries.get(key)
+            if self._closing:
+                raise Busy("the system is shutting down")
+            if entry is not None:
+                return entry
+            await self._make_room()
+            conversation = await self.surroundings.store.conversation(key)
+            if self._closing:
+                raise Busy("the system is shutting down")
+            return self._begin(key, conversation)
+
+    async def _make_room(self) -> None:
+        """A session without container and jobs keeps its place only until somebody else needs it."""
+        while len(self._entries) >= self.surroundings.settings.max_sessions:
+            resting = next((entry for entry in self._entries.values() if entry.at_rest), None)
+            if resting is None:
+                names = ", ".join(self._entries)
+                raise Busy(
+                    f"{len(self._entries)} sessions are open already (maxSessions is "
+                    f"{self.surroundings.settings.max_sessions}): {names}",
+                    hint="use one of them, close one, or raise maxSessions",
+                )
+            await self._close(resting)
+
+    def _begin(self, key: SessionKey, conversation: ConversationId | None) -> SessionEntry:
+        here, place = self.surroundings, self.place_of(key)
+
+        async def prepare(password: str) -> ContainerSpec:
+            await self.directories(place, here.engine.directory_owner(), self.access.auth_file)
+            return container_spec(here.settings, self.access, place, password=password)
+
+        operations = SessionOperations(here.engine, here.servers, prepare, _new_password)
+        shell = SessionShell(operations, here.store, here.hub.publish, here.job_mailbox)
+        state = SessionState(
+            key=key,
+            container_name=place.container_name,
+            title=f"opencode-actors {key}",
+            policy=session_policy(here.settings),
+            conversation=conversation,
+        )
+        actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
+        entry = self._entries[key] = SessionEntry(actor, operations)
+        here.nursery.start_soon(self._run, key, entry)
+        return entry
+
+    async def _ask_for_place(self, entry: SessionEntry, job: JobId) -> object:
+        answer: object = None
+        entry.asking += 1
+        try:
+            answer = await entry.actor.ask(lambda ask: AddJob(ask=ask, job=job))
+        finally:
+            entry.asking -= 1
+            if answer is None:
+                # Given up while on its way: it may be there already, and would hold its place for ever.
+                entry.actor.mailbox.put(JobOver(job=job))
+        return answer
+
+    # ---- running and ending
+
+    async def _run(self, key: SessionKey, entry: SessionEntry) -> None:
+        try:
+            failure = await self.surroundings.supervisor.run(entry.actor)
+            if failure is not None:
+                await self._clean_up(key, entry, failure)
+            await entry.operations.disconnect()
+        finally:
+            del self._entries[key]
+            entry.done.set()
+
+    async def _clean_up(self, key: SessionKey, entry: SessionEntry, failure: Failure) -> None:
+        """After a bug, or a state directory that takes nothing any more: what it had must not go on."""
+        here, name = self.surroundings, entry.actor.state.container_name
+        for job in tuple(here.addresses.values()):
+            if job.session == key:
+                job.mailbox.put(SessionFailed(failure=failure))
+        here.hub.publish(SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message))
+        try:
+            with trio.fail_after(here.settings.remove_grace):
+                await here.engine.remove(ContainerId(name))
+        except EngineError as error:
+            _log.error("container %s could not be removed: %s", name, error.message)
+        except trio.TooSlowError:
+            _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
+
+    async def _close(self, entry: SessionEntry) -> Climb:
+        try:
+            answer = await entry.actor.ask(lambda ask: CloseSession(ask=ask))
+        except ActorGone:
+            answer = None
+        await entry.done.wait()
+        return answer if isinstance(answer, Climb) else Climb(ended_by=None)
+
+
+def _new_password() -> str:
+    return secrets.token_urlsafe(24)
