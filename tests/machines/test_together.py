@@ -90,7 +90,7 @@ def test_a_hundred_lives(hundred: int) -> None:
     """Longer lives than hypothesis likes, each with faults of a few kinds. A failure names its seed."""
     for seed in range(hundred * 100, hundred * 100 + 100):
         try:
-            _live(random.Random(seed))  # noqa: S311 - a world, not a secret
+            _live(random.Random(seed))
         except AssertionError as wrong:
             raise AssertionError(f"the life of seed {seed}: {wrong}") from wrong
 

@@ -1,0 +1,438 @@
+"""One container's life, as examples to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from opencode_actors.machines import health, session
+from opencode_actors.machines import job_messages as j
+from opencode_actors.machines import server_events as e
+from opencode_actors.machines import session_messages as s
+from opencode_actors.machines.notices import SessionChanged, SessionRecorded
+from opencode_actors.machines.session_state import SessionState, snapshot
+from opencode_actors.machines.vocabulary import (
+    AskId,
+    Cause,
+    Climb,
+    Failure,
+    Finish,
+    Forget,
+    JobId,
+    Rung,
+    SessionStatus,
+)
+from opencode_actors.ports import Death, Usage
+from opencode_actors.testing import samples
+from opencode_actors.testing.playbook import Playbook
+from opencode_actors.testing.samples import CONTAINER, CONVERSATION, ENDPOINT
+
+Book = Playbook[SessionState, s.SessionMessage, s.SessionEffect]
+
+ONE, TWO, THREE, FOUR = (JobId(f"job-{n}") for n in (1, 2, 3, 4))
+HEARTBEAT = j.EventsSeen(events=(e.Heartbeat(),))
+CRASHED = s.ContainerExited(death=Death(exit_code=139, oom_killed=False))
+
+
+def absent(**policy: Any) -> Book:
+    return Playbook(session.handle, samples.fresh_session(policy=evolve(samples.SESSION_POLICY, **policy)))
+
+
+def add(book: Book, job: JobId = ONE) -> Book:
+    return book.tell(s.AddJob(ask=AskId(int(job[-1])), job=job))
+
+
+def creating(**policy: Any) -> Book:
+    return add(absent(**policy))
+
+
+def launch(book: Book) -> Book:
+    return book.answer(s.LaunchContainer, s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT))
+
+
+def starting(**policy: Any) -> Book:
+    return launch(creating(**policy))
+
+
+def get_ready(book: Book) -> Book:
+    book.answer(s.ProbeServer, s.ProbeSucceeded(version="1.18.33"))
+    book.hear(s.FollowServer, j.StreamOpened())
+    return book.answer(s.OpenConversation, s.ConversationOpened(conversation=CONVERSATION, fresh=True))
+
+
+def serving(**policy: Any) -> Book:
+    """Its first job has the turn."""
+    return get_ready(starting(**policy))
+
+
+def idle(**policy: Any) -> Book:
+    """Ready, and nobody has the turn."""
+    return serving(**policy).tell(j.JobOver(job=ONE))
+
+
+def gone(book: Book) -> Book:
+    """The container exits as it should, and the engine forgets it."""
+    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=143, oom_killed=False)))
+    return book.answer(s.EndContainer, s.ContainerRemoved())
+
+
+def ending(book: Book) -> Rung:
+    return book.running(s.EndContainer).rung
+
+
+def is_(book: Book) -> SessionStatus:
+    return snapshot(book.state).status
+
+
+def told(book: Book, job: JobId) -> list[j.JobMessage]:
+    return [word.message for word in book.told if isinstance(word, s.TellJob) and word.job == job]
+
+
+def failure_of(message: j.JobMessage) -> Failure:
+    assert isinstance(message, j.ServerLost | j.SessionFailed)
+    return message.failure
+
+
+# ---- up
+
+
+def test_a_container_is_made_for_its_first_job() -> None:
+    add(absent()).expect(s.Accepted(ahead=0), SessionChanged, s.LaunchContainer, s.SessionTimer.LAUNCH)
+
+
+def test_a_cold_start_with_a_server_that_takes_its_time() -> None:
+    """A request that arrives in the first 0.3 s of listening is never answered: short probes, soon again."""
+    book = starting().expect_some(s.WatchExit, s.ProbeServer, s.SessionTimer.READY)
+    assert book.running(s.ProbeServer).within == 0.2
+    for _ in range(5):
+        book.answer(s.ProbeServer, s.ProbeFailed(reason="refused")).expect(s.SessionTimer.PROBE)
+        book.advance(0.25).expect(s.ProbeServer)
+    book.answer(s.ProbeServer, s.ProbeSucceeded(version="1.18.33")).expect(s.FollowServer, s.OpenConversation)
+    book.answer(s.OpenConversation, s.ConversationOpened(conversation=CONVERSATION, fresh=True))
+    assert book.records == (SessionRecorded(session=samples.SESSION, conversation=CONVERSATION),)
+    assert is_(book) is SessionStatus.STARTING
+    book.hear(s.FollowServer, j.StreamOpened())
+    book.expect_some(SessionChanged, s.SessionTimer.SILENCE, s.SampleUsage, j.TurnGranted)
+    assert is_(book) is SessionStatus.READY
+
+
+def test_the_second_job_finds_the_server_running() -> None:
+    book = add(idle(), TWO)
+    book.expect_some(s.Accepted(ahead=0), j.TurnGranted(endpoint=ENDPOINT, conversation=CONVERSATION))
+
+
+def test_jobs_get_their_turns_one_by_one_in_order() -> None:
+    book = add(add(serving(), TWO), THREE)
+    assert [book.replies[AskId(n)] for n in (1, 2, 3)] == [s.Accepted(ahead=n) for n in (0, 1, 2)]
+    assert not told(book, TWO)
+    book.tell(j.JobOver(job=ONE))
+    assert told(book, TWO)
+    assert not told(book, THREE)
+    book.tell(j.JobOver(job=TWO))
+    assert told(book, THREE)
+
+
+def test_a_full_queue_says_so_and_how_long_it_is() -> None:
+    book = add(add(add(serving(max_queued_jobs=2), TWO), THREE), FOUR)
+    refused = book.replies[AskId(4)]
+    assert isinstance(refused, s.Refused)
+    assert "2 jobs waiting" in refused.reason
+
+
+def test_a_job_that_is_cancelled_in_the_queue_leaves_it() -> None:
+    book = add(add(serving(), TWO), THREE).tell(j.JobOver(job=TWO)).tell(j.JobOver(job=ONE))
+    assert not told(book, TWO)
+    assert told(book, THREE)
+
+
+def test_events_go_to_the_job_that_has_the_turn_and_heartbeats_to_nobody() -> None:
+    book = serving().hear(s.FollowServer, HEARTBEAT).expect_nothing()
+    words = j.EventsSeen(events=(e.ConversationBusy(conversation=CONVERSATION),))
+    book.hear(s.FollowServer, words).expect(s.TellJob(job=ONE, message=words))
+
+
+def test_load_is_the_difference_of_two_readings() -> None:
+    def usage(cpu: float) -> s.UsageSampled:
+        return s.UsageSampled(usage=Usage(cpu_seconds=cpu, memory_bytes=1 << 29, pids=9, oom_kills=0))
+
+    book = serving().answer(s.SampleUsage, usage(10.0)).expect_nothing()
+    book.advance(5.0).expect(s.SampleUsage, s.SessionTimer.SAMPLE)
+    book.answer(s.SampleUsage, usage(12.0)).expect(j.LoadSeen(cpu_load=0.4, memory_bytes=1 << 29))
+
+
+def test_a_reading_that_fails_is_not_the_last() -> None:
+    book = serving()
+    book.operations.pop(s.SampleUsage)  # it ended, and had nothing to say
+    book.advance(5.0).expect(s.SampleUsage, s.SessionTimer.SAMPLE)
+
+
+# ---- at rest, and again
+
+
+def test_an_idle_container_is_stopped_and_the_next_job_finds_the_conversation_again() -> None:
+    book = idle(session_idle_timeout=3600.0)
+    for _ in range(360):
+        book.hear(s.FollowServer, HEARTBEAT).advance(10.0)
+    assert ending(book) is Rung.STOP
+    gone(book).expect_some(SessionChanged)
+    assert is_(book) is SessionStatus.ABSENT
+    launch(add(book, TWO)).answer(s.ProbeServer, s.ProbeSucceeded(version="1"))
+    assert book.running(s.OpenConversation).conversation == CONVERSATION
+
+
+def test_a_job_that_comes_while_the_container_stops_gets_a_new_one() -> None:
+    book = idle(session_idle_timeout=10.0).hear(s.FollowServer, HEARTBEAT).advance(10.0)
+    add(book, TWO).expect(s.Accepted(ahead=0))
+    gone(book).expect_some(s.LaunchContainer)
+
+
+def test_a_job_cancelled_while_the_server_is_not_ready_leaves_an_idle_session_behind() -> None:
+    book = idle(session_idle_timeout=12.0).hear(s.FollowServer, s.StreamLost(reason="reset"))
+    add(book, TWO).advance(0.3).tell(j.JobOver(job=TWO)).hear(s.FollowServer, j.StreamOpened())
+    book.advance(12.0)
+    assert ending(book) is Rung.STOP
+
+
+# ---- down
+
+
+def test_p25_a_crash_is_told_with_its_true_cause_before_the_restart() -> None:
+    book = serving().answer(s.WatchExit, CRASHED)
+    (_, lost) = told(book, ONE)
+    assert failure_of(lost) == Failure(
+        cause=Cause.CRASH, message="the container ended: killed by signal 11 (exit code 139)", exit_code=139
+    )
+
+
+@pytest.mark.parametrize(
+    ("death", "cause"),
+    [
+        (Death(exit_code=137, oom_killed=True), Cause.OOM),
+        (Death(exit_code=None, oom_killed=False, removed=True), Cause.REMOVED),
+        (Death(exit_code=0, oom_killed=False), Cause.CRASH),
+    ],
+)
+def test_p25_no_death_is_a_success(death: Death, cause: Cause) -> None:
+    book = serving().answer(s.WatchExit, s.ContainerExited(death=death))
+    assert failure_of(told(book, ONE)[-1]).cause is cause
+
+
+def test_who_waits_while_the_container_crashes_gets_the_next_one() -> None:
+    book = add(serving(), TWO).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+    assert is_(book) is SessionStatus.BACKING_OFF
+    get_ready(launch(book.advance(0.7)))
+    assert isinstance(told(book, TWO)[0], j.TurnGranted)
+
+
+def test_a_crash_loop_is_given_up_said_loudly_and_begun_afresh_by_a_new_job() -> None:
+    book = creating()
+    for crash in range(3):
+        launch(book).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+        if crash < 2:
+            book.advance(2.0)
+    assert is_(book) is SessionStatus.GIVEN_UP
+    assert failure_of(told(book, ONE)[0]).cause is Cause.GIVEN_UP
+    add(book, TWO).expect_some(s.LaunchContainer)
+    launch(book).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+    assert is_(book) is SessionStatus.BACKING_OFF, "one crash more, and not the fourth"
+
+
+def test_without_jobs_a_crashed_container_is_not_started_again() -> None:
+    book = idle().answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved()).advance(5.0)
+    assert is_(book) is SessionStatus.ABSENT
+
+
+def test_a_missing_image_fails_the_jobs_at_once_and_the_next_job_tries_again() -> None:
+    failure = Failure(cause=Cause.IMAGE_MISSING, message="no such image")
+    book = creating().answer(s.LaunchContainer, s.LaunchFailed(failure=failure, retryable=False))
+    assert told(book, ONE) == [j.SessionFailed(failure=failure)]
+    add(book.answer(s.EndContainer, s.ContainerRemoved()), TWO).expect_some(s.LaunchContainer)
+
+
+def test_an_engine_that_starts_nothing_is_given_its_time_and_then_tried_again() -> None:
+    book = creating(startup_timeout=30.0).advance(30.0)
+    assert ending(book) is Rung.REMOVE
+    book.answer(s.EndContainer, s.ContainerRemoved()).advance(1.0).expect_some(s.LaunchContainer)
+
+
+def test_a_server_that_never_gets_ready_is_stopped_and_tried_again() -> None:
+    book = starting(server_ready_timeout=60.0).advance(60.0)
+    assert ending(book) is Rung.STOP
+    gone(book)
+    assert is_(book) is SessionStatus.BACKING_OFF
+
+
+def test_p12_a_frozen_server_is_found_by_its_silence_and_killed() -> None:
+    """The port is open and every call hangs: three probes in a row, then no SIGTERM, it would not be heard."""
+    book = serving().hear(s.FollowServer, HEARTBEAT)
+    book.advance(health.SILENCE).expect_some(s.ProbeServer)
+    for _ in range(2):
+        book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s")).advance(2.0)
+    assert is_(book) is SessionStatus.UNREADY
+    book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s"))
+    assert ending(book) is Rung.KILL
+    gone(book)
+    lost = told(book, ONE)[-1]
+    assert failure_of(lost).cause is Cause.SERVER_HUNG
+
+
+def test_p12_a_busy_server_is_not_taken_for_a_frozen_one() -> None:
+    book = serving().advance(health.SILENCE)
+    book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s")).advance(2.0)
+    book.hear(s.FollowServer, j.StreamOpened()).hear(s.FollowServer, HEARTBEAT)
+    book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s")).advance(2.0)
+    book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s"))
+    assert is_(book) is SessionStatus.UNREADY, "two in a row, for it spoke in between"
+
+
+def test_p8_a_lost_stream_is_opened_again_and_the_job_is_told_to_look() -> None:
+    book = serving().answer(s.FollowServer, s.StreamLost(reason="reset"))
+    assert is_(book) is SessionStatus.UNREADY
+    book.advance(0.25).expect_some(s.FollowServer)
+    book.hear(s.FollowServer, j.StreamOpened()).expect_some(s.TellJob(job=ONE, message=j.StreamOpened()))
+    assert is_(book) is SessionStatus.READY
+
+
+def test_a_server_without_a_stream_is_not_kept_for_ever() -> None:
+    book = serving()
+    while is_(book) is not SessionStatus.STOPPING:
+        book.answer(s.FollowServer, s.StreamLost(reason="HTTP 500"))
+        if s.ProbeServer in book.operations:
+            book.answer(s.ProbeServer, s.ProbeSucceeded(version="1.18.33"))
+        book.advance(4.0)
+    assert 10.0 < book.now < 40.0
+
+
+def test_nobody_is_let_in_while_the_server_does_not_answer() -> None:
+    book = idle().hear(s.FollowServer, s.StreamLost(reason="reset"))
+    add(book, TWO).expect(s.Accepted(ahead=0))
+    book.advance(0.25).hear(s.FollowServer, j.StreamOpened())
+    assert told(book, TWO)
+
+
+# ---- the ladder
+
+
+def test_a_job_that_cannot_be_aborted_climbs_to_stop_kill_and_remove() -> None:
+    book = serving().tell(j.StopForJob(job=ONE))
+    assert (ending(book), book.running(s.EndContainer).grace) == (Rung.STOP, 15.0)
+    book.answer(s.EndContainer, s.StopAnswered(rung=Rung.STOP)).expect_nothing()
+    assert ending(book.advance(17.0)) is Rung.KILL
+    assert ending(book.advance(5.0)) is Rung.REMOVE
+    book.advance(1.0).answer(s.EndContainer, s.ContainerRemoved())
+    lost = told(book, ONE)[-1]
+    assert isinstance(lost, j.ServerLost)
+    assert lost.climb == Climb(
+        ended_by=Rung.REMOVE, seconds=((Rung.STOP, 17.0), (Rung.KILL, 5.0), (Rung.REMOVE, 1.0))
+    )
+
+
+def test_the_exit_is_believed_and_not_the_answer() -> None:
+    book = serving().tell(j.StopForJob(job=ONE)).answer(s.EndContainer, s.StopAnswered(rung=Rung.STOP))
+    assert not any(isinstance(word, j.ServerLost) for word in told(book, ONE))
+    book.advance(0.2).answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=143, oom_killed=False)))
+    lost = told(book, ONE)[-1]
+    assert isinstance(lost, j.ServerLost)
+    assert lost.climb == Climb(ended_by=Rung.STOP, seconds=((Rung.STOP, 0.2),))
+    assert ending(book) is Rung.REMOVE
+
+
+def test_a_refusal_goes_up_at_once() -> None:
+    book = serving().tell(j.StopForJob(job=ONE))
+    book.answer(s.EndContainer, s.StopRefused(rung=Rung.STOP, reason="HTTP 500"))
+    assert ending(book) is Rung.KILL
+
+
+def test_an_engine_that_ends_nothing_is_named_and_the_session_is_quarantined() -> None:
+    book = add(serving(), TWO).tell(j.StopForJob(job=ONE)).advance(22.0)
+    for _ in range(9):
+        book.answer(s.EndContainer, s.StopRefused(rung=Rung.REMOVE, reason="HTTP 500")).advance(1.0)
+        assert ending(book) is Rung.REMOVE, "asked for again until its time is over"
+    book.advance(1.0)
+    assert is_(book) is SessionStatus.QUARANTINED
+    assert failure_of(told(book, ONE)[-1]).cause is Cause.ENGINE_REFUSED
+    assert failure_of(told(book, TWO)[-1]).cause is Cause.ENGINE_REFUSED
+    refused = add(book, THREE).replies[AskId(3)]
+    assert isinstance(refused, s.Refused)
+    assert not book.timers
+    assert not book.operations
+
+
+def test_a_stop_for_a_job_that_is_over_stops_nothing() -> None:
+    book = add(idle(), TWO).tell(j.StopForJob(job=ONE)).expect_nothing()
+    assert is_(book) is SessionStatus.READY
+
+
+def test_what_the_stopped_container_was_asked_is_forgotten() -> None:
+    book = serving().tell(j.StopForJob(job=ONE))
+    book.expect_some(Forget(kind=s.ProbeServer), Forget(kind=s.FollowServer), Forget(kind=s.SampleUsage))
+    assert set(book.operations) == {s.WatchExit, s.EndContainer}
+    assert set(book.timers) == {s.SessionTimer.RUNG}
+
+
+# ---- closing
+
+
+def close(book: Book) -> Book:
+    return book.tell(s.CloseSession(ask=AskId(99)))
+
+
+@pytest.mark.parametrize(
+    "book", [absent(), creating().tell(j.JobOver(job=ONE)), idle(), serving(), starting()]
+)
+def test_a_close_in_any_phase_leaves_no_container(book: Book) -> None:
+    close(book)
+    if s.WatchExit in book.operations:
+        gone(book)
+    elif s.EndContainer in book.operations:
+        assert ending(book) is Rung.REMOVE
+        book.answer(s.EndContainer, s.ContainerRemoved())
+    assert book.finished
+    assert isinstance(book.replies[AskId(99)], Climb)
+    assert is_(book) is SessionStatus.ABSENT
+
+
+def test_a_close_fails_who_waits_and_ends_who_runs() -> None:
+    book = close(add(serving(), TWO))
+    assert failure_of(told(book, TWO)[0]).cause is Cause.CLOSED
+    assert not any(isinstance(word, j.ServerLost) for word in told(book, ONE))
+    gone(book).expect_some(Climb(ended_by=Rung.STOP, seconds=((Rung.STOP, 0.0),)), Finish)
+    assert failure_of(told(book, ONE)[-1]).cause is Cause.CLOSED
+
+
+@pytest.mark.parametrize("crashes", [1, 3])
+def test_a_close_while_it_backs_off_or_has_given_up(crashes: int) -> None:
+    book = creating()
+    for crash in range(crashes):
+        book.advance(2.0 * bool(crash))
+        launch(book).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+    close(book).expect_some(Climb(ended_by=None), Finish)
+
+
+def test_a_close_while_it_stops_joins_the_ladder() -> None:
+    book = close(serving().tell(j.StopForJob(job=ONE)).advance(17.0))
+    assert ending(book) is Rung.KILL
+    gone(book).expect_some(Climb, Finish)
+
+
+def test_a_close_that_cannot_end_the_container_says_so() -> None:
+    book = close(serving()).advance(32.0)
+    climb = book.replies[AskId(99)]
+    assert isinstance(climb, Climb)
+    assert climb.ended_by is Rung.QUARANTINE
+    assert is_(book) is SessionStatus.QUARANTINED
+    assert book.finished
+
+
+def test_a_close_of_a_quarantined_session_does_not_pretend() -> None:
+    book = close(serving().tell(j.StopForJob(job=ONE)).advance(32.0))
+    assert book.replies[AskId(99)] == Climb(ended_by=Rung.QUARANTINE)
+
+
+def test_a_closed_session_takes_no_jobs_and_answers_who_still_asks() -> None:
+    book = close(absent())
+    assert isinstance(add(book).replies[AskId(1)], s.Refused)
+    book.tell(s.CloseSession(ask=AskId(98)))
+    assert book.replies[AskId(98)] == Climb(ended_by=None)
