@@ -230,6 +230,10 @@ class Endpoint:
     password: str = field(repr=False)
 
 
+_NO_MESSAGE = MessageId("")
+_NO_PART = PartId("")
+
+
 @frozen(kw_only=True)
 class Prompt:
     """One prompt under ids of our own, which make sending it twice the same as once.
@@ -237,8 +241,8 @@ class Prompt:
     The ids carry the time, so they are made when the prompt is sent and are empty before.
     """
 
-    message_id: MessageId = MessageId("")
-    part_id: PartId = PartId("")
+    message_id: MessageId = _NO_MESSAGE
+    part_id: PartId = _NO_PART
     text: str = field(repr=False)
     model: str | None = None  # "provider/model"
     agent: str | None = None
