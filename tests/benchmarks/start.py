@@ -31,7 +31,7 @@ from tests.e2e.rig import Rig, open_rig
 
 _PROMPT = "::say hello"
 _PASSWORD = "by-hand"
-_WARM_PROMPTS = 5
+_WARM_PROMPTS = 20
 _PROBE_WITHIN = 0.2
 _PROBE_EVERY = 0.05
 
@@ -100,14 +100,13 @@ async def _client(url: str) -> AsyncGenerator[httpx.AsyncClient]:
 
 async def _healthy(url: str) -> None:
     while True:
-        with trio.move_on_after(_PROBE_WITHIN):
-            try:
-                async with _client(url) as client:
-                    if (await client.get("/global/health")).status_code == 200:
-                        return
-            except httpx.TransportError:
-                pass
-        await trio.sleep(_PROBE_EVERY)
+        try:
+            async with httpx.AsyncClient(auth=("opencode", _PASSWORD), trust_env=False) as client:
+                answer = await client.get(f"{url}/global/health", timeout=_PROBE_WITHIN)
+                if answer.status_code == httpx.codes.OK:
+                    return
+        except httpx.TransportError:
+            await trio.sleep(_PROBE_EVERY)
 
 
 async def _prompt(client: httpx.AsyncClient, session: str) -> None:
