@@ -114,7 +114,7 @@ class Actor(Generic[StateT, MessageT, EffectT]):
             async with trio.open_nursery() as nursery:
                 while not self._finished:
                     letter = await self.mailbox.receive()
-                    if self._is_current(letter):
+                    if self._is_current(letter) and letter.message is not None:
                         await self._decide(letter.message, nursery)
                 # What still cleans up behind itself may take its time; who asks need not wait for it.
                 self._close()
@@ -212,11 +212,8 @@ class Actor(Generic[StateT, MessageT, EffectT]):
             await self.mailbox.wait_room()
             self.mailbox.put(message, ticket)
 
-        last = await self.shell.perform(operation, post)
-        if last is not None:
-            self.mailbox.put(last, ticket, last=True)
-        elif self._started.get(ticket.name, (None,))[0] is ticket:
-            del self._started[ticket.name]
+        # Also when there is no last word: what was said before it may not be read yet.
+        self.mailbox.put(await self.shell.perform(operation, post), ticket, last=True)
 
     async def _sleep(self, start: StartTimer[object], ticket: Ticket) -> None:
         await trio.sleep(start.seconds)

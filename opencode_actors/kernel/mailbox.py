@@ -30,9 +30,10 @@ class Ticket:
 
 @frozen
 class Letter(Generic[MessageT]):
-    """`last` is what ends the ticket's work: nothing more comes under it."""
+    """`last` is what ends the ticket's work: nothing more comes under it. Without a `message` it says only
+    that."""
 
-    message: MessageT
+    message: MessageT | None
     ticket: Ticket | None = None
     last: bool = False
     takes_place: bool = False
@@ -61,7 +62,7 @@ class Mailbox(Generic[MessageT]):
         state = "closed" if self.closed else f"{self._waiting} waiting"
         return f"<Mailbox of {self.owner}, {state}>"
 
-    def put(self, message: MessageT, ticket: Ticket | None = None, *, last: bool = False) -> None:
+    def put(self, message: MessageT | None, ticket: Ticket | None = None, *, last: bool = False) -> None:
         """For the actor's own work and for its peers."""
         self._put(Letter(message, ticket, last))
 

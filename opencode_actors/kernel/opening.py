@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -14,7 +15,7 @@ from attrs import define, field
 from opencode_actors.adapters.engine import open_engine
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.containers import ModelAccess
-from opencode_actors.error_groups import only_error
+from opencode_actors.error_groups import leaves
 from opencode_actors.kernel.policies import graces
 from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.servers import Connect, Servers
@@ -139,16 +140,27 @@ class _Body:
 
 @contextmanager
 def _plain_errors(body: _Body) -> Generator[None]:
-    """An error that is alone in its groups is raised as itself, with its own context: the nurseries in
-    here are nobody's business. A group that the caller's block raised is left as it is."""
+    """What the caller's block raises is raised as it was, a group of its own included, and any other error
+    that is alone in its groups as itself: the nurseries in here are nobody's business.
+
+    Compared are the errors in the groups, because trio's scopes copy the groups that they let through.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        only = only_error(group, inside=body.raised)
-        if only is None or only is group:
+        found = leaves(group)
+        if body.raised is not None and _are_the_same(found, leaves(body.raised)):
+            only = body.raised
+        elif len(found) == 1:
+            only = found[0]
+        else:
             raise
         context = only.__context__
         try:
             raise only
         finally:
             only.__context__ = context
+
+
+def _are_the_same(one: list[BaseException], other: list[BaseException]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))

@@ -26,6 +26,10 @@ class MemoryStore:
     _conversations: dict[SessionKey, ConversationId] = field(factory=dict[SessionKey, ConversationId])
     _outputs: dict[JobId, bytes] = field(factory=dict[JobId, bytes])
 
+    def jobs(self) -> tuple[JobSnapshot, ...]:
+        """All of them, as they were last recorded."""
+        return tuple(self._jobs.values())
+
     async def load(self) -> Remembered:
         await trio.lowlevel.checkpoint()
         return Remembered(

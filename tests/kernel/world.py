@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from opencode_actors import Settings, System, open_system
 from opencode_actors.containers import SessionPlace
+from opencode_actors.ports import ContainerId, ContainerSpec
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
 from opencode_actors.testing.fake_server import FakeBehaviour
@@ -21,12 +22,29 @@ from opencode_actors.testing.memory_store import MemoryStore
 SETTINGS = Settings(model="scripted/demo")
 
 
+@define(eq=False)
+class SlowEngine(FakeEngine):
+    """Makes a container only at the end of the time that creating one takes: who looks before sees none."""
+
+    creating_takes: float = 0.0
+
+    async def create(self, spec: ContainerSpec) -> ContainerId:
+        await trio.sleep(self.creating_takes)
+        return await super().create(spec)
+
+
 @frozen
 class World:
-    engine: FakeEngine
+    engine: SlowEngine
     servers: FakeServers
     store: MemoryStore
     base: Path
+
+    def check_nothing_is_left(self) -> None:
+        assert not self.engine.containers
+        assert self.engine.statistics().streams == 0
+        unsettled = [job for job in self.store.jobs() if not job.settled]
+        assert not unsettled
 
     @asynccontextmanager
     async def system(self, settings: Settings = SETTINGS) -> AsyncGenerator[System]:
@@ -57,5 +75,5 @@ async def _directories(place: SessionPlace, owner: tuple[int, int], auth_file: P
 async def open_world(behaviour: FakeBehaviour | None = None) -> AsyncGenerator[World]:
     with TemporaryDirectory() as base:
         async with open_fake_servers(behaviour) as servers:
-            engine = FakeEngine(on_start=servers.on_start, on_exit=servers.on_exit)
+            engine = SlowEngine(on_start=servers.on_start, on_exit=servers.on_exit)
             yield World(engine, servers, MemoryStore(), Path(base))
