@@ -103,7 +103,7 @@ async def _healthy(url: str) -> None:
         try:
             async with httpx.AsyncClient(auth=("opencode", _PASSWORD), trust_env=False) as client:
                 answer = await client.get(f"{url}/global/health", timeout=_PROBE_WITHIN)
-                if answer.status_code == httpx.codes.OK:
+                if answer.is_success:
                     return
         except httpx.TransportError:
             await trio.sleep(_PROBE_EVERY)
