@@ -69,8 +69,12 @@ def output_slice(data: bytes, *, offset: int, limit: int, size: int) -> OutputSl
     there is no more would read for ever.
     """
     whole = whole_characters(data[:limit]) or _first_character(data)
-    end = offset + len(whole)
-    return OutputSlice(text=whole.decode(errors="replace"), next_offset=end, more=bool(whole) and end < size)
+    rest_is_there = offset + len(data) < size or bool(_first_character(data[len(whole) :]))
+    return OutputSlice(
+        text=whole.decode(errors="replace"),
+        next_offset=offset + len(whole),
+        more=bool(whole) and rest_is_there,
+    )
 
 
 def whole_characters(data: bytes) -> bytes:

@@ -23,7 +23,9 @@ class MemoryStore:
     slow: float = 0.0
     records: list[Record] = field(factory=list[Record])
     _jobs: dict[JobId, JobSnapshot] = field(factory=dict[JobId, JobSnapshot])
-    _conversations: dict[SessionKey, ConversationId] = field(factory=dict[SessionKey, ConversationId])
+    _conversations: dict[SessionKey, ConversationId | None] = field(
+        factory=dict[SessionKey, ConversationId | None]
+    )
     _outputs: dict[JobId, bytes] = field(factory=dict[JobId, bytes])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
@@ -47,8 +49,7 @@ class MemoryStore:
                 case JobRecorded():
                     self._jobs[record.snapshot.id] = record.snapshot
                 case SessionRecorded():
-                    if record.conversation is not None:
-                        self._conversations[record.session] = record.conversation
+                    self._conversations[record.session] = record.conversation
                 case OutputRecorded():
                     text = record.text.encode(errors="replace")
                     self._outputs[record.job] = self._outputs.get(record.job, b"") + text

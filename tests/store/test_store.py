@@ -1,0 +1,79 @@
+"""What every store does, the one on the disk and the one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey
+from opencode_actors.store.journal import open_journal
+from opencode_actors.store.port import Store
+from opencode_actors.testing.memory_store import MemoryStore
+
+from .samples import CONVERSATION, JOB, SESSION, conversation, job, said
+
+OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
+
+
+@pytest.fixture(params=["journal", "memory"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """The same store each time."""
+    memory = MemoryStore()
+
+    @asynccontextmanager
+    async def in_memory() -> AsyncGenerator[Store]:
+        yield memory
+
+    @asynccontextmanager
+    async def on_disk() -> AsyncGenerator[Store]:
+        async with open_journal(tmp_path) as journal:
+            yield journal
+
+    return on_disk if request.param == "journal" else in_memory
+
+
+async def test_what_was_recorded_is_there_the_next_time(open_store: OpenStore) -> None:
+    other = JobId("job_other")
+    async with open_store() as store:
+        assert (await store.load()).unsettled == ()
+        await store.append((conversation(), job(JobStatus.PENDING), said("hé")))
+        await store.append((job(JobStatus.COMPLETED), said("llo")))
+        await store.append((job(JobStatus.RUNNING, id_=other),))
+        owner = (await store.load()).owner
+    async with open_store() as store:
+        remembered = await store.load()
+        assert (remembered.owner, remembered.unsettled) == (owner, (other,))
+        assert await store.conversation(SESSION) == CONVERSATION
+        assert await store.job(JOB) == job(JobStatus.COMPLETED).snapshot
+        assert (await store.output(JOB, offset=0, limit=100)).text == "héllo"
+
+
+async def test_what_was_never_recorded_is_not_there(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        assert await store.conversation(SessionKey("unknown")) is None
+        assert await store.job(JobId("unknown")) is None
+        piece = await store.output(JobId("unknown"), offset=0, limit=1)
+        assert (piece.text, piece.next_offset, piece.more) == ("", 0, False)
+
+
+async def test_a_conversation_that_is_given_up_is_forgotten(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        await store.append((conversation(),))
+        await store.append((conversation(None),))
+        assert await store.conversation(SESSION) is None
+
+
+async def test_output_is_read_in_whole_characters(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        await store.append((said("a😀é\ud800"),))
+        pieces: list[str] = []
+        offset, more = 0, True
+        while more:
+            piece = await store.output(JOB, offset=offset, limit=1)
+            pieces.append(piece.text)
+            offset, more = piece.next_offset, piece.more
+        assert pieces == ["a", "😀", "é", "?"]
+        assert offset == 1 + 4 + 2 + 1
