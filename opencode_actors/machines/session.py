@@ -58,6 +58,7 @@ from opencode_actors.machines.vocabulary import (
     StartTimer,
     StopTimer,
 )
+from opencode_actors.ports import Death
 
 # The engine sends SIGKILL by itself when its stop's grace is over; its answer needs a moment more.
 STOP_MARGIN = 2.0
@@ -534,7 +535,7 @@ def _stopping(
 ) -> SessionStep:
     match message:
         case m.ContainerExited():
-            return _exited(state, stopping, moment)
+            return _exited(state, stopping, message.death, moment)
         case m.ContainerRemoved():
             return _gone(state, stopping, moment)
         case m.StopRefused() if message.rung is stopping.ladder.rung:
@@ -551,9 +552,12 @@ def _stopping(
             return Step(state=state)  # answers prove nothing; all else is of the past
 
 
-def _exited(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
+def _exited(state: SessionState, stopping: Stopping, death: Death, moment: Moment) -> SessionStep:
     if stopping.climb is not None:
         return Step(state=state)
+    if death.oom_killed and stopping.afterwards is not None:
+        # The server stopped answering because it was being killed; that word came first.
+        stopping = evolve(stopping, why=failures.of_death(death))
     climb = stopping.ladder.ended(moment.now)
     told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
     ladder = stopping.ladder.to(Rung.REMOVE, moment.now)

@@ -219,6 +219,16 @@ def test_p25_no_death_is_a_success(death: Death, cause: Cause) -> None:
     assert failure_of(told(book, ONE)[-1]).cause is cause
 
 
+def test_p25_memory_that_ends_a_server_while_it_opens_is_named_though_its_silence_was_heard_first() -> None:
+    book = starting().answer(s.ProbeServer, s.ProbeSucceeded(version="1.18.33"))
+    silent = Failure(cause=Cause.CRASH, message="OpenCode is up, but it hung up")
+    book.answer(s.OpenConversation, s.OpeningFailed(failure=silent))
+    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=137, oom_killed=True)))
+    failure = snapshot(book.state).failure
+    assert failure is not None
+    assert failure.cause is Cause.OOM
+
+
 def test_who_waits_while_the_container_crashes_gets_the_next_one() -> None:
     book = add(serving(), TWO).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
     assert is_(book) is SessionStatus.BACKING_OFF
