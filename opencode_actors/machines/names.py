@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 
@@ -11,7 +12,9 @@ from opencode_actors.machines.vocabulary import SessionKey
 LONGEST_KEY = 64
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _UNSAFE = re.compile(r"[^a-z0-9]+")
-_READABLE = 24
+# With its owner before it, a container's name stays within the 63 characters that a host name may have.
+_READABLE = 20
+_DIGEST_BYTES = 10  # 80 bits: somebody who may choose keys cannot find one that shares another's directory
 
 
 def session_key(text: str) -> SessionKey:
@@ -35,5 +38,5 @@ def directory_name(key: SessionKey) -> str:
     The hash alone makes it unique; the readable part is for the person who looks.
     """
     readable = _UNSAFE.sub("-", key.lower()).strip("-")[:_READABLE].strip("-")
-    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    digest = base64.b32encode(hashlib.sha256(key.encode()).digest()[:_DIGEST_BYTES]).decode().lower()
     return f"{readable}-{digest}" if readable else digest
