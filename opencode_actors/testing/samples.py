@@ -209,22 +209,38 @@ class Decision(Generic[StateT, MessageT, EffectT]):
 
 def job_decisions() -> Iterator[Decision[JobState, j.JobMessage, j.JobEffect]]:
     """Every kind of job state that the samples reach, with every sample."""
-    return _explored(job.handle, first_job(), JOB_MESSAGES, _job_kind)
+    return _explored(job.handle, (first_job(),), JOB_MESSAGES, _job_kind)
 
 
 def session_decisions() -> Iterator[Decision[SessionState, s.SessionMessage, s.SessionEffect]]:
     """Every kind of session state that the samples reach, with every sample."""
-    return _explored(session.handle, fresh_session(), SESSION_MESSAGES, _session_kind)
+    return _explored(session.handle, (fresh_session(), _nearly_given_up()), SESSION_MESSAGES, _session_kind)
+
+
+def _nearly_given_up() -> SessionState:
+    """A server that answers calls, and of whose stream one loss more is one too many."""
+    state, moment = fresh_session(), Moment(now=0.0, wall=EPOCH, roll=0.5)
+    up: tuple[s.SessionMessage, ...] = (
+        s.AddJob(ask=ASK, job=JOB),
+        s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT),
+        s.ProbeSucceeded(version="1.18.33"),
+        j.StreamOpened(),
+        s.ConversationOpened(conversation=CONVERSATION, fresh=True),
+    )
+    lost = s.StreamLost(reason="the server closed the stream")
+    for message in (*up, *([lost] * (session.DEAF_TO_DEAD - 1))):
+        state = session.handle(state, message, moment).state
+    return state
 
 
 def _explored(
     handle: Callable[[StateT, MessageT, Moment], Step[StateT, EffectT]],
-    start: StateT,
+    starts: tuple[StateT, ...],
     messages: tuple[MessageT, ...],
     kind: Callable[[StateT], Hashable],
 ) -> Iterator[Decision[StateT, MessageT, EffectT]]:
-    known = {kind(start)}
-    waiting = [(start, 0.0)]
+    known = {kind(start) for start in starts}
+    waiting = [(start, 0.0) for start in starts]
     while waiting:
         state, now = waiting.pop()
         for message in messages:
@@ -243,6 +259,8 @@ def _job_kind(state: JobState) -> Hashable:
     if isinstance(phase, Running | Stopping):
         script = phase.work.transcript
         shape += (phase.submitting, script.ending, script.last is None, script.held is None)
+    if isinstance(phase, Running):
+        shape += (min(phase.submissions, job.SUBMISSIONS),)
     if isinstance(phase, Stopping):
         shape += (phase.ladder.rung, phase.aborting, phase.verdict is None)
     return shape
@@ -260,7 +278,7 @@ def _session_kind(state: SessionState) -> Hashable:
     if isinstance(phase, Starting):
         shape += (phase.streaming, phase.opened)
     if isinstance(phase, Serving):
-        shape += (phase.streaming, phase.liveness.verdict, phase.deaf == session.DEAF_TO_DEAD - 1)
+        shape += (phase.streaming, phase.liveness.failures, phase.deaf == session.DEAF_TO_DEAD - 1)
     if isinstance(phase, ContainerStopping):
         shape += (phase.ladder.rung, phase.climb is None, type(phase.afterwards).__name__)
     return shape

@@ -462,6 +462,14 @@ def test_p6_a_job_is_not_over_while_its_abort_is_on_its_way_to_hit_the_next_one(
     assert result(book).status is JobStatus.CANCELLED
 
 
+def test_p6_a_job_is_not_over_while_its_prompt_is_on_its_way_to_run_beside_the_next_one() -> None:
+    book = cancel(queued().tell(TURN)).answer(j.AbortConversation, j.AbortAnswered())
+    while book.now < 9.0:
+        book.answer(j.ReadConversation, read()).advance(0.5)
+    assert not book.finished
+    book.advance(1.0).expect_some(j.StopForJob)
+
+
 @pytest.mark.parametrize("answer", [j.PromptTaken(), j.PromptUnsure(reason="no answer came")])
 def test_p6_a_prompt_that_arrives_after_the_abort_is_aborted_too(answer: j.JobMessage) -> None:
     book = cancel(queued().tell(TURN)).answer(j.AbortConversation, j.AbortAnswered())
@@ -542,6 +550,18 @@ def test_a_reading_that_is_older_than_what_was_heard_does_not_end_the_job() -> N
     book.advance(0.5)
     book.answer(j.ReadConversation, read(message(step), state=ConversationState.BUSY))
     assert not book.finished
+
+
+def test_an_idle_that_is_older_than_the_answers_end_is_looked_up_again() -> None:
+    """The next prompt would fall into the moment in which the server leaves this one."""
+    book = running().tell(j.StreamOpened())
+    book.answer(j.ReadConversation, read(message(samples.DONE, samples.HELLO))).expect(
+        OutputAdded, j.ReadConversation
+    )
+    book.answer(j.ReadConversation, read(message(samples.DONE), state=ConversationState.BUSY))
+    assert not book.finished
+    says(book, IDLE)
+    assert result(book).status is JobStatus.COMPLETED
 
 
 def test_an_instance_that_was_thrown_away_is_looked_after() -> None:

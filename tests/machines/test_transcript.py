@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,19 +166,19 @@ def test_one_reading_at_the_end_is_the_whole_answer(life: tuple[int, int]) -> No
     assert "".join(piece.text for piece in pieces) == expected
 
 
-def test_an_older_attempt_does_not_take_a_newer_ones_place() -> None:
+@pytest.mark.parametrize("older", ["", "a part of its own. "])
+def test_an_older_part_does_not_take_a_newer_ones_place(older: str) -> None:
     """A reading lists the attempts that were abandoned before the one that is heard."""
     info = e.MessageInfo(
         id=e.MessageId("msg_1"), conversation=CONVERSATION, role="assistant", parent=PROMPT.message_id
     )
-    old, new = (
-        e.TextPart(id=e.PartId(id_), message=info.id, text="", finished=False) for id_ in ("prt_1", "prt_2")
-    )
+    old = e.TextPart(id=e.PartId("prt_1"), message=info.id, text=older, finished=bool(older))
+    new = e.TextPart(id=e.PartId("prt_2"), message=info.id, text="", finished=False)
     transcript = script.message_updated(Transcript(conversation=CONVERSATION, prompt=PROMPT.message_id), info)
     transcript, _ = script.part_updated(transcript, new)
-    transcript, _ = script.conversation_read(transcript, [e.Message(info=info, parts=(old, new))])
-    _, pieces = script.part_updated(transcript, evolve(new, text="whole", finished=True))
-    assert pieces == (Piece(kind=OutputKind.TEXT, text="whole"),)
+    transcript, read = script.conversation_read(transcript, [e.Message(info=info, parts=(old, new))])
+    _, heard = script.part_updated(transcript, evolve(new, text="whole", finished=True))
+    assert "".join(piece.text for piece in read + heard).replace("\n", "") == f"{older}whole"
 
 
 # ---- what of it is kept
