@@ -10,13 +10,29 @@ from opencode_actors.errors import (
     OpenCodeError,
     SettingsError,
     StoreError,
+    TooSlow,
     UnknownJob,
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
-from opencode_actors.kernel.system import Job, System
-from opencode_actors.machines.notices import Notice
+from opencode_actors.kernel.system import Job, System, SystemStatistics
+from opencode_actors.machines.notices import (
+    InputWanted,
+    JobCancelling,
+    JobEnded,
+    JobQueued,
+    JobStarted,
+    Notice,
+    OutputAdded,
+    OutputKind,
+    ProviderRetrying,
+    SessionChanged,
+    TodosChanged,
+    ToolStarted,
+)
+from opencode_actors.machines.server_events import Todo, Tokens
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
@@ -31,6 +47,7 @@ from opencode_actors.machines.vocabulary import (
     SessionStatus,
 )
 from opencode_actors.settings import Settings
+from opencode_actors.store.port import OutputSlice
 
 __all__ = [
     "ActivityState",
@@ -40,16 +57,28 @@ __all__ = [
     "EngineError",
     "EngineUnavailable",
     "Failure",
+    "Following",
     "ImageMissing",
+    "InputWanted",
     "Job",
+    "JobCancelling",
+    "JobEnded",
     "JobId",
+    "JobQueued",
     "JobSnapshot",
+    "JobStarted",
     "JobStatus",
     "ModelAccess",
     "Notice",
+    "NoticesMissed",
     "OpenCodeError",
     "OpencodeActorsError",
+    "OutputAdded",
+    "OutputKind",
+    "OutputSlice",
+    "ProviderRetrying",
     "Rung",
+    "SessionChanged",
     "SessionKey",
     "SessionSnapshot",
     "SessionStatus",
@@ -57,6 +86,12 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "System",
+    "SystemStatistics",
+    "Todo",
+    "TodosChanged",
+    "Tokens",
+    "TooSlow",
+    "ToolStarted",
     "UnknownJob",
     "UnknownSession",
     "UsageError",

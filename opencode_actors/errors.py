@@ -37,82 +37,88 @@ class OpencodeActorsError(Exception):
 
 
 class SettingsError(OpencodeActorsError):
+    """A setting is wrong; `key` is its name as it is written in a file."""
+
     def __init__(self, key: str, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.key = key
 
 
 class UsageError(OpencodeActorsError):
-    pass
+    """The caller asked for something that cannot be."""
 
 
 class UnknownJob(UsageError):
-    pass
+    """No job has this id."""
 
 
 class UnknownSession(UsageError):
-    pass
+    """No session with this key is open."""
 
 
 class Busy(UsageError):
-    pass
+    """A bound is reached, or the end has begun; nothing was started."""
 
 
 class TooSlow(UsageError):
-    pass
+    """A follower did not read for so long that no more could be kept for it."""
 
 
 class EngineError(OpencodeActorsError):
-    pass
+    """The container engine's side."""
 
 
 class EngineUnavailable(EngineError):
-    pass
+    """No engine answers on its socket."""
 
 
 class ImageMissing(EngineError):
-    pass
+    """The image is not in the engine's store."""
 
 
 class ImageBuildFailed(EngineError):
-    pass
+    """The image, or the base that it starts from, could not be made."""
 
 
 class ContainerMissing(EngineError):
-    pass
+    """The engine knows no such container."""
 
 
 class EngineRefused(EngineError):
+    """The engine answered with an error; `status` is its HTTP status."""
+
     def __init__(self, message: str, *, status: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
 
 
 class OpenCodeError(OpencodeActorsError):
-    pass
+    """The OpenCode server's side."""
 
 
 class ServerUnreachable(OpenCodeError):
-    pass
+    """The connection was refused, or broke."""
 
 
 class ServerSilent(OpenCodeError):
-    pass
+    """The connection stands, and no answer came in time."""
 
 
 class ServerRefused(OpenCodeError):
+    """The server answered with an error; `status` is its HTTP status."""
+
     def __init__(self, message: str, *, status: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
 
 
 class ServerUnintelligible(OpenCodeError):
-    pass
+    """An answer that is not what the server's API promises."""
 
 
 class StoreError(OpencodeActorsError):
-    pass
+    """The state directory is in use, unreadable or full."""
 
 
 class ActorGone(OpencodeActorsError):
-    pass
+    """The actor that was asked has ended."""

@@ -66,6 +66,8 @@ provider_duration = number(above=0, at_most=LONGEST_PROVIDER_TIMEOUT)
 
 @frozen(kw_only=True)
 class Settings:
+    """One value for each knob; what exists is usable. Raises `SettingsError` for what cannot be."""
+
     # the container
     image: str = knob(
         "localhost/opencode-actors:latest",

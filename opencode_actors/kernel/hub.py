@@ -99,15 +99,9 @@ class Following:
         self._weight -= weight_of(notice)
         return notice
 
-    def wants(self, notice: Notice) -> bool:
-        if self.job is None:
-            return True
-        if isinstance(notice, SessionChanged):
-            return notice.session == self.session
-        return notice.job == self.job
-
     def tell(self, notice: Notice) -> None:
-        if self._over or not self.wants(notice):
+        """For who publishes: never waits."""
+        if self._over or not self._wants(notice):
             return
         if not self._joined(notice):
             self._add(notice)
@@ -116,16 +110,25 @@ class Following:
         self._wake()
 
     def miss(self, count: int) -> None:
-        """So many may be missing here."""
+        """For who publishes: so many may be missing here."""
         self._missed += count
         self._wake()
 
     def end(self) -> None:
+        """For who publishes: nothing more comes."""
         self._over = True
         self._wake()
 
     def statistics(self) -> FollowingStatistics:
+        """Figures for who wonders whether it reads fast enough."""
         return FollowingStatistics(waiting=len(self._waiting), missed=self._missed)
+
+    def _wants(self, notice: Notice) -> bool:
+        if self.job is None:
+            return True
+        if isinstance(notice, SessionChanged):
+            return notice.session == self.session
+        return notice.job == self.job
 
     def _add(self, notice: Notice) -> None:
         weight = weight_of(notice)

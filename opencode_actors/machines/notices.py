@@ -24,6 +24,8 @@ from opencode_actors.machines.vocabulary import (
 
 @frozen(kw_only=True)
 class SessionChanged:
+    """`detail` is for a person."""
+
     session: SessionKey
     status: SessionStatus
     detail: str = ""
@@ -31,6 +33,8 @@ class SessionChanged:
 
 @frozen(kw_only=True)
 class JobQueued:
+    """The job is recorded and has its place; so many are `ahead` of it in its session."""
+
     job: JobId
     session: SessionKey
     ahead: int
@@ -38,11 +42,15 @@ class JobQueued:
 
 @frozen(kw_only=True)
 class JobStarted:
+    """The job has its turn, and its prompt is on its way."""
+
     job: JobId
     session: SessionKey
 
 
 class OutputKind(Enum):
+    """Whose words a piece of output is: the model's, a tool's, or a remark of our own."""
+
     TEXT = "text"
     TOOL = "tool"
     REMARK = "remark"
@@ -61,6 +69,8 @@ class OutputAdded:
 
 @frozen(kw_only=True)
 class ToolStarted:
+    """The agent uses a tool; `title` is what it says of it."""
+
     job: JobId
     session: SessionKey
     tool: str
@@ -69,6 +79,8 @@ class ToolStarted:
 
 @frozen(kw_only=True)
 class TodosChanged:
+    """The agent's list of what is to be done, all of it."""
+
     job: JobId
     session: SessionKey
     todos: tuple[Todo, ...]
@@ -76,6 +88,8 @@ class TodosChanged:
 
 @frozen(kw_only=True)
 class InputWanted:
+    """The agent asks something, and waits."""
+
     job: JobId
     session: SessionKey
     request: str
@@ -84,6 +98,8 @@ class InputWanted:
 
 @frozen(kw_only=True)
 class ProviderRetrying:
+    """The model's provider failed, and is asked again in `seconds`."""
+
     job: JobId
     session: SessionKey
     attempt: int
@@ -93,6 +109,8 @@ class ProviderRetrying:
 
 @frozen(kw_only=True)
 class JobCancelling:
+    """The job is being ended, and `rung` is what is tried now."""
+
     job: JobId
     session: SessionKey
     rung: Rung
@@ -100,6 +118,8 @@ class JobCancelling:
 
 @frozen(kw_only=True)
 class JobEnded:
+    """The job has settled. There is one of these for each job, and nothing of the job after it."""
+
     job: JobId
     session: SessionKey
     snapshot: JobSnapshot

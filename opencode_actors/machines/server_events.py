@@ -71,6 +71,8 @@ Part = TextPart | ReasoningPart | ToolPart | StepPart
 
 @frozen(kw_only=True)
 class Tokens:
+    """What a model read and wrote."""
+
     input: int = 0
     output: int = 0
     reasoning: int = 0
@@ -119,6 +121,8 @@ class Message:
 
 @frozen(kw_only=True)
 class Todo:
+    """One thing to be done; `status` and `priority` are the agent's words."""
+
     content: str
     status: str
     priority: str = ""

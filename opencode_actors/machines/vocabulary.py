@@ -47,6 +47,8 @@ ROUNDING = 0.001
 
 
 class Cause(Enum):
+    """What a job or a session failed of, as it really was."""
+
     CRASH = "crash"
     OOM = "oom"
     REMOVED = "removed"
@@ -71,12 +73,16 @@ class Cause(Enum):
 
 @frozen(kw_only=True)
 class Failure:
+    """`message` is for a person; `exit_code` is the container's, where it has to do with it."""
+
     cause: Cause
     message: str
     exit_code: int | None = None
 
 
 class JobStatus(Enum):
+    """The first three are of a job that is under way, the last three are final."""
+
     PENDING = "pending"
     RUNNING = "running"
     CANCELLING = "cancelling"
@@ -86,6 +92,8 @@ class JobStatus(Enum):
 
 
 class ActivityState(Enum):
+    """Whether a running job does anything: words came, work is seen, an answer is awaited, or none."""
+
     ACTIVE = "active"
     PROCESSING = "processing"
     WAITING = "waiting"
@@ -112,6 +120,8 @@ class Climb:
 
 @frozen(kw_only=True)
 class JobSnapshot:
+    """A job as it was at one moment; a settled one stays as it is."""
+
     id: JobId
     session: SessionKey
     prompt: str = field(repr=False)
@@ -132,10 +142,13 @@ class JobSnapshot:
 
     @property
     def settled(self) -> bool:
+        """Whether its end is told here; nothing changes after it."""
         return self.status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class SessionStatus(Enum):
+    """Where a session's container is in its life. Jobs run while it is ready, and wait otherwise."""
+
     ABSENT = "absent"
     CREATING = "creating"
     STARTING = "starting"
@@ -149,6 +162,8 @@ class SessionStatus(Enum):
 
 @frozen(kw_only=True)
 class SessionSnapshot:
+    """A session as it was at one moment. `container` is the container's name, where there is one."""
+
     key: SessionKey
     status: SessionStatus
     conversation: ConversationId | None
