@@ -115,11 +115,6 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
             return f"{settings.runtime} cannot be reached", "`opencode-actors doctor` says what is missing"
         case Cause.ENGINE_REFUSED:
             return f"{settings.runtime} refused", "`opencode-actors doctor` checks what this host can do"
-        case Cause.GIVEN_UP:
-            return (
-                f"the container failed more than {settings.max_restarts} times and is not started again",
-                "look for the reason in the messages above; a new run of opencode-actors tries again",
-            )
         case Cause.LOST:
             return (
                 "what became of the job is not known: nobody watched when it ended",

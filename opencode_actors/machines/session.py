@@ -337,6 +337,7 @@ def _perhaps_ready(state: SessionState, starting: Starting, moment: Moment) -> S
         endpoint=starting.endpoint,
         liveness=Liveness(heard_at=moment.now),
     )
+    state = evolve(state, crashes=state.crashes.ready())
     entered = _enter(state, serving, f"OpenCode {starting.version} is ready")
     effects: Effects = (
         StopTimer(timer=SessionTimer.READY),
@@ -628,10 +629,11 @@ def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionSte
 
 
 def _give_up(state: SessionState, why: Failure) -> SessionStep:
+    in_a_row = state.crashes.failed_starts > state.policy.restart.max_restarts
+    when = "in a row" if in_a_row else f"within {state.policy.restart.period:g} s"
     failure = Failure(
-        cause=Cause.GIVEN_UP,
-        message=f"given up after {len(state.crashes.at)} failed starts within "
-        f"{state.policy.restart.period:g} s; the last one: {why.message}",
+        cause=why.cause,
+        message=f"given up after {state.crashes.count} failed starts {when}; the last one: {why.message}",
         exit_code=why.exit_code,
     )
     state, failed = _fail_jobs(state, failure)

@@ -64,7 +64,6 @@ class Cause(Enum):
     IMAGE_MISSING = "image_missing"
     ENGINE_UNAVAILABLE = "engine_unavailable"
     ENGINE_REFUSED = "engine_refused"
-    GIVEN_UP = "given_up"
     LOST = "lost"
     STORE = "store"
     INTERNAL = "internal"

@@ -205,7 +205,7 @@ async def test_an_engine_that_is_away_is_named_and_nothing_hangs(
         world.engine.refuse("create", EngineUnavailable("no engine answers"), times=1000)
         ended = await (await system.start("::say hello", session="demo")).wait()
         assert ended.failure is not None
-        assert ended.failure.cause is Cause.GIVEN_UP
+        assert ended.failure.cause is Cause.ENGINE_UNAVAILABLE
         assert "no engine answers" in ended.failure.message
         world.engine.refuse("create", EngineUnavailable("no engine answers"), times=0)
 

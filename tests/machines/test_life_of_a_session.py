@@ -243,10 +243,25 @@ def test_a_crash_loop_is_given_up_said_loudly_and_begun_afresh_by_a_new_job() ->
         if crash < 2:
             book.advance(2.0)
     assert is_(book) is SessionStatus.GIVEN_UP
-    assert failure_of(told(book, ONE)[0]).cause is Cause.GIVEN_UP
+    failure = failure_of(told(book, ONE)[0])
+    assert (failure.cause, failure.exit_code) == (Cause.CRASH, 139)
+    assert "given up after 3 failed starts" in failure.message
     add(book, TWO).expect_some(s.LaunchContainer)
     launch(book).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
     assert is_(book) is SessionStatus.BACKING_OFF, "one crash more, and not the fourth"
+
+
+def test_a_container_that_never_gets_ready_and_is_slow_to_end_is_given_up_too() -> None:
+    """Two minutes for each try, which no window of the restart intensity would hold."""
+    book = creating(restart=evolve(samples.SESSION_POLICY.restart, period=200.0))
+    for _ in range(3):
+        launch(book.advance(28.0)).advance(60.0 + 22.0 + 9.0)
+        book.answer(s.EndContainer, s.ContainerRemoved()).advance(2.0)
+    assert is_(book) is SessionStatus.GIVEN_UP
+    failure = failure_of(told(book, ONE)[0])
+    assert failure.message.startswith(
+        "given up after 3 failed starts in a row; the last one: OpenCode did not get"
+    )
 
 
 def test_without_jobs_a_crashed_container_is_not_started_again() -> None:
