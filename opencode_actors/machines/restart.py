@@ -9,7 +9,10 @@ from opencode_actors.machines.vocabulary import Moment
 
 @frozen(kw_only=True)
 class RestartPolicy:
-    """More than `max_restarts` crashes within `period` seconds, and it is given up."""
+    """More than `max_restarts` crashes within `period` seconds, and it is given up.
+
+    So is one that fails as often in a row without ever having been ready, however long each time takes.
+    """
 
     max_restarts: int
     period: float
@@ -36,9 +39,17 @@ class RestartPolicy:
 
 @frozen(kw_only=True)
 class CrashHistory:
-    """The crashes that still count, oldest first."""
+    """The crashes that still count, oldest first, and how many there were since it was ready last."""
 
     at: tuple[float, ...] = ()
+    failed_starts: int = 0
+
+    def ready(self) -> CrashHistory:
+        return evolve(self, failed_starts=0)
+
+    @property
+    def count(self) -> int:
+        return max(len(self.at), self.failed_starts)
 
 
 @frozen(kw_only=True)
@@ -54,13 +65,13 @@ class GiveUp:
 
 def after_crash(policy: RestartPolicy, history: CrashHistory, moment: Moment) -> RestartAfter | GiveUp:
     recent = tuple(at for at in history.at if moment.now - at < policy.period)
-    history = evolve(history, at=(*recent, moment.now))
-    if len(history.at) > policy.max_restarts:
+    history = CrashHistory(at=(*recent, moment.now), failed_starts=history.failed_starts + 1)
+    if history.count > policy.max_restarts:
         return GiveUp(history=history)
-    plain = min(policy.delay * policy.factor ** (len(history.at) - 1), policy.delay_cap)
+    plain = min(policy.delay * policy.factor ** (history.count - 1), policy.delay_cap)
     return RestartAfter(seconds=plain * (1 + policy.jitter * moment.roll), history=history)
 
 
 def after_health(policy: RestartPolicy, history: CrashHistory, moment: Moment) -> CrashHistory:
     """Forgets the crashes that are older than the period, so that a long healthy life starts afresh."""
-    return CrashHistory(at=tuple(at for at in history.at if moment.now - at < policy.period))
+    return evolve(history, at=tuple(at for at in history.at if moment.now - at < policy.period))

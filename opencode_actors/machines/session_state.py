@@ -140,7 +140,7 @@ def snapshot(state: SessionState) -> SessionSnapshot:
         container=state.container_name if has_container else None,
         running=state.current,
         queued=state.queue,
-        crashes=len(state.crashes.at),
+        crashes=state.crashes.count,
         failure=why,
     )
 

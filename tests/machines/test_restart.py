@@ -34,15 +34,19 @@ def at(now: float, roll: float = 0.0) -> Moment:
     return Moment(now=now, wall=now, roll=roll)
 
 
-def crashes(policy: RestartPolicy, slow: float, roll: float, most: int) -> int | None:
-    """A container that always takes `slow` seconds to crash: the crash at which it is given up."""
+def crashes(policy: RestartPolicy, slow: float, roll: float, most: int, *, ready: bool = True) -> int | None:
+    """A container that always takes `slow` seconds to crash: the crash at which it is given up.
+
+    `ready` is whether it was, for a moment, each time.
+    """
     now, history = 0.0, CrashHistory()
     for count in range(1, most + 1):
         now += slow
         decision = after_crash(policy, history, at(now, roll))
         if isinstance(decision, GiveUp):
             return count
-        now, history = now + decision.seconds, decision.history
+        now += decision.seconds
+        history = decision.history.ready() if ready else decision.history
     return None
 
 
@@ -97,6 +101,14 @@ def test_settings_that_cannot_give_up_may_go_on_for_ever(policy: RestartPolicy, 
     if longest.max_restarts and not longest.can_give_up(slowest_crash=slow) and gap > longest.period * 1.01:
         almost_one = 1.0 - 1e-9
         assert crashes(longest, slow, almost_one, 40) is None
+
+
+@given(policy=policies, slow=st.floats(0.0, 10_000.0), roll=rolls)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_one_that_is_never_ready_is_given_up_however_slowly_it_fails(
+    policy: RestartPolicy, slow: float, roll: float
+) -> None:
+    assert crashes(policy, slow, roll, 50, ready=False) == policy.max_restarts + 1
 
 
 def test_five_in_two_minutes_with_slow_starts_would_never_be_given_up() -> None:
