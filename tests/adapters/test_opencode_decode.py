@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_actors.adapters.opencode_decode import LONGEST_TITLE, one_line, tool_title
-from opencode_actors.adapters.opencode_ids import message_id, part_id
 from opencode_actors.adapters.opencode_wire import load, mended
 
 
@@ -57,21 +54,3 @@ def test_a_whole_text_is_not_touched(text: str) -> None:
 
 def test_half_characters_of_an_answer_are_mended_wherever_they_stand() -> None:
     assert load(rb'{"a": ["\ud83c\udf89", {"b\ud83c": 1}]}', what="GET /x") == {"a": ["🎉", {"b\ufffd": 1}]}
-
-
-@given(st.integers(0, 2**35), st.integers(1, 2**30))
-def test_ids_sort_by_time(now: int, later: int) -> None:
-    rng = random.Random(1)
-    first, second = message_id(now, rng), message_id(now + later, rng)
-    assert first < second
-    assert len(first) == len("msg_") + 12 + 14
-
-
-def test_ids_of_one_moment_differ() -> None:
-    rng = random.Random(1)
-    assert len({part_id(1_795_244_803_228, rng) for _ in range(1000)}) == 1000
-
-
-def test_an_id_is_of_the_servers_own_form() -> None:
-    # made by the server at 1795244803228 ms: msg_1fcedc49c001…
-    assert message_id(1_795_244_803_228, random.Random(1)).startswith("msg_1fcedc49c001")

@@ -25,8 +25,8 @@ import trio
 from attrs import define, field
 
 from opencode_actors.adapters.opencode import HttpOpenCode
-from opencode_actors.adapters.opencode_ids import message_id, part_id
 from opencode_actors.errors import OpenCodeError
+from opencode_actors.machines.prompt_ids import stamped
 from opencode_actors.machines.server_events import (
     ConversationCreated,
     ConversationId,
@@ -38,6 +38,7 @@ from opencode_actors.machines.server_events import (
     PartDelta,
     ServerEvent,
 )
+from opencode_actors.machines.vocabulary import Moment
 from opencode_actors.ports import Conversation, Endpoint, OpenCodeServer, Prompt
 from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
 from opencode_actors.testing.fake_server import FakeBehaviour, FakeServer
@@ -82,13 +83,8 @@ class ServerBench:
     _rng: random.Random = field(factory=lambda: random.Random(1))
 
     def prompt(self, text: str, *, agent: str | None = None) -> Prompt:
-        now = time.time_ns() // 1_000_000
-        return Prompt(
-            message_id=message_id(now, self._rng),
-            part_id=part_id(now, self._rng),
-            text=text,
-            agent=agent,
-        )
+        moment = Moment(now=0.0, wall=time.time(), roll=self._rng.random())
+        return stamped(Prompt(text=text, agent=agent), moment)
 
     async def say(
         self, text: str, conversation: ConversationId | None = None

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from opencode_actors.adapters.opencode_ids import message_id, part_id
 from opencode_actors.errors import ServerRefused, ServerSilent, ServerUnreachable
+from opencode_actors.machines.prompt_ids import stamped
 from opencode_actors.machines.server_events import (
     ConversationFailed,
     ConversationId,
@@ -25,6 +25,7 @@ from opencode_actors.machines.server_events import (
     ServerEvent,
     TextPart,
 )
+from opencode_actors.machines.vocabulary import Moment
 from opencode_actors.ports import ContainerSpec, Endpoint, Prompt
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.fake_opencode import FakeOpenCode, FakeServers, open_fake_servers
@@ -39,8 +40,7 @@ def connect(servers: FakeServers) -> FakeOpenCode:
 
 
 def prompt(text: str) -> Prompt:
-    now = 1_760_000_000_000
-    return Prompt(message_id=message_id(now, RNG), part_id=part_id(now, RNG), text=text)
+    return stamped(Prompt(text=text), Moment(now=0.0, wall=1_760_000_000.0, roll=RNG.random()))
 
 
 async def start(opencode: FakeOpenCode, text: str) -> ConversationId:

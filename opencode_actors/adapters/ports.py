@@ -1,3 +1,0 @@
-"""Stands for `opencode_actors.ports`."""
-
-from opencode_actors.ports import *  # noqa: F403
