@@ -182,6 +182,24 @@ async def test_not_even_when_its_word_lies_in_the_mailbox_already(
 
 
 @schedules(10)
+async def test_nor_when_another_of_its_kind_has_been_started_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    actor = new_actor(Surroundings(disk=10.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.run)
+        first = (Run(operation=Job(says(5, "old"))), StartTimer(timer=Bell.LOUD, seconds=5))
+        second = (Run(operation=Job(says(5, "new"))), StartTimer(timer=Bell.LOUD, seconds=6))
+        actor.mailbox.put(Do(first))
+        await trio.sleep(1)
+        actor.mailbox.put(Do(second, records=(RECORD,)))
+        await trio.sleep(30)
+        assert actor.statistics().stale == 2
+        end(actor)
+    assert actor.state.heard == (("new", 16.0), (Bell.LOUD, 17.0))
+
+
+@schedules(10)
 async def test_a_timer_that_is_set_anew_rings_once(autojump_clock: trio.testing.MockClock) -> None:
     actor = new_actor()
     async with trio.open_nursery() as nursery:

@@ -154,6 +154,16 @@ async def test_a_cancelled_wait_loses_nothing(autojump_clock: trio.testing.MockC
     assert got == [*sent, ended()]
 
 
+async def test_whoever_reads_a_long_backlog_lets_the_others_run() -> None:
+    hub = Hub()
+    following = hub.follow()
+    following.miss(1)
+    hub.publish(queued())
+    for _ in range(2):
+        with trio.testing.assert_checkpoints():
+            await anext(following)
+
+
 # ---- when it is slow
 
 

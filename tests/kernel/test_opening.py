@@ -358,14 +358,19 @@ async def test_leaving_takes_its_budget_and_no_more_when_the_engine_hangs(
                 finals: list[JobStatus] = []
                 for job in jobs:
                     outsiders.start_soon(_note, job, finals)
+                outsiders.start_soon(_close, jobs[0])
                 left_at = trio.current_time()
             assert trio.current_time() - left_at <= BUDGET
-        # Whoever still waited for a job has heard of its end.
+        # Whoever still waited for a job or for a session has heard of its end.
         assert finals == [JobStatus.FAILED] * 3
         for verb in ENDING:
             world.engine.delay(verb, 0)
         async with world.system():
             world.check_nothing_is_left()
+
+
+async def _close(job: Job) -> None:
+    await job._system.close_session(job.session)
 
 
 async def _note(job: Job, finals: list[JobStatus]) -> None:

@@ -144,7 +144,9 @@ async def test_a_bug_in_a_queued_job_leaves_the_running_one_alone(
             check_failed(await queued.status(), Cause.INTERNAL)
         assert (await running.wait()).status is JobStatus.COMPLETED
         (session,) = await system.sessions()
-        assert session.queued == ()
+        assert (session.running, session.queued) == (None, ())
+        with trio.fail_after(SOON):
+            assert (await (await system.start("::say on", session="demo")).wait()).settled
 
 
 # ---- a bug in a session

@@ -22,6 +22,7 @@ from opencode_actors import (
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.mailbox import PLACES
 from opencode_actors.machines.notices import (
     JobEnded,
     JobStarted,
@@ -66,6 +67,51 @@ async def test_what_is_announced_of_a_job_is_its_whole_life(
         assert kinds[-1] is JobEnded
         told = "".join(n.text for n in notices if isinstance(n, OutputAdded))
         assert told == (await system.output(job.id)).text
+
+
+async def test_a_job_that_ended_before_anybody_followed_it_is_told_of_from_its_beginning(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say hello", session="demo")
+        during = [notice async for notice in system.follow(job.id)]
+        await job.wait()
+        assert [notice async for notice in system.follow(job.id)] == during
+
+
+async def test_jobs_that_ended_long_ago_are_remembered_by_the_store_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        heavy = "::say hello\n" + "# " * (1 << 20)
+        first, *_, last = [await system.start(heavy, session="demo") for _ in range(6)]
+        final = await last.wait()
+        assert [type(n) async for n in system.follow(last.id)][-1] is JobEnded
+        with pytest.raises(UnknownJob, match="runs here"):
+            system.follow(first.id)
+        assert (await first.status()).status is final.status is JobStatus.COMPLETED
+        assert (await first.output()).text.strip() == "hello"
+
+
+async def test_a_slow_disk_slows_the_stream_down_and_loses_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The server keeps what the job has no time for, not we."""
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::words 3000 rate=100", session="demo")
+        await trio.sleep(5)
+        world.store.slow = 0.5
+        held: list[int] = []
+        for _ in range(20):
+            await trio.sleep(1)
+            held += [actor.mailbox.waiting for actor in system.statistics().actors.values()]
+        world.store.slow = 0.0
+        ended = await job.wait()
+        assert max(held) <= 2 * PLACES
+        assert ended.status is JobStatus.COMPLETED
+        output = await job.output(limit=1 << 20)
+        assert len(output.text.split()) == 3000
+        assert len(output.text.encode()) == ended.output_bytes
 
 
 async def test_jobs_of_one_session_wait_for_each_other_and_other_sessions_do_not(
@@ -191,6 +237,15 @@ async def test_what_cannot_be_is_refused_in_words(autojump_clock: trio.testing.M
         for key in ("", "../up", "a/b", ".hidden", "x" * 65, "ü", "a\n"):
             with pytest.raises(UsageError):
                 await system.start("hello", session=key)
+        for seconds in (-1.0, math.nan, math.inf):
+            with pytest.raises(UsageError, match="cannot have"):
+                await system.start("hello", session="demo", job_timeout=seconds)
+        with pytest.raises(UsageError, match="cannot be a model"):
+            await system.start("hello", session="demo", model="no-provider")
+        with pytest.raises(UsageError, match="not valid text"):
+            await system.start("hello", session="demo", agent="\ud800")
+        with pytest.raises(UsageError, match="more than"):
+            await system.start("hello", session="demo", system="x" * (5 << 20))
         with pytest.raises(UnknownJob):
             await system.status(_unknown_job())
         with pytest.raises(UnknownSession):
