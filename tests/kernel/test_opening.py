@@ -359,6 +359,7 @@ async def test_leaving_takes_its_budget_and_no_more_when_the_engine_hangs(
                 for job in jobs:
                     outsiders.start_soon(_note, job, finals)
                 outsiders.start_soon(_close, jobs[0])
+                await trio.testing.wait_all_tasks_blocked()
                 left_at = trio.current_time()
             assert trio.current_time() - left_at <= BUDGET
         # Whoever still waited for a job or for a session has heard of its end.
@@ -367,6 +368,22 @@ async def test_leaving_takes_its_budget_and_no_more_when_the_engine_hangs(
             world.engine.delay(verb, 0)
         async with world.system():
             world.check_nothing_is_left()
+
+
+async def test_nor_when_the_disk_hangs(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with trio.open_nursery() as outsiders:
+            async with world.system() as system:
+                job = await system.start("::hang", session="demo")
+                world.store.slow = 100_000
+                await trio.sleep(10)  # the session would record its conversation now
+                finals: list[JobStatus] = []
+                outsiders.start_soon(_note, job, finals)
+                outsiders.start_soon(_close, job)
+                await trio.testing.wait_all_tasks_blocked()
+                left_at = trio.current_time()
+            assert trio.current_time() - left_at <= BUDGET
+        assert finals == [JobStatus.FAILED]
 
 
 async def _close(job: Job) -> None:
