@@ -33,7 +33,8 @@ class ModelAccess:
 
     `environment` are provider keys by name; `auth_file` is copied into each session's own data directory;
     `config_file` is mounted read-only; `provider_socket` is the unix socket of a provider on this host,
-    reachable inside as `PROVIDER_URL_INSIDE`; `config` is merged over everything else.
+    reachable inside as `PROVIDER_URL_INSIDE`; `config` is merged over everything else. `providers` are the ids
+    of those that the host's own things make usable, for OpenCode's patience with them is bounded too.
     """
 
     environment: Mapping[str, str] = field(factory=dict[str, str], repr=False)
@@ -41,6 +42,7 @@ class ModelAccess:
     config_file: Path | None = None
     provider_socket: Path | None = None
     config: Mapping[str, object] = field(factory=dict[str, object], repr=False)
+    providers: tuple[str, ...] = ()
     git_name: str = ""
     git_email: str = ""
 
@@ -116,21 +118,27 @@ def _config(settings: Settings, access: ModelAccess) -> dict[str, object]:
     }
     if settings.model:
         config |= {"model": settings.model, "small_model": settings.model}
-        _bound_provider(config, settings)
+    _bound_providers(config, settings, access.providers)
     return config
 
 
-def _bound_provider(config: dict[str, object], settings: Settings) -> None:
-    """OpenCode waits 300 s for a silent provider, and does so six times."""
-    name = settings.model.partition("/")[0]
+def _bound_providers(config: dict[str, object], settings: Settings, usable: tuple[str, ...]) -> None:
+    """OpenCode waits 300 s for a silent provider, and does so six times.
+
+    It merges these options into what the host's config says of a provider. To name one is to enable it, with
+    or without a key, so only those are named that are usable anyway.
+    """
     timeouts = {
         "headerTimeout": int(settings.header_timeout * 1000),
         "chunkTimeout": int(settings.chunk_timeout * 1000),
     }
     providers = _table(config.get("provider"))
-    provider = _table(providers.get(name))
-    options = {**timeouts, **_table(provider.get("options"))}
-    config["provider"] = {**providers, name: {**provider, "options": options}}
+    chosen = (settings.model.partition("/")[0],) if settings.model else ()
+    for name in (*providers, *usable, *chosen):
+        provider = _table(providers.get(name))
+        providers[name] = {**provider, "options": {**timeouts, **_table(provider.get("options"))}}
+    if providers:
+        config["provider"] = providers
 
 
 def _table(value: object) -> dict[str, object]:

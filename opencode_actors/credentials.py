@@ -5,15 +5,37 @@ Only names are kept: ids of providers, names of variables, paths. No key ever le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+import json5
 from attrs import frozen
 
 from opencode_actors.errors import SettingsError
-from opencode_actors.json5_file import read_object
+from opencode_actors.json5_file import LARGEST_FILE, read_object
 from opencode_actors.settings import Settings
+
+# Whom OpenCode's own catalogue of providers gives each variable to.
+_PROVIDERS_OF_VARIABLE = {
+    "ANTHROPIC_API_KEY": ("anthropic",),
+    "OPENAI_API_KEY": ("openai",),
+    "OPENROUTER_API_KEY": ("openrouter",),
+    "GEMINI_API_KEY": ("google",),
+    "GOOGLE_GENERATIVE_AI_API_KEY": ("google",),
+    "GROQ_API_KEY": ("groq",),
+    "MISTRAL_API_KEY": ("mistral",),
+    "DEEPSEEK_API_KEY": ("deepseek",),
+    "XAI_API_KEY": ("xai",),
+    "TOGETHER_API_KEY": ("togetherai",),
+    "FIREWORKS_API_KEY": ("fireworks-ai",),
+    "CEREBRAS_API_KEY": ("cerebras",),
+    "OPENCODE_API_KEY": ("opencode", "opencode-go"),
+}
+
+# OpenCode puts text in the place of these before it parses its config, so they may stand outside of a string.
+_REFERENCE = re.compile(r"\{(?:env|file):[^}]+\}")
 
 
 @frozen(kw_only=True)
@@ -31,6 +53,14 @@ class Credentials:
     @property
     def found(self) -> bool:
         return bool(self.logins or self.configured_providers or self.variables)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The ids of all providers that this makes usable, each once."""
+        by_variable = [
+            name for variable in self.variables for name in _PROVIDERS_OF_VARIABLE.get(variable, ())
+        ]
+        return tuple(dict.fromkeys([*self.logins, *self.configured_providers, *by_variable]))
 
     def __str__(self) -> str:
         places: list[str] = []
@@ -95,14 +125,29 @@ def _keys(path: Path, inside: str, problems: list[str]) -> tuple[str, ...]:
     try:
         table: object = read_object(path) or {}
     except SettingsError as error:
-        problems.append(error.message)
-        return ()
+        table = _as_opencode_reads(path)
+        if table is None:
+            problems.append(error.message)
+            return ()
     if inside:
         table = cast(dict[str, object], table).get(inside)
     if not isinstance(table, dict):
         return ()
     found = cast(dict[str, object], table)
     return tuple(key for key in found if found[key])
+
+
+def _as_opencode_reads(path: Path) -> object:
+    """What a file that is no JSON5 may be to OpenCode all the same; None when it is nothing to it either."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(LARGEST_FILE + 1)
+        if not text:
+            return {}
+        filled = _REFERENCE.sub("0", text)
+        return None if filled == text or len(text) > LARGEST_FILE else json5.loads(filled)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _variables_in_words(settings: Settings) -> str:

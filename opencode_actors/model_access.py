@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from opencode_actors.containers import PROVIDER_URL_INSIDE, ModelAccess
 from opencode_actors.credentials import Credentials, find_credentials
+from opencode_actors.errors import SettingsError
 from opencode_actors.git_identity import host_git_identity
 from opencode_actors.settings import Settings
 from opencode_actors.testing.provider import MODEL as DEMO_MODEL
@@ -30,8 +31,13 @@ class ChosenModel:
 async def open_model_access(
     settings: Settings, environment: Mapping[str, str]
 ) -> AsyncGenerator[ChosenModel, None]:
-    """The demo model answers when it is asked for, and when there is neither a model nor credentials."""
+    """The demo model answers when it is asked for, and when there is neither a model nor credentials.
+
+    Raises `SettingsError` when one of the host's files is there and cannot be parsed.
+    """
     credentials = find_credentials(settings, environment)
+    if settings.model != DEMO_MODEL:
+        _refuse_broken_files(credentials)
     identity = await host_git_identity()
     if settings.model != DEMO_MODEL and (settings.model or credentials.found):
         access = _of_host(credentials, environment)
@@ -72,11 +78,22 @@ def _guarded_socket() -> Generator[Path, None, None]:
         yield folder / "provider.sock"
 
 
+def _refuse_broken_files(credentials: Credentials) -> None:
+    """With a config that it cannot parse, OpenCode's server ends before it says a word."""
+    if credentials.problems:
+        raise SettingsError(
+            "opencodeConfig",
+            f"the host's OpenCode files cannot be used: {'; '.join(credentials.problems)}",
+            hint="repair or remove the file, or name another one with opencodeConfig or opencodeAuth",
+        )
+
+
 def _of_host(credentials: Credentials, environment: Mapping[str, str]) -> ModelAccess:
     return ModelAccess(
         environment={name: environment[name] for name in credentials.variables},
         auth_file=credentials.auth_file if credentials.logins else None,
         config_file=credentials.config_file,
+        providers=credentials.providers,
     )
 
 

@@ -67,3 +67,37 @@ def test_a_broken_file_is_a_problem_and_not_an_error(tmp_path: Path) -> None:
     found = find_credentials(Settings(), home(tmp_path, {".local/share/opencode/auth.json": "{"}))
     assert not found.found
     assert "auth.json is not JSON5" in found.problems[0]
+
+
+def test_every_usable_provider_is_named_once(tmp_path: Path) -> None:
+    files = {
+        ".local/share/opencode/auth.json": '{"acme": {"type": "api"}, "groq": {"type": "api"}}',
+        ".config/opencode/opencode.json": '{"provider": {"acme": {"name": "Acme"}, "mine": {"name": "Mine"}}}',
+    }
+    variables = {"GEMINI_API_KEY": KEY, "OPENCODE_API_KEY": KEY, "OTHER_KEY": KEY}
+    settings = Settings(pass_environment=tuple(variables))
+    found = find_credentials(settings, {**home(tmp_path, files), **variables})
+    assert found.providers == ("acme", "groq", "mine", "google", "opencode", "opencode-go")
+
+
+def test_each_well_known_variable_has_its_provider(tmp_path: Path) -> None:
+    for variable in Settings().pass_environment:
+        assert find_credentials(Settings(), {**home(tmp_path, {}), variable: KEY}).providers, variable
+
+
+def test_references_may_stand_outside_of_strings(tmp_path: Path) -> None:
+    config = '{"provider": {"acme": {"options": {"apiKey": "{env:KEY}", "timeout": {env:TIMEOUT}}}}}'
+    found = find_credentials(Settings(), home(tmp_path, {".config/opencode/opencode.json": config}))
+    assert found.configured_providers == ("acme",)
+    assert found.problems == ()
+
+
+def test_a_reference_excuses_nothing_else(tmp_path: Path) -> None:
+    config = '{"provider": {"acme": {"options": {"apiKey": "{env:KEY}"}}}'
+    found = find_credentials(Settings(), home(tmp_path, {".config/opencode/opencode.json": config}))
+    assert "opencode.json is not JSON5" in found.problems[0]
+
+
+def test_an_empty_config_is_none_and_no_problem(tmp_path: Path) -> None:
+    found = find_credentials(Settings(), home(tmp_path, {".config/opencode/opencode.json": ""}))
+    assert (found.found, found.problems) == (False, ())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from opencode_actors.errors import SettingsError
 from opencode_actors.git_identity import GitIdentity, parse_identity
 from opencode_actors.model_access import open_model_access
 from opencode_actors.settings import Settings
@@ -74,3 +75,24 @@ def test_git_identities() -> None:
         name="B", email="a@x"
     )
     assert parse_identity(b"user.name\n\xff\0").name
+
+
+@pytest.mark.parametrize("file", [".config/opencode/opencode.json", ".local/share/opencode/auth.json"])
+@pytest.mark.parametrize("model", ["", "acme/large"])
+async def test_a_host_file_that_cannot_be_parsed_is_refused(tmp_path: Path, file: str, model: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text("{ broken")
+    with pytest.raises(SettingsError, match=f"{path} is not JSON5") as raised:
+        async with open_model_access(Settings(model=model), {"HOME": str(tmp_path)}):
+            pass
+    assert raised.value.key == "opencodeConfig"
+    assert "repair or remove the file" in raised.value.hint
+    async with open_model_access(Settings(model="scripted/demo"), {"HOME": str(tmp_path)}) as chosen:
+        assert chosen.access.config_file is None
+
+
+async def test_the_containers_learn_which_providers_are_usable(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "OPENAI_API_KEY": "sk-1"}
+    async with open_model_access(Settings(), environment) as chosen:
+        assert chosen.access.providers == ("openai",)
