@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,10 @@ from opencode_actors.ports import Agent, Conversation, PendingPermission, Pendin
 
 LONGEST_TITLE = 160  # characters; one line of a wide terminal
 LONGEST_ERROR = 1000  # an error text may quote a whole file
+# OpenCode puts its JavaScript stack after the message: a line `at name (place:1:2)`, or a place in its binary.
+_STACK_FRAME = re.compile(
+    r"\n[ \t]*at [^\n()]{1,200} \([^\n()]{1,500}:\d+\)|(?:^|\s)at (?:async |new )?(?:[^\s()]{1,200} )?\(?/\$bunfs/"
+)
 _TELLING = ("command", "filePath", "pattern", "url", "query", "description", "name")
 
 
@@ -92,10 +97,15 @@ def info(wire: WireInfo) -> MessageInfo:
 def error(wire: WireError) -> MessageError:
     return MessageError(
         name=wire.name,
-        message=one_line(wire.data.message, longest=LONGEST_ERROR) or wire.name,
+        message=one_line(_without_stack(wire.data.message), longest=LONGEST_ERROR) or wire.name,
         status_code=wire.data.status_code,
         retryable=wire.data.is_retryable,
     )
+
+
+def _without_stack(text: str) -> str:
+    frame = _STACK_FRAME.search(text)
+    return text if frame is None else text[: frame.start()]
 
 
 def part(wire: WirePart) -> Part | None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_actors.adapters.opencode_decode import LONGEST_TITLE, one_line, tool_title
-from opencode_actors.adapters.opencode_wire import load, mended
+from opencode_actors.adapters.opencode_decode import LONGEST_TITLE, error, one_line, tool_title
+from opencode_actors.adapters.opencode_wire import WireError, WireErrorData, load, mended
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,29 @@ def test_a_long_title_says_that_it_is_cut() -> None:
     shown = tool_title(None, {"command": "x" * 1_000_000})
     assert len(shown) == LONGEST_TITLE
     assert shown.endswith("x…")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "no such model\n    at <anonymous> (/$bunfs/root/chunk-1x.js:7:9)\n    at run (native:1:1)",
+            "no such model",
+        ),
+        ("no model at hand at <anonymous> (/$bunfs/root/chunk-1x.js:7:9)", "no model at hand"),
+        ("no such model\n    at /$bunfs/root/chunk-1x.js:7:9", "no such model"),
+        ("two\nlines\n    at async next (file:///srv/a.js:10:3)\n    at x (y.js:1:2)", "two lines"),
+        ("    at <anonymous> (/$bunfs/root/chunk-1x.js:7:9)", "UnknownError"),
+        (
+            "a comma is missing\n  at /home/me/opencode.json:3:5",
+            "a comma is missing at /home/me/opencode.json:3:5",
+        ),
+        ("wait\nat least (or most) 3 s", "wait at least (or most) 3 s"),
+    ],
+)
+def test_an_error_ends_where_its_stack_begins(said: str, shown: str) -> None:
+    wire = WireError(name="UnknownError", data=WireErrorData(message=said))
+    assert error(wire).message == shown
 
 
 @given(st.text(st.characters()))
