@@ -210,6 +210,14 @@ def summary(snapshot: JobSnapshot, settings: Settings, *, workspace: Path) -> tu
     return tuple(lines)
 
 
+def missed(count: int, snapshot: JobSnapshot, settings: Settings) -> Line:
+    """Of notices that came while nobody read what was written here."""
+    notices = "1 notice was" if count == 1 else f"{count} notices were"
+    path = settings.sessions_dir.expanduser() / "outputs" / f"{snapshot.id}.txt"
+    text = f"{notices} missed, so the answer may have gaps; all of it, with the tools' lines, is in {path}"
+    return Line(text, Tone.WARNING)
+
+
 def _figures(snapshot: JobSnapshot) -> tuple[str, ...]:
     tokens = snapshot.tokens
     figures: list[str] = []
@@ -239,8 +247,10 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def document(snapshot: JobSnapshot, settings: Settings, *, workspace: Path, output: str) -> dict[str, object]:
-    """What `--json` prints: one object, whose names do not change."""
+def document(
+    snapshot: JobSnapshot, settings: Settings, *, workspace: Path, output: str, notices_missed: int
+) -> dict[str, object]:
+    """What `--json` prints: one object, whose names do not change. `output` has no gaps when none was missed."""
     tokens, climb, failure = snapshot.tokens, snapshot.climb, snapshot.failure
     error: dict[str, object] | None = None
     if failure is not None:
@@ -257,6 +267,7 @@ def document(snapshot: JobSnapshot, settings: Settings, *, workspace: Path, outp
         "status": snapshot.status.value,
         "output": output,
         "outputTruncated": snapshot.output_truncated,
+        "noticesMissed": notices_missed,
         "error": error,
         "elapsedSeconds": round(snapshot.elapsed_seconds, 3),
         "model": snapshot.model,

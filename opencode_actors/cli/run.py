@@ -15,23 +15,23 @@ from attrs import define, field, frozen
 from opencode_actors.cli.arguments import settings_of
 from opencode_actors.cli.explain import of_job
 from opencode_actors.cli.render import (
-    Answer,
+    Action,
     Busy,
     Line,
     Tone,
     View,
     document,
+    missed,
     show,
     summary,
 )
 from opencode_actors.cli.screen import Screen, SilentAnswer, open_screen, write
 from opencode_actors.cli.status import Status
-from opencode_actors.errors import UsageError
+from opencode_actors.errors import ContainerMissing, EngineError, StoreError, UnknownJob, UsageError
 from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.system import Job, System
 from opencode_actors.machines.names import session_key
-from opencode_actors.machines.notices import JobEnded, OutputAdded
 from opencode_actors.machines.vocabulary import JobSnapshot
 from opencode_actors.model_access import ChosenModel, open_model_access
 from opencode_actors.ports import ContainerId
@@ -81,7 +81,7 @@ async def _run(loaded: LoadedSettings, wish: Wish, screen: Screen) -> Status:
             run.everything = nursery.cancel_scope
             nursery.start_soon(run.obey, signals)
             for warning in loaded.warnings:
-                await write(screen, (Line(f"warning: {warning}", Tone.WARNING),))
+                await run.say(Line(f"warning: {warning}", Tone.WARNING))
             async with open_model_access(loaded.settings, os.environ) as chosen:
                 await run.one_job(chosen, wish)
                 run.concluded = True
@@ -102,12 +102,19 @@ class Run:
     _system: System | None = None
     _job: Job | None = None
     _view: View = field(factory=View)
+    _missed: int = 0
+    _writing: trio.Lock = field(factory=trio.Lock)
+
+    async def say(self, *actions: Action) -> None:
+        """One at a time: a signal is answered while the answer is written, and a screen has one state."""
+        async with self._writing:
+            await write(self.screen, actions)
 
     async def one_job(self, chosen: ChosenModel, wish: Wish) -> None:
         settings = chosen.settings
         if chosen.remark:
-            await write(self.screen, (Line(chosen.remark, Tone.WARNING),))
-        await write(self.screen, (Busy(f"connecting to {settings.runtime}"),))
+            await self.say(Line(chosen.remark, Tone.WARNING))
+        await self.say(Busy(f"connecting to {settings.runtime}"))
         async with open_system(settings, access=chosen.access) as system:
             self._system = system
             job = self._job = await system.start(wish.prompt, session=wish.session)
@@ -118,43 +125,35 @@ class Run:
                 reader_gone = True
             if reader_gone:
                 # `run … | head`: nobody reads on, so nobody wants the rest.
-                line = Line("cancelling: nobody reads the output any more", Tone.WARNING)
-                await write(self.screen, (line,))
+                await self.say(Line("cancelling: nobody reads the output any more", Tone.WARNING))
                 await job.cancel()
                 raise BrokenPipeError
             final = await job.wait()
-            await write(self.screen, (Busy("stopping the container"),))
+            await self.say(Busy("stopping the container"))
         await self._conclude(final, chosen, system)
 
     async def _show(self, following: Following) -> None:
-        """Writes the answer to its last byte: what the notices left out is read from the output file."""
-        position = 0
         async for notice in following:
             if isinstance(notice, NoticesMissed):
+                # Not read again from the output file: that has the tools' lines among the model's words.
+                self._missed += notice.count
                 continue
-            if isinstance(notice, OutputAdded):
-                await self._fill_gap(position, notice.offset)
-                position = notice.offset + len(notice.text.encode(errors="replace"))
-            if isinstance(notice, JobEnded):
-                await self._fill_gap(position, notice.snapshot.output_bytes)
             self._view, actions = show(self._view, notice)
-            await write(self.screen, actions)
-
-    async def _fill_gap(self, start: int, end: int) -> None:
-        """A terminal that was held for long misses notices; the file has every word."""
-        while start < end and self._job is not None:
-            part = await self._job.output(offset=start, limit=min(end - start, 64 << 10))
-            if part.next_offset <= start:
-                return
-            start = part.next_offset
-            self._view = View(at_line_start=part.text.endswith("\n"))
-            await write(self.screen, (Answer(part.text),))
+            await self.say(*actions)
 
     async def _conclude(self, final: JobSnapshot, chosen: ChosenModel, system: System) -> None:
         workspace = system.workspace(final.session)
-        await write(self.screen, summary(final, chosen.settings, workspace=workspace))
+        if self._missed:
+            await self.say(missed(self._missed, final, chosen.settings))
+        await self.say(*summary(final, chosen.settings, workspace=workspace))
         if isinstance(self.screen, SilentAnswer):
-            made = document(final, chosen.settings, workspace=workspace, output=self.screen.answer)
+            made = document(
+                final,
+                chosen.settings,
+                workspace=workspace,
+                output=self.screen.answer,
+                notices_missed=self._missed,
+            )
             sys.stdout.write(json.dumps(made, indent=2) + "\n")
         self.status = of_job(final)
 
@@ -169,15 +168,30 @@ class Run:
                 if job is None or system is None or count > 2:
                     self._give_up()
                 elif count == 1:
-                    nursery.start_soon(job.cancel)
+                    nursery.start_soon(self._cancel, job)
                 else:
+                    # beside each other: a terminal that is held must not keep the container alive
+                    nursery.start_soon(self.say, Line("killing the container", Tone.BAD))
                     nursery.start_soon(self._kill, system, job)
 
+    async def _cancel(self, job: Job) -> None:
+        try:
+            await job.cancel()
+        except UnknownJob:
+            pass  # it has ended meanwhile, and is forgotten
+        except StoreError as error:
+            await self.say(Line(f"cancelling the job failed: {error.message}", Tone.WARNING))
+
     async def _kill(self, system: System, job: Job) -> None:
-        await write(self.screen, (Line("killing the container", Tone.BAD),))
-        for session in await system.sessions():
-            if session.key == job.session and session.container is not None:
-                await system.engine.kill(ContainerId(session.container))
+        """The cancelling goes on beside it, and may be first: what fails here is told, and ends nothing."""
+        try:
+            for session in await system.sessions():
+                if session.key == job.session and session.container is not None:
+                    await system.engine.kill(ContainerId(session.container))
+        except ContainerMissing:
+            pass  # which was wanted
+        except EngineError as error:
+            await self.say(Line(f"killing the container failed: {error.message}", Tone.WARNING))
 
     def _give_up(self) -> None:
         """Leaves the system, which ends its containers on the way out, within its own budget."""

@@ -53,7 +53,7 @@ from opencode_actors.machines.vocabulary import (
 from opencode_actors.settings import Settings
 
 JOB, SESSION = JobId("job-1"), SessionKey("demo")
-WORKSPACE = Path("/work/spaces/demo")
+WORKSPACE = Path("/home/me/spaces/demo")
 SETTINGS = Settings()
 
 
@@ -176,14 +176,14 @@ def test_completed() -> None:
     (line,) = summary(snapshot(), SETTINGS, workspace=WORKSPACE)
     assert line.text == (
         "completed in 12.3 s · acme/large · 1,234 tokens in, 56 out · $0.0123 · session demo · "
-        "workspace /work/spaces/demo"
+        "workspace /home/me/spaces/demo"
     )
     assert line.tone is Tone.GOOD
 
 
 def test_a_free_answer_says_so() -> None:
     (line,) = summary(snapshot(cost_usd=0.0, tokens=Tokens(), model=""), SETTINGS, workspace=WORKSPACE)
-    assert line.text == "completed in 12.3 s · no cost · session demo · workspace /work/spaces/demo"
+    assert line.text == "completed in 12.3 s · no cost · session demo · workspace /home/me/spaces/demo"
 
 
 def test_cancelled_says_what_ended_it() -> None:
@@ -246,6 +246,7 @@ def test_the_json_document_has_its_shape() -> None:
         SETTINGS,
         workspace=WORKSPACE,
         output="so far",
+        notices_missed=2,
     )
     assert json.loads(json.dumps(made)) == {
         "jobId": "job-1",
@@ -253,6 +254,7 @@ def test_the_json_document_has_its_shape() -> None:
         "status": "failed",
         "output": "so far",
         "outputTruncated": False,
+        "noticesMissed": 2,
         "error": {
             "cause": "crash",
             "message": "the container ended: exit code 1",
@@ -264,7 +266,7 @@ def test_the_json_document_has_its_shape() -> None:
         "costUsd": 0.0123,
         "tokens": {"input": 1200, "output": 56, "reasoning": 0, "cacheRead": 34, "cacheWrite": 0},
         "cancel": {"endedBy": "abort", "seconds": {"abort": 0.03}},
-        "workspace": "/work/spaces/demo",
+        "workspace": "/home/me/spaces/demo",
     }
 
 

@@ -6,13 +6,15 @@ import io
 import json
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Iterable
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from attrs import define, field
 
 from opencode_actors.cli import run as command
@@ -21,8 +23,21 @@ from opencode_actors.cli.render import Action, Answer, Busy, Line, Tone
 from opencode_actors.cli.run import Wish
 from opencode_actors.cli.screen import Output, PlainScreen, SilentAnswer
 from opencode_actors.cli.status import Status
-from opencode_actors.errors import UsageError
+from opencode_actors.errors import (
+    ContainerMissing,
+    EngineRefused,
+    EngineUnavailable,
+    OpencodeActorsError,
+    StoreError,
+    UnknownJob,
+    UsageError,
+)
+from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.opening import open_system
+from opencode_actors.kernel.system import System
+from opencode_actors.machines.notices import Notice, OutputAdded
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot
+from opencode_actors.ports import ContainerId
 from opencode_actors.settings_sources import LoadedSettings, load_settings
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.fake_opencode import open_fake_servers
@@ -160,6 +175,66 @@ async def test_a_second_ctrl_c_kills_the_container(tmp_path: Path, monkeypatch: 
     assert "killing the container" in screen.lines
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ContainerMissing("no such container"), []),
+        (EngineRefused("it is not running", status=409), ["killing the container failed: it is not running"]),
+        (EngineUnavailable("nobody answers"), ["killing the container failed: nobody answers"]),
+    ],
+)
+async def test_a_kill_that_comes_too_late_is_still_a_cancelled_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OpencodeActorsError, told: list[str]
+) -> None:
+    def react(action: Action) -> None:
+        if action == Busy("waiting for the model") or (
+            isinstance(action, Line) and action.text == "cancelling: asking OpenCode to abort"
+        ):
+            interrupt()
+
+    async def deaf(self: object, conversation: object) -> None:
+        await trio.sleep_forever()
+
+    screen = Recorder(react)
+    async with fake_world(monkeypatch) as engine:
+        kill = FakeEngine.kill
+
+        async def late(self: FakeEngine, container: ContainerId) -> None:
+            await kill(self, container)
+            raise error
+
+        monkeypatch.setattr(FakeEngine, "kill", late)
+        monkeypatch.setattr("opencode_actors.testing.fake_opencode.FakeOpenCode.abort", deaf)
+        status = await run(settings(tmp_path, abortGrace="1000"), "::hang", screen)
+        assert engine.containers == {}
+    assert status is Status.CANCELLED
+    assert [line for line in screen.lines if " failed: " in line] == told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(UnknownJob("no such job"), []), (StoreError("disk full"), ["cancelling the job failed: disk full"])],
+)
+async def test_a_cancel_that_fails_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OpencodeActorsError, told: list[str]
+) -> None:
+    def react(action: Action) -> None:
+        if action == Busy("waiting for the model"):
+            interrupt()
+
+    cancel = System.cancel
+
+    async def failing(self: System, job: JobId) -> JobSnapshot:
+        await cancel(self, job)
+        raise error
+
+    monkeypatch.setattr(System, "cancel", failing)
+    screen = Recorder(react)
+    async with fake_world(monkeypatch):
+        assert await run(settings(tmp_path), "::hang", screen) is Status.CANCELLED
+    assert [line for line in screen.lines if " failed: " in line] == told
+
+
 async def test_ctrl_c_before_the_job_is_a_clean_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def react(action: Action) -> None:
         if action == Busy("connecting to podman"):
@@ -210,6 +285,58 @@ async def test_json_is_one_document(
     assert document["sessionKey"] == "demo"
     assert document["workspace"].startswith(str(tmp_path / "workspaces"))
     assert beside.answer == ""
+
+
+def miss_all_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = System.follow
+
+    async def without_output(system: System, job: JobId) -> AsyncIterator[Notice | NoticesMissed]:
+        following = follow(system, job)
+        yield NoticesMissed(count=7)
+        async for notice in following:
+            if not isinstance(notice, OutputAdded):
+                yield notice
+
+    monkeypatch.setattr(System, "follow", without_output)
+
+
+async def test_what_was_missed_is_told_beside_the_answer_and_never_put_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    miss_all_output(monkeypatch)
+    screen = Recorder()
+    async with fake_world(monkeypatch):
+        assert await run(settings(tmp_path), "::bash echo one", screen) is Status.OK
+    assert screen.answer == ""
+    (told,) = [line for line in screen.lines if line.startswith("7 notices were missed")]
+    assert "[bash]" in await trio.Path(told.rpartition(" is in ")[2]).read_text()
+
+
+async def test_json_says_that_notices_were_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    miss_all_output(monkeypatch)
+    async with fake_world(monkeypatch):
+        await run(settings(tmp_path), "::bash echo one", SilentAnswer(beside=Recorder()))
+    made = json.loads(capsys.readouterr().out)
+    assert (made["output"], made["noticesMissed"]) == ("", 7)
+
+
+async def test_one_thread_at_a_time_writes_to_the_screen() -> None:
+    alone = threading.Lock()
+
+    def look(_: Action) -> None:
+        assert alone.acquire(blocking=False)
+        # whoever else wants to write would be here by then
+        trio.from_thread.run(trio.testing.wait_all_tasks_blocked)
+        alone.release()
+
+    screen = Recorder(look)
+    both = command.Run(screen=screen)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(both.say, Line("one"))
+        nursery.start_soon(both.say, Line("two"))
+    assert sorted(screen.lines) == ["one", "two"]
 
 
 async def test_warnings_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
