@@ -221,13 +221,13 @@ class Settings:
     # notifications to OpenClaw
     notify_webhook_url: str = knob(
         "http://localhost:18789/hooks/agent",
-        "where a settled job is announced",
+        "where a settled job is announced: for the notifications to OpenClaw, which are not sent yet",
         empty="no announcement",
         check=http_url,
     )
     hooks_token: str = knob(
         "",
-        "the token for notifyWebhookUrl",
+        "the token for notifyWebhookUrl: for the notifications to OpenClaw, which are not sent yet",
         empty="hooks.token of openclaw.json",
         secret=True,
         check=secret_text,

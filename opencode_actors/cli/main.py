@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="opencode-actors",
-        description="Runs OpenCode agents in rootless containers and supervises them.",
+        description="Runs OpenCode agents in containers and supervises them.",
         epilog=f"{EXAMPLES}\n{TABLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
