@@ -12,6 +12,10 @@
 # authorities, and so is never pushed.
 set -euo pipefail
 
+# shellcheck source=container/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+trap report_failed_step EXIT
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 architectures=()
 target=standard
@@ -61,13 +65,10 @@ command -v "$engine" >/dev/null || fail "$engine is not installed"
 
 local_name=localhost/opencode-actors-release:$target
 base=$(sed -n 's/^ARG BASE=//p' "$here/Containerfile")
-context=$(PYTHONPATH=$here/.. python3 - <<'PYTHON' 2>/dev/null || true
-from opencode_actors.image import load_context
-print(load_context().hash)
-PYTHON
-)
-labels=()
-[[ -z $context ]] || labels=(--label "opencode-actors.context=$context")
+step 'Python package' install_package ''
+context=$("$VENV/bin/python" -c 'from opencode_actors.image import load_context; print(load_context().hash)') ||
+    fail 'the label that tells what the image is made of could not be computed: nothing was built'
+labels=(--label "opencode-actors.context=$context")
 
 # A base made on this machine would be published under the name of Debian's.
 refuse_own_base() {

@@ -96,10 +96,21 @@ find_python() {
     done
 }
 
+# Such a system's python3 package cannot help, and its Podman is too old as well.
+python_is_old() { has python3 && ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; }
+
+needs_newer_python() {
+    printf 'Python 3.11 or newer with its venv module is needed, and none is on PATH.\n'
+    if is_debian_like && python_is_old; then
+        printf "This system's own is %s: Debian 12, Ubuntu 24.04 or newer is needed.\n" "$(python3 -V)"
+    fi
+}
+
 # install_packages PACKAGE...: with apt as root; elsewhere says what to install, unless it is all there.
 install_packages() {
     local wanted=("$@") missing=() lacking
     if is_root && is_debian_like; then
+        if [[ -z $(find_python) ]] && python_is_old; then refuse "$(needs_newer_python)"; fi
         mapfile -t missing < <(missing_packages "${wanted[@]}")
         if ((${#missing[@]} == 0)); then
             note 'all there'
@@ -136,6 +147,10 @@ python_packages() {
 how_to_install() {
     local lacking=$1
     shift
+    if is_debian_like && [[ -z $(find_python) ]] && python_is_old; then
+        needs_newer_python
+        return
+    fi
     printf 'This is missing here:\n'
     # shellcheck disable=SC2001 # each line, not each string
     sed 's/^/    /' <<<"$lacking"
@@ -238,7 +253,7 @@ install_package() {
     local extras=$1 stamp python wanted
     stamp=$VENV/.installed
     python=$(find_python)
-    [[ -n $python ]] || refuse 'no Python 3.11 or newer with its venv module is on PATH'
+    [[ -n $python ]] || refuse "$(needs_newer_python)"
     wanted="$ROOT $("$python" -V) $(sha256sum <"$ROOT/pyproject.toml")"
     if [[ -x $VENV/bin/opencode-actors && -f $stamp ]]; then
         # what the tests need includes what a user needs

@@ -13,8 +13,9 @@ _docker_folder=''
 _docker_pid=''
 _docker_made_bridge=''
 
+# Where any dockerd is installed, nothing: docker.io would drive out a docker-ce that is only stopped.
 docker_packages() {
-    if [[ -z $(running_docker) ]]; then printf 'docker.io\n'; fi
+    if ! has dockerd && [[ -z $(running_docker) ]]; then printf 'docker.io\n'; fi
 }
 
 # The socket of a Docker Engine that answers, if there is one.
