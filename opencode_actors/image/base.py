@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from opencode_actors.errors import EngineError, EngineRefused, ImageBuildFailed, ImageMissing
-from opencode_actors.image.context import BASE_MADE_HERE, LABEL_BASE
+from opencode_actors.image.context import BASE_MADE_HERE, LABEL_BASE, OWN_BASE
 from opencode_actors.image.engine_calls import inspect_image, post_lines
 from opencode_actors.image.hints import hint_for
 from opencode_actors.image.progress import BuildPhase, BuildProgress, EngineLine, Report, visible_lines
@@ -24,20 +24,36 @@ _KEPT_LINES = 12
 _EXIT_NO_TOOL = 69
 
 
-async def ensure_base(api: httpx.AsyncClient, *, reference: str, make_base: Path, report: Report) -> None:
-    """Returns when the engine's store has `reference`. `make_base` is the script that makes one."""
+async def ensure_base(api: httpx.AsyncClient, *, reference: str, make_base: Path, report: Report) -> str:
+    """What the engine's store has to start from: `reference`, or what the script `make_base` makes instead.
+
+    One that was made here before is used again: a registry that is out of reach may take minutes to say so.
+    """
+    for standing in (reference, OWN_BASE):
+        if await _has(api, standing):
+            return standing
+    report(BuildProgress(phase=BuildPhase.PULL_BASE, text=f"pulling {reference}"))
+    why = await _pull(api, reference)
+    if not why:
+        return reference
+    text = (
+        f"{reference} cannot be pulled ({why}): making an equal image on this machine"
+        f" from Debian's packages ({OWN_BASE}), which takes about half a minute"
+    )
+    report(BuildProgress(phase=BuildPhase.MAKE_BASE, text=text))
+    await _make(api, OWN_BASE, make_base, report)
+    return OWN_BASE
+
+
+async def _has(api: httpx.AsyncClient, reference: str) -> bool:
     try:
         await inspect_image(api, reference)
     except ImageMissing:
-        report(BuildProgress(phase=BuildPhase.PULL_BASE, text=f"pulling {reference}"))
-        why = await _pull(api, reference)
-        if why:
-            text = (
-                f"{reference} cannot be pulled ({why}): making an equal image on this machine"
-                " from Debian's packages, which takes about half a minute"
-            )
-            report(BuildProgress(phase=BuildPhase.MAKE_BASE, text=text))
-            await _make(api, reference, make_base, report)
+        found = False
+    else:
+        found = True
+    await trio.lowlevel.checkpoint()
+    return found
 
 
 async def _pull(api: httpx.AsyncClient, reference: str) -> str:

@@ -38,8 +38,8 @@ async def build_image(
             text = f"{reference} is up to date"
             progress(BuildProgress(phase=BuildPhase.UP_TO_DATE, text=text))
             return standing
-    await ensure_base(api, reference=context.base, make_base=context.make_base, report=progress)
-    await _build(api, reference, context, target, progress)
+    base = await ensure_base(api, reference=context.base, make_base=context.make_base, report=progress)
+    await _build(api, reference, context, target, base, progress)
     image = await inspect_image(api, reference)
     text = f"{reference} is built: {image.size_bytes / 1e6:.0f} MB"
     progress(BuildProgress(phase=BuildPhase.DONE, text=text))
@@ -58,13 +58,14 @@ async def _current_image(
 
 
 async def _build(
-    api: httpx.AsyncClient, reference: str, context: ImageContext, target: Target, progress: Report
+    api: httpx.AsyncClient, reference: str, context: ImageContext, target: Target, base: str, progress: Report
 ) -> None:
     log = BuildLog(report=progress)
     params = [
         ("dockerfile", CONTAINERFILE),
         ("t", reference),
         ("target", target.value),
+        ("buildargs", json.dumps({"BASE": base})),
         ("rm", "1"),
         ("forcerm", "1"),
         ("labels", json.dumps({LABEL_CONTEXT: context.hash})),

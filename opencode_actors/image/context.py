@@ -23,6 +23,8 @@ LABEL_OPENCODE = "opencode-actors.opencode"
 LABEL_TARGET = "opencode-actors.target"
 LABEL_BASE = "opencode-actors.base"
 BASE_MADE_HERE = "made-here"
+# Not the name of the one it stands for: that belongs to Debian, also in this user's store.
+OWN_BASE = "localhost/opencode-actors-base:bookworm"
 
 
 class Target(Enum):

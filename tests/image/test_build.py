@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from opencode_actors.image import (
     load_context,
     show_image,
 )
+from opencode_actors.image.context import OWN_BASE
 from opencode_actors.ports import ImageInfo
 
 from .fake_engine_api import FakeEngineApi, ndjson
@@ -99,6 +101,7 @@ async def test_a_base_that_a_registry_has_is_pulled() -> None:
     api = FakeEngineApi(pull=ndjson([{"status": "Pulling"}]))
     _, reported = await build(api)
     assert not api.imported
+    assert json.loads(api.builds[0]["buildargs"]) == {"BASE": CONTEXT.base}
     assert [p.phase for p in reported] == [BuildPhase.PULL_BASE, BuildPhase.BUILD, BuildPhase.DONE]
 
 
@@ -117,11 +120,20 @@ async def test_a_base_that_no_registry_has_is_made_here_and_says_so(
     context = made_by(tmp_path, "echo 'I: extracting' >&2; printf base; printf ' system'")
     _, reported = await build(api, context=context)
     assert api.imported == [b"base system"]
-    assert ("repo", CONTEXT.base) in api.import_params
+    assert ("repo", OWN_BASE) in api.import_params
+    assert CONTEXT.base not in api.images, "Debian's name is not ours to give"
+    assert json.loads(api.builds[0]["buildargs"]) == {"BASE": OWN_BASE}
     assert ("changes", "LABEL opencode-actors.base=made-here") in api.import_params
     made = [p.text for p in reported if p.phase is BuildPhase.MAKE_BASE]
     assert "no such host" in made[0]
     assert made[1:] == ["extracting"]
+
+
+async def test_a_base_that_was_made_here_is_used_again() -> None:
+    api = FakeEngineApi(images={OWN_BASE: {}})
+    _, reported = await build(api)
+    assert [p.phase for p in reported] == [BuildPhase.BUILD, BuildPhase.DONE]
+    assert json.loads(api.builds[0]["buildargs"]) == {"BASE": OWN_BASE}
 
 
 async def test_half_a_base_is_never_imported(tmp_path: Path) -> None:
