@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -98,6 +100,50 @@ async def test_records_that_are_on_their_way_when_all_is_cancelled_are_written(t
             scope.cancel()
     async with open_journal(tmp_path) as journal:
         assert set((await journal.load()).unsettled) == set(jobs)
+
+
+APPEND_FOR_EVER = """
+import sys, trio
+from pathlib import Path
+from opencode_actors.machines.vocabulary import JobId, JobStatus
+from opencode_actors.store.journal import open_journal
+from tests.store.samples import job, said
+
+async def main():
+    async with open_journal(Path(sys.argv[1])) as journal, trio.open_nursery() as nursery:
+        for writer in range(4):
+            nursery.start_soon(append, journal, writer)
+
+async def append(journal, writer):
+    for number in range(1_000_000):
+        id_ = JobId(f"job_{writer}_{number}")
+        await journal.append((said("all of it", id_=id_), job(JobStatus.RUNNING, id_=id_)))
+        print(id_, flush=True)
+
+trio.run(main)
+"""
+
+
+def acknowledged_before_a_kill(folder: Path) -> list[str]:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", APPEND_FOR_EVER, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    with writer:
+        assert writer.stdout is not None
+        some = [writer.stdout.readline().strip() for _ in range(50)]
+        writer.kill()
+        return some + writer.stdout.read().split()
+
+
+async def test_p18_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    acknowledged = acknowledged_before_a_kill(tmp_path)
+    async with open_journal(tmp_path) as journal:
+        for id_ in map(JobId, acknowledged):
+            assert await journal.job(id_) == job(JobStatus.RUNNING, id_=id_).snapshot
+            assert (await journal.output(id_, offset=0, limit=100)).text == "all of it"
+        unsettled = set((await journal.load()).unsettled)
+        assert set(acknowledged) <= unsettled
+        await journal.append((job(JobStatus.COMPLETED),))
 
 
 async def test_nothing_is_taken_after_the_end(tmp_path: Path) -> None:
