@@ -202,10 +202,7 @@ def _host_config(spec: ContainerSpec, info: EngineInfo, take_port: Callable[[], 
         "SecurityOpt": _security(spec, info),
         "ReadonlyRootfs": True,
         "Init": True,
-        "Memory": spec.memory_bytes,
-        "MemorySwap": spec.memory_bytes,  # unset means twice the memory, half of it swap
-        "NanoCpus": math.ceil(spec.cpus * 1e9),
-        "PidsLimit": spec.pids,
+        **_limits(spec, info),
         # Docker's tmpfs is noexec unless told. No Ulimits: Podman takes a list that names only one
         # as a reason to raise the others to 1048576, which needs CAP_SYS_RESOURCE.
         "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,size={spec.tmpfs_bytes}"},  # noqa: S108 - inside
@@ -229,10 +226,33 @@ def _host_config(spec: ContainerSpec, info: EngineInfo, take_port: Callable[[], 
     return config
 
 
+def _limits(spec: ContainerSpec, info: EngineInfo) -> dict[str, int]:
+    """Rootless on cgroup v2 a container whose limit has no delegated controller does not start (on v1 the
+    limit is accepted, and ignored). Everywhere else all are sent: a wall is not left out on a guess."""
+    refused = info.rootless and info.cgroup_version == 2
+    limits: dict[str, int] = {}
+    if info.memory_enforced or not refused:
+        limits["Memory"] = spec.memory_bytes
+        limits["MemorySwap"] = spec.memory_bytes  # unset means twice the memory, half of it swap
+    if info.cpu_enforced or not refused:
+        limits["NanoCpus"] = math.ceil(spec.cpus * 1e9)
+    if info.pids_enforced or not refused:
+        limits["PidsLimit"] = spec.pids
+    return limits
+
+
 def _security(spec: ContainerSpec, info: EngineInfo) -> list[str]:
     options = ["no-new-privileges"]
-    # Without AppArmor in the kernel Podman answers 500 to any profile and Docker ignores it.
-    if spec.apparmor_profile and info.apparmor:
+    if spec.apparmor_profile:
+        if not info.apparmor:
+            # Podman would answer 500, and Docker would run it without the wall that was asked for.
+            raise EngineRefused(
+                f"cannot confine container {spec.name} with the AppArmor profile {spec.apparmor_profile}:"
+                f" {info.kind.value} has no AppArmor here, because its kernel has none or because it is"
+                " rootless; with apparmorProfile empty it runs without",
+                status=400,
+                hint="Set apparmorProfile to empty, or use an engine and a kernel with AppArmor.",
+            )
         options.append(f"apparmor={spec.apparmor_profile}")
     return options
 

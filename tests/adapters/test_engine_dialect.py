@@ -137,9 +137,23 @@ def test_p13_logs_are_bounded_on_both_engines() -> None:
     assert _host(ROOTFUL_PODMAN)["LogConfig"]["Config"]["max-size"] == "10m"
 
 
-def test_an_apparmor_profile_is_named_only_where_the_kernel_has_apparmor() -> None:
+def test_p22_a_limit_without_its_controller_is_not_asked_of_a_rootless_engine_that_would_refuse() -> None:
+    limits = {"cpu": ["NanoCpus"], "memory": ["Memory", "MemorySwap"], "pids": ["PidsLimit"]}
+    every = {name for names in limits.values() for name in names}
+    for controller, names in limits.items():
+        lacking: dict[str, Any] = {f"{controller}_enforced": False}
+        assert every - _host(evolve(ROOTLESS_PODMAN, **lacking)).keys() == set(names)
+        on_v1 = evolve(ROOTLESS_PODMAN, cgroup_version=1, **lacking)
+        assert every <= _host(on_v1).keys()
+        assert every <= _host(evolve(ROOTFUL_PODMAN, cgroup_version=2, **lacking)).keys()
+
+
+def test_p14_an_apparmor_profile_is_refused_where_there_is_no_apparmor() -> None:
     spec = evolve(SPEC, apparmor_profile="opencode-actors")
-    assert _host(ROOTFUL_PODMAN, spec)["SecurityOpt"] == ["no-new-privileges"]
+    for engine in (ROOTFUL_PODMAN, DOCKER):
+        with pytest.raises(EngineRefused, match="AppArmor profile opencode-actors") as refused:
+            _host(engine, spec)
+        assert "apparmorProfile" in refused.value.hint
     with_apparmor = evolve(ROOTFUL_PODMAN, apparmor=True)
     assert _host(with_apparmor, spec)["SecurityOpt"] == ["no-new-privileges", "apparmor=opencode-actors"]
     assert _host(with_apparmor)["SecurityOpt"] == ["no-new-privileges"]
