@@ -149,7 +149,11 @@ class DockerApiEngine:
             await self._of(container, "POST", "/start", doing="start", answer_within=START_WITHIN)
         except EngineRefused as refusal:
             if dialect.port_taken(refusal):
-                refusal.hint = "Its port was taken since it was created: remove it and create it again."
+                raise EngineRefused(
+                    refusal.message,
+                    status=409,
+                    hint="Its port was taken since it was created: remove it and create it again.",
+                ) from refusal
             raise
         return await self.inspect(container)
 

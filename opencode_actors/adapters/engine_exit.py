@@ -21,6 +21,8 @@ from opencode_actors.ports import Container, ContainerId, ContainerPhase, Death
 EXIT_CODE_WITHIN = 30.0
 # A daemon that is restarted answers again within seconds.
 ENGINE_BACK_WITHIN = 5.0
+# How often the engine is asked where the kernel cannot tell: some 5 ms of work each.
+ASK_AGAIN = 1.0
 
 Inspect = Callable[[ContainerId], Awaitable[Inspected]]
 
@@ -28,7 +30,11 @@ Inspect = Callable[[ContainerId], Awaitable[Inspected]]
 async def wait_exit(container: Container, *, inspect: Inspect, cgroups: Cgroups) -> Death:
     """Returns when the run that `container` describes has ended. May be cancelled at any time."""
     oom: bool | None = None
-    process = _open_process(container.pid)
+    try:
+        process = _open_process(container.pid)
+    except OSError:  # no descriptor is left, or it is forbidden here
+        await _until_engine_says(container, inspect)
+        process = None
     if process is not None:
         try:
             # The pid may have been given to another process before the pidfd was opened.
@@ -40,6 +46,7 @@ async def wait_exit(container: Container, *, inspect: Inspect, cgroups: Cgroups)
 
 
 def _open_process(pid: int) -> int | None:
+    """None when it has ended; `OSError` when the kernel gives no pidfd on it."""
     if pid <= 0:
         return None
     try:
@@ -54,6 +61,11 @@ async def _is_this_run(container: Container, inspect: Inspect) -> bool:
     except ContainerMissing:
         return False
     return now.pid == container.pid
+
+
+async def _until_engine_says(container: Container, inspect: Inspect) -> None:
+    while await _is_this_run(container, inspect):  # noqa: ASYNC110 - nothing tells us
+        await trio.sleep(ASK_AGAIN)
 
 
 async def _until_dead(process: int, container: Container, cgroups: Cgroups) -> bool | None:

@@ -25,15 +25,36 @@ from opencode_actors.machines import session_messages as m
 from opencode_actors.machines.job_messages import EventsSeen, StreamOpened
 from opencode_actors.machines.session_messages import SessionMessage, SessionOperation
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
-from opencode_actors.ports import Container, ContainerId, ContainerSpec, Death, Endpoint, Engine
+from opencode_actors.ports import (
+    Container,
+    ContainerId,
+    ContainerPhase,
+    ContainerSpec,
+    Death,
+    Endpoint,
+    Engine,
+)
 
 _log = logging.getLogger("opencode_actors")
 
-_NAME_TAKEN = 409
+# The engine's word for a name that is taken when a container is created, and a port when it is started.
+_TAKEN = 409
 # How long a launch that is not wanted any more may take to come to a point from which it can be undone,
 # and how long the undoing may take. Together less than the last rung's grace, which waits for both.
 _UNDO_WITHIN = 4.0
 _ENGINE_AGAIN = 1.0
+# Of what a container wrote before its end: enough for a sentence in a failure's text.
+_LAST_LINES = 3
+_LAST_WORDS = 300
+_CHECK_IMAGE = "is its image one that `opencode-actors image build` made?"
+
+
+class _EndedAtOnce(EngineError):
+    """A container that ended before anybody could talk to it, or that nobody can talk to."""
+
+    def __init__(self, message: str, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @define(eq=False)
@@ -76,9 +97,13 @@ class SessionOperations:
         try:
             spec = evolve(await self.prepare(password), name=operation.name)
             async with self._making:
-                container = await self._start(await self._create(spec))
+                container = await self._make(spec)
         except ImageMissing as error:
             failure = Failure(cause=Cause.IMAGE_MISSING, message=error.message)
+            return m.LaunchFailed(failure=failure, retryable=False)
+        except _EndedAtOnce as error:
+            # The same image and command would end the same way.
+            failure = Failure(cause=Cause.CRASH, message=error.message, exit_code=error.exit_code)
             return m.LaunchFailed(failure=failure, retryable=False)
         except EngineUnavailable as error:
             failure = Failure(cause=Cause.ENGINE_UNAVAILABLE, message=error.message)
@@ -94,11 +119,20 @@ class SessionOperations:
         self.servers.add(endpoint)
         return m.ContainerLaunched(container=container, endpoint=endpoint)
 
+    async def _make(self, spec: ContainerSpec) -> Container:
+        try:
+            return await self._start(await self._create(spec))
+        except EngineRefused as refused:
+            if refused.status != _TAKEN:
+                raise
+        # Podman's port is chosen when it is created: somebody else may have it when it starts.
+        return await self._start(await self._create(spec))
+
     async def _create(self, spec: ContainerSpec) -> ContainerId:
         try:
             return await self._create_whole(spec)
         except EngineRefused as refused:
-            if refused.status != _NAME_TAKEN:
+            if refused.status != _TAKEN:
                 raise
         # Left over from a life of this session that ended without a clean-up.
         await self.engine.remove(spec.name)
@@ -112,12 +146,24 @@ class SessionOperations:
         running = False
         try:
             container = await self.engine.start(created)
+            if container.phase is ContainerPhase.EXITED or container.port is None:
+                raise _EndedAtOnce(await self._last_words(container), container.exit_code)
             running = True
         finally:
             if not running:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
                     await self._undo(created)
         return container
+
+    async def _last_words(self, container: Container) -> str:
+        if container.phase is not ContainerPhase.EXITED:
+            return f"the container publishes no port: {_CHECK_IMAGE}"
+        try:
+            log = await self.engine.log(container.id, lines=_LAST_LINES)
+        except EngineError:
+            log = ""
+        said = " ".join(log.split())[-_LAST_WORDS:] or "it wrote nothing"
+        return f"the container ended at once with exit code {container.exit_code}: {said} ({_CHECK_IMAGE})"
 
     async def _undo(self, created: ContainerId) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -176,6 +177,18 @@ async def test_waiting_holds_nothing_when_it_is_over(real_bench: RealBench) -> N
     assert _open_files() <= before
 
 
+@within(60)
+async def test_p25_a_death_is_told_where_the_kernel_gives_no_pidfd(
+    real_bench: RealBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files", str(pid))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    container = await real_bench.run_script("sleep 1; exit 7", real_bench.spec())
+    assert await real_bench.engine.wait_exit(container) == Death(exit_code=7, oom_killed=False)
+
+
 def _open_files() -> int:
     """Without sockets, which a pool may hold and drop as it likes."""
     return sum(not link.startswith("socket:") for link in _descriptors())
@@ -226,7 +239,8 @@ async def test_p23_a_port_that_was_taken_meanwhile_is_told_with_the_way_out(real
     try:
         again = await real_bench.engine.start(container.id)
     except EngineRefused as refusal:
-        assert "create it again" in refusal.hint  # noqa: PT017 - Podman keeps its choice
+        assert refusal.status == 409  # noqa: PT017 - Podman keeps its choice
+        assert "create it again" in refusal.hint  # noqa: PT017
     else:
         assert again.port not in (None, container.port)  # Docker chooses another one
     finally:
