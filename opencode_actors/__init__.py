@@ -1,4 +1,4 @@
-"""Runs OpenCode agents in rootless containers and supervises them, as actors in one trio process."""
+"""Runs OpenCode agents in containers and supervises them, as actors in one trio process."""
 
 from opencode_actors.containers import ModelAccess
 from opencode_actors.errors import (
