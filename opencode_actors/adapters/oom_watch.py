@@ -3,7 +3,7 @@
 Podman on cgroup v1 never says that a container died for want of memory, and Docker says so also when
 only a tool of long ago was killed. The kernel counts kills in the container's cgroup; the count must be
 read in the moment of death, because the cgroup is removed 10-100 ms later. A kill that is older than
-twice `RECENT` when the container dies was a tool's: it is not what ended the container.
+`RECENT` when the container dies was a tool's: it is not what ended the container.
 
 The kernel tells of kills through an eventfd (v1) or inotify (v2).
 """
@@ -23,7 +23,7 @@ from opencode_actors.adapters.cgroup import Cgroups, entry_of, oom_counter
 from opencode_actors.ports import ContainerId
 
 # From the kill of the server to the end of its init takes milliseconds; the rest is a busy machine.
-RECENT = 1.0
+RECENT = 2.0
 _IN_MODIFY = 0x2
 
 
@@ -40,19 +40,12 @@ class OomWatch:
 
     async def follow(self) -> None:
         """Sorts kills into old and recent, for as long as it runs."""
-        before = 0
         while True:
             await trio.sleep(self.recent)
-            # In this order: a kill between the two is counted again at the next turn.
-            self._signals += self._drain()
             count = self._read()
             if count is None:
                 return
-            # The newest kill may be milliseconds old; what was counted a turn ago is not.
-            self._settled, before = before, count
-            if count != self._settled:
-                continue
-            self._signals = 0
+            self._settled, self._signals = count, 0
             if self._wakes is not None:  # a kernel that does not tell is asked every `recent` seconds
                 await trio.lowlevel.wait_readable(self._wakes)
                 self._signals += self._drain()

@@ -138,26 +138,10 @@ async def test_p25_a_kill_of_the_last_moments_is_the_cause(
     watch, counter = _watch(tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.follow)
-        await trio.sleep(RECENT * 2.5)
+        await trio.sleep(RECENT * 2)
         assert watch.verdict() is False  # the two that were there before are settled
         counter.write_text("oom_kill 3\n")
         assert watch.verdict() is True
-        nursery.cancel_scope.cancel()
-    watch.close()
-
-
-async def test_p25_a_kill_just_before_a_count_is_not_taken_for_an_old_one(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
-    watch, counter = _watch(tmp_path)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.follow)
-        await trio.sleep(RECENT - 0.01)
-        counter.write_text("oom_kill 3\n")
-        await trio.sleep(0.02)
-        assert watch.verdict() is True
-        await trio.sleep(RECENT)
-        assert watch.verdict() is False
         nursery.cancel_scope.cancel()
     watch.close()
 
