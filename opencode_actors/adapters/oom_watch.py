@@ -37,6 +37,11 @@ class OomWatch:
     recent: float = RECENT
     _settled: int = field(default=0, init=False)  # kills that ended tools, not the container
     _signals: int = field(default=0, init=False)
+    _latest: int = field(default=0, init=False)  # kills when the counter was last read
+
+    def __attrs_post_init__(self) -> None:
+        # After the eventfd was set up: a kill before that has sent no signal, and is in the count.
+        self._latest = self._read() or 0
 
     async def follow(self) -> None:
         """Sorts kills into old and recent, for as long as it runs."""
@@ -45,7 +50,7 @@ class OomWatch:
             count = self._read()
             if count is None:
                 return
-            self._settled, self._signals = count, 0
+            self._settled, self._latest, self._signals = count, count, 0
             if self._wakes is not None:  # a kernel that does not tell is asked every `recent` seconds
                 await trio.lowlevel.wait_readable(self._wakes)
                 self._signals += self._drain()
@@ -53,13 +58,16 @@ class OomWatch:
     def verdict(self) -> bool | None:
         """Whether a kill of the last moments ended the container; None when nobody can tell any more."""
         count = self._read()
-        if count is not None:
-            return count > self._settled
+        if count is not None or self._latest > self._settled:
+            return max(count or 0, self._latest) > self._settled
         self._signals += self._drain()
         if self._unified or self._wakes is None:
             return None
         # Removing a v1 cgroup is one more signal on its eventfd.
-        return self._signals >= 2
+        if self._signals >= 2:
+            return True
+        # Where no kill was seen before, an engine that knows of one means one of the last moments.
+        return False if self._settled else None
 
     def close(self) -> None:
         os.close(self._counter)

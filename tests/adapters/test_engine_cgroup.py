@@ -152,6 +152,17 @@ def test_p25_a_kill_before_the_watch_began_counts_as_recent(tmp_path: Path) -> N
     watch.close()
 
 
+def test_p25_a_kill_before_the_watch_began_counts_also_when_the_cgroup_is_gone_at_the_end(
+    tmp_path: Path,
+) -> None:
+    watch, _ = _watch(tmp_path)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, watch._counter)  # reading it fails from now on, as of a counter that was removed
+    os.close(folder)
+    assert watch.verdict() is True
+    watch.close()
+
+
 async def test_a_kill_that_the_container_survives_is_settled(tmp_path: Path) -> None:
     """On the real clock, because the kernel's word (inotify) comes in real time."""
     watch, counter = _watch(tmp_path)
