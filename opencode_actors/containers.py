@@ -20,7 +20,6 @@ WORKSPACE = "/workspace"
 DATA = "/data"
 AUTH_FILE = Path("opencode/auth.json")  # below the data directory
 
-_HOST_CONFIG = "/run/opencode-actors/host-opencode.json"
 _PROVIDER_FOLDER = "/run/opencode-actors/provider"
 
 # The image's entry script forwards this address to the mounted socket.
@@ -31,8 +30,8 @@ PROVIDER_URL_INSIDE = "http://127.0.0.1:4097/v1"
 class ModelAccess:
     """How the containers reach a model: what of the host's OpenCode they are given.
 
-    `environment` are provider keys by name; `auth_file` is copied into each session's own data directory;
-    `config_file` is mounted read-only; `provider_socket` is the unix socket of a provider on this host,
+    `environment` are provider keys by name; `auth_file` and `config_file` are copied into each session's own
+    data directory, for the user inside cannot read the host's; `provider_socket` is the unix socket of a provider on this host,
     reachable inside as `PROVIDER_URL_INSIDE`; `config` is merged over everything else. `providers` are the ids
     of those that the host's own things make usable, for OpenCode's patience with them is bounded too.
     """
@@ -58,6 +57,11 @@ class SessionPlace:
     owner: str
 
 
+def config_copy(config_file: Path) -> Path:
+    """Where the host's config is below the data directory, next to `AUTH_FILE`."""
+    return AUTH_FILE.with_name(f"host-opencode{config_file.suffix}")
+
+
 def container_spec(
     settings: Settings, access: ModelAccess, place: SessionPlace, *, password: str
 ) -> ContainerSpec:
@@ -72,8 +76,7 @@ def container_spec(
         "OPENCODE_CONFIG_CONTENT": json.dumps(_config(settings, access)),
     }
     if access.config_file is not None:
-        mounts.append(Mount(source=access.config_file, target=_HOST_CONFIG, read_only=True))
-        environment["OPENCODE_CONFIG"] = _HOST_CONFIG
+        environment["OPENCODE_CONFIG"] = f"{DATA}/{config_copy(access.config_file)}"
     if access.provider_socket is not None:
         # The folder, not the socket: a provider that starts again makes a new socket in it.
         folder = access.provider_socket.parent

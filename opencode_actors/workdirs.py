@@ -12,33 +12,42 @@ import secrets
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
 
-from opencode_actors.containers import AUTH_FILE, SessionPlace
+from opencode_actors.containers import AUTH_FILE, SessionPlace, config_copy
 from opencode_actors.errors import StoreError
 
-MakeDirectories = Callable[[SessionPlace, tuple[int, int], Path | None], Awaitable[None]]
+MakeDirectories = Callable[[SessionPlace, tuple[int, int], Path | None, Path | None], Awaitable[None]]
 
 
-async def make_directories(place: SessionPlace, owner: tuple[int, int], auth_file: Path | None) -> None:
+async def make_directories(
+    place: SessionPlace, owner: tuple[int, int], auth_file: Path | None, config_file: Path | None = None
+) -> None:
     """Makes what is missing, gives it to `owner`, the container's user, and copies the credentials in.
 
     Each session has its own copy of the credentials: two servers on one data directory lose each other's
     refreshed tokens. A copy that is as new as the host's is left alone, for the server may have refreshed it.
-    Raises `StoreError`.
+    The config is the host's each time: no server writes to it. Raises `StoreError`.
     """
-    await trio.to_thread.run_sync(_make_all, place, owner, auth_file)
+    await trio.to_thread.run_sync(_make_all, place, owner, auth_file, config_file)
 
 
-def _make_all(place: SessionPlace, owner: tuple[int, int], auth_file: Path | None) -> None:
+def _make_all(
+    place: SessionPlace, owner: tuple[int, int], auth_file: Path | None, config_file: Path | None
+) -> None:
     try:
         for folder in (place.data, place.workspace):
             _make(folder, owner)
         if auth_file is not None and auth_file.exists():
-            _copy_auth(auth_file, place.data, owner)
+            with _folder_of_copies(place.data, owner) as copies:
+                if not _is_as_new(AUTH_FILE.name, copies, auth_file.stat().st_mtime):
+                    _replace(AUTH_FILE.name, copies, auth_file, owner)
+        if config_file is not None:
+            with _folder_of_copies(place.data, owner) as copies:
+                _follow(config_copy(config_file).name, copies, config_file, owner)
     except OSError as error:
         raise StoreError(
             f"the directories of session {place.key} cannot be made: {error}",
@@ -62,14 +71,22 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def _copy_auth(source: Path, data: Path, owner: tuple[int, int]) -> None:
+@contextmanager
+def _folder_of_copies(data: Path, owner: tuple[int, int]) -> Generator[int]:
     # The data directory itself may be a link: what it lies in is the host's, so the user has set it.
     with (
         _opened(os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as above,
         _directory(str(AUTH_FILE.parent), above, owner) as folder,
     ):
-        if not _is_as_new(AUTH_FILE.name, folder, source.stat().st_mtime):
-            _replace(AUTH_FILE.name, folder, source, owner)
+        yield folder
+
+
+def _follow(name: str, folder: int, source: Path, owner: tuple[int, int]) -> None:
+    if source.exists():
+        _replace(name, folder, source, owner)
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
 
 
 @contextmanager

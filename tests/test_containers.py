@@ -64,11 +64,6 @@ def test_everything_is_handed_on() -> None:
         mounts=(
             Mount(source=Path("/host/workspace"), target="/workspace"),
             Mount(source=Path("/host/data"), target="/data"),
-            Mount(
-                source=Path("/host/opencode.jsonc"),
-                target="/run/opencode-actors/host-opencode.json",
-                read_only=True,
-            ),
             Mount(source=Path("/host/provider"), target="/run/opencode-actors/provider", read_only=True),
         ),
         memory_bytes=3 << 30,
@@ -85,7 +80,7 @@ def test_everything_is_handed_on() -> None:
         "GIT_AUTHOR_EMAIL": "a@example.com",
         "GIT_COMMITTER_EMAIL": "a@example.com",
         "OPENCODE_SERVER_PASSWORD": PASSWORD,
-        "OPENCODE_CONFIG": "/run/opencode-actors/host-opencode.json",
+        "OPENCODE_CONFIG": "/data/opencode/host-opencode.jsonc",
         "OPENCODE_ACTORS_PROVIDER_SOCKET": "/run/opencode-actors/provider/provider.sock",
     }
     assert config_of(spec) == {

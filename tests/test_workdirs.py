@@ -134,6 +134,33 @@ def test_no_credentials_on_the_host_are_no_error(place: SessionPlace, tmp_path: 
     assert not copy_of(place).exists()
 
 
+# ---- the config
+
+
+def test_the_config_is_always_the_hosts_and_only_its_owner_reads_it(
+    place: SessionPlace, tmp_path: Path, given: dict[str, tuple[int, int]]
+) -> None:
+    config = tmp_path / "opencode.jsonc"
+    config.write_text("{}")
+    os.utime(config, (1, 1))
+    copy = place.data / "opencode" / "host-opencode.jsonc"
+    for planted in (None, "the agent's", config):
+        if isinstance(planted, str):
+            copy.write_text(planted)
+        elif planted is not None:
+            copy.unlink()
+            copy.symlink_to(planted)
+        trio.run(make_directories, place, OWNER, None, config)
+        assert not copy.is_symlink()
+        assert (copy.read_text(), mode(copy)) == ("{}", 0o600)
+    copies = [owner for path, owner in given.items() if "host-opencode.jsonc" in path]
+    assert copies == [OWNER] * 3
+
+    config.unlink()
+    trio.run(make_directories, place, OWNER, None, config)
+    assert not copy.exists()
+
+
 # ---- what an agent plants in its own directory
 
 

@@ -167,7 +167,8 @@ class Sessions:
         here, place = self.surroundings, self.place_of(key)
 
         async def prepare(password: str) -> ContainerSpec:
-            await self.directories(place, here.engine.directory_owner(), self.access.auth_file)
+            access, owner = self.access, here.engine.directory_owner()
+            await self.directories(place, owner, access.auth_file, access.config_file)
             return container_spec(here.settings, self.access, place, password=password)
 
         operations = SessionOperations(here.engine, here.servers, prepare, _new_password)

@@ -63,9 +63,11 @@ class World:
             yield system
 
 
-async def _directories(place: SessionPlace, owner: tuple[int, int], auth_file: Path | None) -> None:
+async def _directories(
+    place: SessionPlace, owner: tuple[int, int], auth_file: Path | None, config_file: Path | None
+) -> None:
     """Without the thread that the real one has: threads take real time."""
-    del owner, auth_file
+    del owner, auth_file, config_file
     for folder in (place.data, place.workspace):
         folder.mkdir(parents=True, exist_ok=True)
     await trio.lowlevel.checkpoint()
