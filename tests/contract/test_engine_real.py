@@ -227,7 +227,7 @@ async def test_p25_a_program_that_the_image_lacks_is_named_in_the_log(real_bench
     death = await real_bench.engine.wait_exit(container)
     assert death.exit_code in (1, 127)  # the init's own way to say it
     # Podman writes the log in pieces, the last of them perhaps after the death is known.
-    while "No such file or directory" not in await real_bench.engine.log(container.id):
+    while "No such file or directory" not in await real_bench.engine.log(container.id):  # noqa: ASYNC110
         await trio.sleep(0.05)
 
 
