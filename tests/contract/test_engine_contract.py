@@ -29,7 +29,7 @@ NO_SUCH = ContainerId("oa-test-no-such-container")
 # ---- the engine and its images
 
 
-@within(30)
+@within()
 async def test_an_engine_says_what_it_is_and_can_enforce(bench: Bench) -> None:
     info = await bench.engine.info()
     assert info.kind is bench.kind
@@ -39,7 +39,7 @@ async def test_an_engine_says_what_it_is_and_can_enforce(bench: Bench) -> None:
     assert info.memory_enforced is info.pids_enforced is not (info.rootless and info.cgroup_version == 1)
 
 
-@within(30)
+@within()
 async def test_an_image_is_described(bench: Bench) -> None:
     image = await bench.engine.image(bench.image)
     assert image.reference == bench.image
@@ -48,7 +48,7 @@ async def test_an_image_is_described(bench: Bench) -> None:
     assert len(image.id) == 64
 
 
-@within(30)
+@within()
 async def test_a_missing_image_is_named_with_the_way_out(bench: Bench) -> None:
     spec = evolve(bench.spec(), image="localhost/oa-test-no-such-image:1")
     with pytest.raises(ImageMissing, match="localhost/oa-test-no-such-image:1") as looking:
@@ -62,7 +62,7 @@ async def test_a_missing_image_is_named_with_the_way_out(bench: Bench) -> None:
 # ---- life
 
 
-@within(60)
+@within()
 async def test_a_life_from_creation_to_removal(bench: Bench) -> None:
     spec = bench.spec()
     identity = await bench.engine.create(spec)
@@ -92,7 +92,7 @@ async def test_a_life_from_creation_to_removal(bench: Bench) -> None:
         await bench.engine.inspect(identity)
 
 
-@within(60)
+@within()
 async def test_what_holds_already_is_no_error(bench: Bench) -> None:
     running = await bench.run()
     assert await bench.engine.start(running.id) == running
@@ -106,7 +106,7 @@ async def test_what_holds_already_is_no_error(bench: Bench) -> None:
     await bench.engine.remove(NO_SUCH)
 
 
-@within(60)
+@within()
 async def test_one_that_was_never_started_is_stopped_killed_and_removed(bench: Bench) -> None:
     identity = await bench.engine.create(bench.spec())
     await bench.engine.stop(identity, grace=1)
@@ -117,7 +117,7 @@ async def test_one_that_was_never_started_is_stopped_killed_and_removed(bench: B
     assert await bench.engine.list(bench.label) == ()
 
 
-@within(60)
+@within()
 async def test_a_name_in_use_is_a_conflict(bench: Bench) -> None:
     first = await bench.engine.create(bench.spec())
     with pytest.raises(EngineRefused, match=bench.spec().name) as refused:
@@ -126,7 +126,7 @@ async def test_a_name_in_use_is_a_conflict(bench: Bench) -> None:
     assert [found.id for found in await bench.engine.list(bench.label)] == [first]
 
 
-@within(60)
+@within()
 async def test_what_is_mounted_must_exist(bench: Bench, tmp_path: Path) -> None:
     mounts = (Mount(source=tmp_path / "nothing here", target="/out"),)
     with pytest.raises(EngineRefused, match="nothing here") as refused:
@@ -135,7 +135,7 @@ async def test_what_is_mounted_must_exist(bench: Bench, tmp_path: Path) -> None:
     assert not (tmp_path / "nothing here").exists()
 
 
-@within(60)
+@within()
 async def test_a_missing_container_is_named(bench: Bench) -> None:
     engine = bench.engine
     for call in (
@@ -151,7 +151,7 @@ async def test_a_missing_container_is_named(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("limits")
-@within(60)
+@within()
 async def test_a_paused_one_is_stopped_with_its_grace_killed_and_removed(bench: Bench) -> None:
     container = await bench.run()
     await bench.engine.pause(container.id)
@@ -173,7 +173,7 @@ async def test_a_paused_one_is_stopped_with_its_grace_killed_and_removed(bench: 
     assert await bench.engine.list(bench.label) == ()
 
 
-@within(60)
+@within()
 async def test_a_cancelled_create_leaves_nothing_that_its_name_does_not_find(bench: Bench) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.engine.create, bench.spec())
@@ -191,14 +191,14 @@ async def test_a_cancelled_create_leaves_nothing_that_its_name_does_not_find(ben
 # ---- death
 
 
-@within(60)
+@within()
 async def test_p25_an_end_of_its_own_has_its_exit_code(bench: Bench) -> None:
     container = await bench.run(Program.ENDS_WITH_7)
     assert await bench.engine.wait_exit(container) == Death(exit_code=7, oom_killed=False)
     assert (await bench.engine.inspect(container.id)).exit_code == 7
 
 
-@within(60)
+@within()
 @pytest.mark.parametrize(("signal", "exit_code"), [("SIGKILL", 137), ("SIGTERM", 143)])
 async def test_p25_a_signal_is_told_by_the_exit_code(bench: Bench, signal: str, exit_code: int) -> None:
     container = await bench.run()
@@ -213,19 +213,19 @@ async def test_p25_a_signal_is_told_by_the_exit_code(bench: Bench, signal: str, 
 
 
 @pytest.mark.usefixtures("limits")
-@within(60)
+@within()
 async def test_p25_a_death_for_want_of_memory_is_told(bench: Bench) -> None:
     container = await bench.run(Program.RUNS_OUT_OF_MEMORY)
     assert await bench.engine.wait_exit(container) == Death(exit_code=137, oom_killed=True)
 
 
-@within(60)
+@within()
 async def test_p25_a_tool_killed_for_want_of_memory_is_not_why_the_container_died_later(bench: Bench) -> None:
     container = await bench.run(Program.A_TOOL_RUNS_OUT_OF_MEMORY)
     assert await bench.engine.wait_exit(container) == Death(exit_code=137, oom_killed=False)
 
 
-@within(60)
+@within()
 async def test_stop_kills_what_ignores_sigterm_when_its_grace_is_over(bench: Bench) -> None:
     container = await bench.run(Program.IGNORES_SIGTERM)
     begun = trio.current_time()
@@ -234,7 +234,7 @@ async def test_stop_kills_what_ignores_sigterm_when_its_grace_is_over(bench: Ben
     assert await bench.engine.wait_exit(container) == Death(exit_code=137, oom_killed=False)
 
 
-@within(60)
+@within()
 async def test_removing_a_running_one_is_its_death(bench: Bench) -> None:
     container = await bench.run()
     deaths: list[Death] = []
@@ -250,7 +250,7 @@ async def test_removing_a_running_one_is_its_death(bench: Bench) -> None:
     assert (await bench.engine.wait_exit(container)).removed
 
 
-@within(60)
+@within()
 async def test_the_end_of_an_earlier_run_is_not_that_of_the_next(bench: Bench) -> None:
     first = await bench.run()
     await bench.engine.kill(first.id)
@@ -269,7 +269,7 @@ async def _note_death(bench: Bench, container: Container, deaths: list[Death]) -
 # ---- looking
 
 
-@within(60)
+@within()
 async def test_a_list_has_what_carries_all_labels_in_whatever_state(bench: Bench) -> None:
     first = await bench.run(name="a")
     second = await bench.engine.create(bench.spec(name="b"))
@@ -284,7 +284,7 @@ async def test_a_list_has_what_carries_all_labels_in_whatever_state(bench: Bench
     assert await bench.engine.list({**bench.label, "role": "c"}) == ()
 
 
-@within(60)
+@within()
 async def test_usage_grows_with_the_work_and_ends_with_the_container(bench: Bench) -> None:
     container = await bench.run(Program.BURNS_CPU)
     first = await bench.engine.usage(container)
@@ -302,7 +302,7 @@ async def test_usage_grows_with_the_work_and_ends_with_the_container(bench: Benc
         await bench.engine.usage(container)
 
 
-@within(60)
+@within()
 async def test_p25_the_last_words_of_a_container_can_be_read(bench: Bench) -> None:
     container = await bench.run(Program.ENDS_WITH_7)
     await bench.engine.wait_exit(container)
@@ -312,7 +312,7 @@ async def test_p25_the_last_words_of_a_container_can_be_read(bench: Bench) -> No
         await bench.engine.log(NO_SUCH)
 
 
-@within(60)
+@within()
 async def test_events_tell_a_life_in_order(bench: Bench) -> None:
     async with bench.engine.events({**bench.label, "role": "a"}) as events:
         unheard = await bench.run(Program.ENDS_WITH_7, name="b")
@@ -331,7 +331,7 @@ async def test_events_tell_a_life_in_order(bench: Bench) -> None:
     assert all(bench.label.items() <= event.labels.items() for event in seen)
 
 
-@within(60)
+@within()
 async def test_nothing_is_missed_between_entering_the_stream_and_reading_it(bench: Bench) -> None:
     container = await bench.run()
     for _ in range(3):

@@ -47,7 +47,7 @@ def _spec_with_directories(bench: RealBench, tmp_path: Path) -> ContainerSpec:
     return evolve(bench.spec(), mounts=mounts)
 
 
-@within(60)
+@within()
 async def test_p14_the_walls_of_a_container_stand(real_bench: RealBench, tmp_path: Path) -> None:
     container = await real_bench.run_script(REPORT, _spec_with_directories(real_bench, tmp_path))
     assert await real_bench.engine.wait_exit(container) == Death(exit_code=0, oom_killed=False)
@@ -67,7 +67,7 @@ async def test_p14_the_walls_of_a_container_stand(real_bench: RealBench, tmp_pat
     assert "noexec" not in options
 
 
-@within(60)
+@within()
 async def test_files_on_the_host_belong_to_the_owner_of_the_directory(
     real_bench: RealBench, tmp_path: Path
 ) -> None:
@@ -78,7 +78,7 @@ async def test_files_on_the_host_belong_to_the_owner_of_the_directory(
 
 
 @pytest.mark.usefixtures("real_limits")
-@within(60)
+@within()
 async def test_p22_the_limits_stand_in_the_kernel(real_bench: RealBench) -> None:
     container = await real_bench.run_spec(evolve(real_bench.spec(), cpus=0.5, pids=32))
     assert _limits(container) == {"memory": 64 << 20, "cpu": 0.5, "pids": 32}
@@ -104,14 +104,14 @@ def _limits(container: Container) -> dict[str, float]:
 
 
 @pytest.mark.usefixtures("real_limits")
-@within(60)
+@within()
 async def test_a_fork_bomb_ends_at_the_limit_of_processes(real_bench: RealBench) -> None:
     script = "i=0; while [ $i -lt 100 ]; do sleep 100 & i=$((i+1)); done; exit 0"
     container = await real_bench.run_script(script, evolve(real_bench.spec(), pids=16))
     assert await real_bench.engine.wait_exit(container) == Death(exit_code=2, oom_killed=False)
 
 
-@within(60)
+@within()
 async def test_p14_the_port_answers_on_this_machine_only(real_bench: RealBench) -> None:
     container = await real_bench.run(Program.SERVES)
     assert container.port is not None
@@ -140,7 +140,7 @@ async def _read_all(address: str, port: int) -> bytes:
         await trio.sleep(0.01)
 
 
-@within(60)
+@within()
 async def test_a_restarted_container_answers_on_the_port_it_tells(real_bench: RealBench) -> None:
     first = await real_bench.run(Program.SERVES)
     await real_bench.engine.kill(first.id)
@@ -150,7 +150,7 @@ async def test_a_restarted_container_answers_on_the_port_it_tells(real_bench: Re
     assert await _read_all("127.0.0.1", again.port) == b"served"
 
 
-@within(60)
+@within()
 async def test_a_death_by_the_hosts_hand_is_told_before_the_engine_tells_of_it(real_bench: RealBench) -> None:
     container = await real_bench.run()
     async with real_bench.engine.events(real_bench.label) as events:
@@ -161,7 +161,7 @@ async def test_a_death_by_the_hosts_hand_is_told_before_the_engine_tells_of_it(r
     assert (await real_bench.engine.inspect(container.id)).phase is ContainerPhase.EXITED
 
 
-@within(60)
+@within()
 async def test_waiting_holds_nothing_when_it_is_over(real_bench: RealBench) -> None:
     container = await real_bench.run()
     before = _open_files()
@@ -177,7 +177,7 @@ async def test_waiting_holds_nothing_when_it_is_over(real_bench: RealBench) -> N
     assert _open_files() <= before
 
 
-@within(60)
+@within()
 async def test_p25_a_death_is_told_where_the_kernel_gives_no_pidfd(
     real_bench: RealBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +221,7 @@ async def test_many_lives_side_by_side(real_bench: RealBench) -> None:
     assert await real_bench.engine.list(real_bench.label) == ()
 
 
-@within(60)
+@within()
 async def test_p25_a_program_that_the_image_lacks_is_named_in_the_log(real_bench: RealBench) -> None:
     container = await real_bench.run_spec(evolve(real_bench.spec(), command=("no-such-program",)))
     death = await real_bench.engine.wait_exit(container)
@@ -231,7 +231,7 @@ async def test_p25_a_program_that_the_image_lacks_is_named_in_the_log(real_bench
         await trio.sleep(0.05)
 
 
-@within(60)
+@within()
 async def test_p23_a_port_that_was_taken_meanwhile_is_told_with_the_way_out(real_bench: RealBench) -> None:
     container = await real_bench.run(Program.SERVES)
     assert container.port is not None

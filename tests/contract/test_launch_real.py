@@ -24,7 +24,7 @@ async def _unheard(message: SessionMessage) -> None:
     raise AssertionError(message)
 
 
-@within(60)
+@within()
 async def test_p25_a_container_that_ended_at_once_is_told_with_its_last_words_and_removed(
     real_bench: RealBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

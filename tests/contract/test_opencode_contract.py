@@ -31,14 +31,14 @@ from .servers import ServerBench
 NOBODY = ConversationId("ses_e02ffffffffffh4PnDCJyaIUFl")
 
 
-@within(30)
+@within()
 async def test_a_healthy_server_tells_its_version(server_bench: ServerBench) -> None:
     assert (await server_bench.opencode.health(within=10)).version
     await server_bench.opencode.warm_up()
     assert "build" in {agent.name for agent in await server_bench.opencode.agents()}
 
 
-@within(30)
+@within()
 async def test_a_wrong_password_opens_nothing_P14(server_bench: ServerBench) -> None:
     stranger = server_bench.process.connect("not the password")
     for attempt in (stranger.agents, stranger.questions, lambda: stranger.health(within=10)):
@@ -51,7 +51,7 @@ async def test_a_wrong_password_opens_nothing_P14(server_bench: ServerBench) -> 
     await stranger.aclose()
 
 
-@within(30)
+@within()
 async def test_a_conversation_is_found_again(server_bench: ServerBench) -> None:
     made = await server_bench.converse("a title of its own")
     assert made.title == "a title of its own"
@@ -62,7 +62,7 @@ async def test_a_conversation_is_found_again(server_bench: ServerBench) -> None:
     assert await server_bench.opencode.todos(made.id) == ()
 
 
-@within(30)
+@within()
 async def test_an_unknown_conversation_is_nothing_or_refused(server_bench: ServerBench) -> None:
     opencode = server_bench.opencode
     assert await opencode.conversation(NOBODY) is None
@@ -81,7 +81,7 @@ async def test_an_unknown_conversation_is_nothing_or_refused(server_bench: Serve
         assert refusal.value.status == 404
 
 
-@within(30)
+@within()
 async def test_a_prompt_is_told_in_order_and_once(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.answered("::words 5 rate=20")
@@ -121,7 +121,7 @@ async def test_a_prompt_is_told_in_order_and_once(server_bench: ServerBench) -> 
     assert server_bench.idles(conversation) == 1
 
 
-@within(30)
+@within()
 async def test_what_was_told_can_be_read_again(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, first = await server_bench.answered(
@@ -158,7 +158,7 @@ async def test_what_was_told_can_be_read_again(server_bench: ServerBench) -> Non
     assert await server_bench.opencode.messages(conversation, since=first.message_id) == messages
 
 
-@within(30)
+@within()
 async def test_a_tool_is_seen_from_pending_to_its_end(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         await server_bench.answered("::bash echo one; sleep 0.2; echo two\n::say done")
@@ -169,7 +169,7 @@ async def test_a_tool_is_seen_from_pending_to_its_end(server_bench: ServerBench)
     assert len(states) > 3
 
 
-@within(30)
+@within()
 async def test_text_that_still_streams_cannot_be_read(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.say("::words 3\n::hang")
@@ -181,7 +181,7 @@ async def test_text_that_still_streams_cannot_be_read(server_bench: ServerBench)
         await server_bench.wait_idle(conversation, times=2)
 
 
-@within(30)
+@within()
 async def test_any_character_arrives_as_it_was_said(server_bench: ServerBench) -> None:
     """U+2028, U+0085 and their like end a line for many a reader, and JSON leaves them bare."""
     odd = "a\u2028b\u2029c\x1dd\x7fe — ä 漢 🎉 \ufeff\u200d \\ud83d \"'"
@@ -196,7 +196,7 @@ async def test_any_character_arrives_as_it_was_said(server_bench: ServerBench) -
     assert server_bench.told(conversation) == odd
 
 
-@within(30)
+@within()
 async def test_a_prompt_sent_again_is_the_same_prompt(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::words 10 rate=20")
@@ -210,7 +210,7 @@ async def test_a_prompt_sent_again_is_the_same_prompt(server_bench: ServerBench)
     assert server_bench.process.model_requests(conversation) == 1
 
 
-@within(30)
+@within()
 async def test_two_prompts_at_once_are_answered_together(server_bench: ServerBench) -> None:
     """Which is why one prompt at a time is sent to a conversation."""
     async with server_bench.listening():
@@ -226,7 +226,7 @@ async def test_two_prompts_at_once_are_answered_together(server_bench: ServerBen
     ]
 
 
-@within(30)
+@within()
 async def test_an_unknown_agent_is_neither_busy_nor_idle(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation = (await server_bench.converse()).id
@@ -240,7 +240,7 @@ async def test_an_unknown_agent_is_neither_busy_nor_idle(server_bench: ServerBen
     assert await server_bench.opencode.messages(conversation) == ()
 
 
-@within(30)
+@within()
 async def test_a_list_of_tasks_is_told_and_kept(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.answered("::todo first; second\n::say done")
@@ -249,7 +249,7 @@ async def test_a_list_of_tasks_is_told_and_kept(server_bench: ServerBench) -> No
     assert server_bench.of(TodosUpdated)[-1] == TodosUpdated(conversation=conversation, todos=todos)
 
 
-@within(30)
+@within()
 async def test_while_a_sub_agent_works_both_are_busy_P9(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.say("::task ::words 8 rate=10\n::say done")
@@ -268,7 +268,7 @@ async def test_while_a_sub_agent_works_both_are_busy_P9(server_bench: ServerBenc
     assert order == [child.conversation, conversation]
 
 
-@within(30)
+@within()
 async def test_a_fork_has_what_came_before(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.answered("::say one")
@@ -285,7 +285,7 @@ async def test_a_fork_has_what_came_before(server_bench: ServerBench) -> None:
 @pytest.mark.parametrize(
     ("script", "finish"), [("::say a b\n::finish length", "length"), ("::empty", "stop")]
 )
-@within(30)
+@within()
 async def test_an_answer_cut_short_or_empty_is_an_answer(
     server_bench: ServerBench, script: str, finish: str
 ) -> None:
@@ -295,7 +295,7 @@ async def test_an_answer_cut_short_or_empty_is_an_answer(
     assert (answer.finish, answer.error) == (finish, None)
 
 
-@within(30)
+@within()
 async def test_a_call_of_a_tool_that_is_none_is_told_to_the_model(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.answered('::tool bash {"command": ')

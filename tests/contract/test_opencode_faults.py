@@ -34,7 +34,7 @@ async def last_text(bench: ServerBench, conversation: ConversationId) -> str:
 # ---- aborts
 
 
-@within(30)
+@within()
 async def test_an_abort_keeps_what_was_said(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::words 100 rate=20")
@@ -52,7 +52,7 @@ async def test_an_abort_keeps_what_was_said(server_bench: ServerBench) -> None:
         assert await last_text(server_bench, conversation) == "another"
 
 
-@within(30)
+@within()
 async def test_an_abort_ends_a_running_tool_P6(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.say("::bash sleep 1000\n::say never")
@@ -71,7 +71,7 @@ async def test_an_abort_ends_a_running_tool_P6(server_bench: ServerBench) -> Non
     assert server_bench.process.model_requests(conversation) == 1
 
 
-@within(30)
+@within()
 async def test_an_abort_reaches_a_sub_agent_P6(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.say("::task ::words 200 rate=20\n::say never")
@@ -86,7 +86,7 @@ async def test_an_abort_reaches_a_sub_agent_P6(server_bench: ServerBench) -> Non
         assert info.error.name == "MessageAbortedError"
 
 
-@within(30)
+@within()
 async def test_an_abort_between_two_tries_leaves_neither_error_nor_finish(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::status 500")
@@ -101,7 +101,7 @@ async def test_an_abort_between_two_tries_leaves_neither_error_nor_finish(server
     assert server_bench.of(ConversationFailed) == []
 
 
-@within(30)
+@within()
 async def test_an_abort_of_nothing_says_idle(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.answered("::say hello")
@@ -109,7 +109,7 @@ async def test_an_abort_of_nothing_says_idle(server_bench: ServerBench) -> None:
         await server_bench.wait_idle(conversation, times=2)
 
 
-@within(30)
+@within()
 async def test_a_prompt_that_was_aborted_runs_again_under_its_ids(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::hang")
@@ -128,7 +128,7 @@ async def test_a_prompt_that_was_aborted_runs_again_under_its_ids(server_bench: 
 # ---- the model's provider
 
 
-@within(30)
+@within()
 async def test_a_refusal_for_good_is_told_at_once(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::status 401")
@@ -139,7 +139,7 @@ async def test_a_refusal_for_good_is_told_at_once(server_bench: ServerBench) -> 
     assert server_bench.answer_infos(prompt)[-1].error == failed.error
 
 
-@within(30)
+@within()
 async def test_a_refusal_for_now_is_tried_again_when_asked_P3(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.answered(
@@ -153,7 +153,7 @@ async def test_a_refusal_for_now_is_tried_again_when_asked_P3(server_bench: Serv
     assert server_bench.of(ConversationFailed) == []
 
 
-@within(30)
+@within()
 async def test_a_broken_answer_is_told_again_under_a_new_part(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.answered("::words 3 rate=10\n::drop times=1\n::say end")
@@ -171,7 +171,7 @@ async def test_a_broken_answer_is_told_again_under_a_new_part(server_bench: Serv
 # ---- questions and permissions
 
 
-@within(30)
+@within()
 async def test_a_question_waits_for_its_answer_P2(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::ask Which colour? | Red | Blue")
@@ -190,7 +190,7 @@ async def test_a_question_waits_for_its_answer_P2(server_bench: ServerBench) -> 
     assert server_bench.answer_infos(prompt)[-1].finish == "stop"
 
 
-@within(30)
+@within()
 async def test_a_rejected_question_ends_the_prompt_P2(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::ask Which? | A | B")
@@ -202,7 +202,7 @@ async def test_a_rejected_question_ends_the_prompt_P2(server_bench: ServerBench)
     assert server_bench.process.model_requests(conversation) == 1
 
 
-@within(30)
+@within()
 async def test_an_aborted_question_stays_as_a_ghost(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.say("::ask Which? | A | B")
@@ -221,7 +221,7 @@ async def test_an_aborted_question_stays_as_a_ghost(server_bench: ServerBench) -
         (PermissionReply.REJECT, None, 1),
     ],
 )
-@within(30)
+@within()
 async def test_a_permission_waits_for_its_answer_P1(
     server_bench: ServerBench, reply: PermissionReply, message: str | None, requests: int
 ) -> None:
@@ -242,7 +242,7 @@ async def test_a_permission_waits_for_its_answer_P1(
 # ---- the server itself
 
 
-@within(60)
+@within()
 async def test_what_a_crash_leaves_P7(server_bench: ServerBench) -> None:
     bench = server_bench
     conversation, prompt = await bench.say("::pause 0.2\n::words 3\n::hang")
@@ -272,7 +272,7 @@ async def test_what_a_crash_leaves_P7(server_bench: ServerBench) -> None:
     assert await last_text(bench, conversation) == "goes on"
 
 
-@within(30)
+@within()
 async def test_a_frozen_server_is_silent_P12(server_bench: ServerBench) -> None:
     bench = server_bench
     conversation = (await bench.converse()).id
@@ -289,7 +289,7 @@ async def test_a_frozen_server_is_silent_P12(server_bench: ServerBench) -> None:
     assert await bench.opencode.conversation(conversation) is not None
 
 
-@within(30)
+@within()
 async def test_sending_a_prompt_does_not_wait_for_its_answer_P10(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, _ = await server_bench.say("::hang")  # returns, or the test's deadline is up

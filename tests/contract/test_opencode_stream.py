@@ -13,7 +13,7 @@ from .engines import within
 from .servers import RealProcess, ServerBench, real_server_bench
 
 
-@within(60)
+@within()
 async def test_two_hundred_streams_leave_nothing_behind(server_bench: ServerBench) -> None:
     async def open_and_cancel() -> None:
         async with server_bench.listening():
@@ -28,7 +28,7 @@ async def test_two_hundred_streams_leave_nothing_behind(server_bench: ServerBenc
     assert (await server_bench.opencode.health(within=10)).version
 
 
-@within(60)
+@within()
 async def test_what_is_caused_once_the_stream_stands_is_told_P8(server_bench: ServerBench) -> None:
     """The real server calls itself connected before it is: every second of these would be lost."""
     for _ in range(20):
@@ -38,7 +38,7 @@ async def test_what_is_caused_once_the_stream_stands_is_told_P8(server_bench: Se
             await server_bench.wait_for(ConversationCreated)
 
 
-@within(30)
+@within()
 async def test_after_a_lost_stream_reading_again_leaves_no_gap_P8(server_bench: ServerBench) -> None:
     """The stream has no replay: text that was told meanwhile comes with the end of its part."""
     bench = server_bench
@@ -66,7 +66,7 @@ async def test_after_a_lost_stream_reading_again_leaves_no_gap_P8(server_bench: 
     assert texts == finished
 
 
-@within(30)
+@within()
 async def test_what_ended_while_nobody_listened_is_read_P8(server_bench: ServerBench) -> None:
     bench = server_bench
     conversation, prompt = await bench.say("::words 3\n::bash echo two\n::say the end")
@@ -83,7 +83,7 @@ async def test_what_ended_while_nobody_listened_is_read_P8(server_bench: ServerB
 
 
 @pytest.mark.opencode
-@within(30)
+@within()
 async def test_an_idle_server_is_heard_every_ten_seconds(real_opencode: RealProcess) -> None:
     async with real_server_bench(real_opencode) as bench, bench.listening():
         with trio.fail_after(11):

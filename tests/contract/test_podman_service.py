@@ -60,7 +60,7 @@ async def _ended(process: int) -> None:
         os.close(pidfd)
 
 
-@within(60)
+@within()
 async def test_p18_containers_and_their_supervisor_outlive_a_killed_service(folder: Path) -> None:
     service = PodmanService(folder)
     async with _bench_on(service) as bench:
@@ -90,7 +90,7 @@ async def test_p18_containers_and_their_supervisor_outlive_a_killed_service(fold
         assert deaths == [Death(exit_code=137, oom_killed=False)]
 
 
-@within(60)
+@within()
 async def test_a_death_while_the_service_was_gone_is_known(folder: Path) -> None:
     service = PodmanService(folder)
     async with _bench_on(service) as bench:
@@ -105,7 +105,7 @@ async def test_a_death_while_the_service_was_gone_is_known(folder: Path) -> None
         assert (await engine.inspect(container.id)).phase is ContainerPhase.EXITED
 
 
-@within(60)
+@within()
 async def test_two_that_start_at_once_share_one_service_and_the_last_ends_it(folder: Path) -> None:
     services = [PodmanService(folder) for _ in range(3)]
     async with trio.open_nursery() as nursery:
@@ -122,7 +122,7 @@ async def test_two_that_start_at_once_share_one_service_and_the_last_ends_it(fol
     assert sorted(os.listdir(folder)) == ["starting.lock", "users.lock"]  # noqa: PTH208
 
 
-@within(60)
+@within()
 async def test_p18_a_service_that_nobody_ended_ends_by_itself_but_not_under_an_open_stream(
     folder: Path,
 ) -> None:
@@ -141,7 +141,7 @@ async def test_p18_a_service_that_nobody_ended_ends_by_itself_but_not_under_an_o
         assert service.starts == 2
 
 
-@within(60)
+@within()
 async def test_a_service_is_nobodys_client_and_takes_nobodys_sockets(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +153,7 @@ async def test_a_service_is_nobodys_client_and_takes_nobodys_sockets(
         assert repr(bench.engine).startswith(f"<Podman {(await bench.engine.info()).version} at {folder}")
 
 
-@within(60)
+@within()
 async def test_a_service_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "bin").mkdir()
     broken = folder / "bin/podman"
@@ -167,7 +167,7 @@ async def test_a_service_that_cannot_start_says_why(folder: Path, monkeypatch: p
     assert "--add-subuids" in gone.value.hint
 
 
-@within(60)
+@within()
 async def test_a_machine_without_podman_is_told_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +177,7 @@ async def test_a_machine_without_podman_is_told_what_to_install(
     assert "apt-get install podman" in gone.value.hint
 
 
-@within(60)
+@within()
 async def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:
     open_to_all = folder / "open"
     open_to_all.mkdir()

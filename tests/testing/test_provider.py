@@ -63,7 +63,7 @@ def calls(answer: httpx.Response) -> Sequence[tuple[str, Any]]:
     return [(function["name"], json.loads(function["arguments"])) for function in functions]
 
 
-@within(20)
+@within()
 async def test_an_answer_streams_word_by_word_and_ends_with_its_usage(provider: ScriptedProvider) -> None:
     answer = await ask(provider, body(user("::say hello big world")))
     assert answer.status_code == 200
@@ -75,7 +75,7 @@ async def test_an_answer_streams_word_by_word_and_ends_with_its_usage(provider: 
     assert usage["usage"]["prompt_tokens"] > 0
 
 
-@within(20)
+@within()
 async def test_an_answer_that_does_not_stream_is_the_same(provider: ScriptedProvider) -> None:
     answer = await ask(provider, body(user("::think hm\n::say hello\n::bash ls"), stream=False))
     (choice,) = answer.json()["choices"]
@@ -85,7 +85,7 @@ async def test_an_answer_that_does_not_stream_is_the_same(provider: ScriptedProv
     assert choice["finish_reason"] == "tool_calls"
 
 
-@within(20)
+@within()
 async def test_after_a_tools_result_comes_the_next_step(provider: ScriptedProvider) -> None:
     asked = user("::bash one\n::bash two\n::say then\n::write a.txt some text")
     first = await ask(provider, body(asked))
@@ -99,7 +99,7 @@ async def test_after_a_tools_result_comes_the_next_step(provider: ScriptedProvid
     assert told(fourth) == "anew"
 
 
-@within(20)
+@within()
 async def test_nobodys_script_is_a_demonstration(provider: ScriptedProvider) -> None:
     first = await ask(provider, body(user("write me a compiler")))
     assert "scripted demo model" in told(first)
@@ -123,7 +123,7 @@ def test_the_servers_own_requests_are_no_prompts() -> None:
         assert isinstance(step, Say)
 
 
-@within(20)
+@within()
 async def test_a_refusal_holds_for_as_many_tries_as_it_says(provider: ScriptedProvider) -> None:
     asked = body(user("::status 429 times=2 retry-after=7\n::say at last"))
     first, second, third = [await ask(provider, asked) for _ in range(3)]
@@ -135,7 +135,7 @@ async def test_a_refusal_holds_for_as_many_tries_as_it_says(provider: ScriptedPr
     assert (await ask(provider, asked, session="ses_2")).status_code == 429
 
 
-@within(20)
+@within()
 async def test_a_dropped_connection_breaks_in_mid_stream(provider: ScriptedProvider) -> None:
     asked = body(user("::words 3\n::drop times=1\n::say end"))
     with pytest.raises(httpx.RemoteProtocolError):
@@ -145,7 +145,7 @@ async def test_a_dropped_connection_breaks_in_mid_stream(provider: ScriptedProvi
     await provider.wait_until(lambda exchanges: [exchange.outcome for exchange in exchanges] == outcomes)
 
 
-@within(20)
+@within()
 async def test_the_odd_answers(provider: ScriptedProvider) -> None:
     assert "half of" in (await ask(provider, body(user("::garble")))).text
     assert "overloaded" in (await ask(provider, body(user("::error overloaded")))).text
@@ -157,7 +157,7 @@ async def test_the_odd_answers(provider: ScriptedProvider) -> None:
 
 
 @pytest.mark.parametrize("script", ["::hang", "::words 2\n::hang", "::words 1000000 rate=100"])
-@within(20)
+@within()
 async def test_a_client_that_hangs_up_is_noticed(provider: ScriptedProvider, script: str) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask, provider, body(user(script)))
@@ -168,7 +168,7 @@ async def test_a_client_that_hangs_up_is_noticed(provider: ScriptedProvider, scr
     assert provider.statistics()["running"] == 0
 
 
-@within(20)
+@within()
 async def test_one_connection_serves_many_requests(provider: ScriptedProvider) -> None:
     async with httpx.AsyncClient(trust_env=False, base_url=provider.base_url) as client:
         for _ in range(3):
@@ -188,7 +188,7 @@ async def test_one_connection_serves_many_requests(provider: ScriptedProvider) -
         ("POST", "/chat/completions", json.dumps(body(user("::words many"))).encode(), 400, "words"),
     ],
 )
-@within(20)
+@within()
 async def test_what_it_cannot_answer_it_refuses(
     provider: ScriptedProvider, method: str, path: str, content: bytes, status: int, says: str
 ) -> None:
@@ -198,7 +198,7 @@ async def test_what_it_cannot_answer_it_refuses(
     assert says in answer.json()["error"]["message"]
 
 
-@within(20)
+@within()
 async def test_nonsense_ends_its_own_connection_only(provider: ScriptedProvider) -> None:
     port = int(provider.base_url.rpartition(":")[2].partition("/")[0])
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -208,7 +208,7 @@ async def test_nonsense_ends_its_own_connection_only(provider: ScriptedProvider)
     assert told(await ask(provider, body(user("::say still here")))) == "still here"
 
 
-@within(20)
+@within()
 async def test_a_script_of_ones_own(tmp_path: Path) -> None:
     """On a unix socket, and over the file that a killed one left."""
 
