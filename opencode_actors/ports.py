@@ -148,6 +148,20 @@ class Usage:
 
 
 @frozen(kw_only=True)
+class Process:
+    """One process in a container, as this host sees it.
+
+    It is the same one as long as its pid and `started` are (clock ticks since the host's boot). `session` is the process session that it was born in. It may leave that for a new one of its own
+    (`setsid`), but never enter one that is there already.
+    """
+
+    pid: int
+    started: int
+    session: int = field(eq=False)
+    name: str = field(eq=False)  # another one after each exec
+
+
+@frozen(kw_only=True)
 class ImageInfo:
     id: str
     reference: str
@@ -205,6 +219,11 @@ class Engine(Protocol):
 
     async def usage(self, container: Container) -> Usage:
         """Raises `ContainerMissing` when it does not run."""
+        ...
+
+    async def processes(self, container: Container) -> tuple[Process, ...]:
+        """Every process that lives in it, zombies apart, by pid. Looks from the host and starts nothing in
+        the container. Raises `ContainerMissing` when it does not run."""
         ...
 
     async def log(self, container: ContainerId | str, *, lines: int = 20) -> str:

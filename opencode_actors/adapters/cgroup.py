@@ -1,4 +1,4 @@
-"""What a container uses, read from the kernel: cgroup v1, hybrid and v2.
+"""What a container uses and what lives in it, read from the kernel: cgroup v1, hybrid and v2.
 
 A reading takes 0.2 ms, against 5 ms (Podman) and 1-2 s (Docker) for the engine's own statistics.
 A container without a cgroup of its own (rootless on cgroup v1 it sits in its caller's) is read from its
@@ -14,10 +14,12 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from opencode_actors.ports import ContainerId, Usage
+from opencode_actors.ports import ContainerId, Process, Usage
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# A process that is born while the tree is walked, and whose parent ends, may be in neither place.
+_WALKS = 4
 
 
 class NotRunning(Exception):
@@ -118,6 +120,28 @@ class Cgroups:
         except (ProcessLookupError, OSError) as error:
             raise NotRunning from error
 
+    def processes(self, pid: int, container: ContainerId) -> tuple[Process, ...]:
+        """Raises `NotRunning`. Never blocks."""
+        try:
+            folder = self.own_folder(pid, container, "pids")
+            pids = self._settled_tree(pid) if folder is None else _members(folder)
+        except (ProcessLookupError, OSError) as error:
+            raise NotRunning from error
+        found = tuple(process for each in sorted(pids) if (process := self._process(each)) is not None)
+        if not any(process.pid == pid for process in found):
+            raise NotRunning
+        return found
+
+    def _process(self, pid: int) -> Process | None:
+        stat = self._stat(pid)
+        if stat is None:
+            return None
+        try:
+            name = (self.proc / str(pid) / "comm").read_text().rstrip("\n")
+        except OSError:
+            return None
+        return Process(pid=pid, started=int(stat[19]), session=int(stat[3]), name=name)
+
     def own_folder(self, pid: int, container: ContainerId, controller: str) -> CgroupFolder | None:
         """None when the container shares the cgroup of somebody else, or has none any more."""
         paths = cgroup_paths((self.proc / str(pid) / "cgroup").read_text())
@@ -149,6 +173,16 @@ class Cgroups:
             cpu_seconds=ticks / _TICKS_PER_SECOND, memory_bytes=pages * _PAGE_BYTES, pids=count, oom_kills=0
         )
 
+    def _settled_tree(self, pid: int) -> frozenset[int]:
+        """All that any of the last walks met, once two in a row met the same."""
+        before = frozenset(self._tree(pid))
+        for _ in range(_WALKS):
+            now = frozenset(self._tree(pid))
+            if now == before:
+                break
+            before |= now
+        return before
+
     def _tree(self, pid: int) -> Iterator[int]:
         waiting = [pid]
         while waiting:
@@ -165,6 +199,10 @@ class Cgroups:
         except OSError:
             return None
         return None if fields[0] in "ZX" else fields
+
+
+def _members(folder: CgroupFolder) -> frozenset[int]:
+    return frozenset(int(pid) for pid in (folder.path / "cgroup.procs").read_text().split())
 
 
 def _cpu_seconds(cpu: CgroupFolder) -> float:

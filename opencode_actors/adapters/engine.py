@@ -49,6 +49,7 @@ from opencode_actors.ports import (
     EngineKind,
     ImageInfo,
     ListedContainer,
+    Process,
     Usage,
 )
 
@@ -233,6 +234,13 @@ class DockerApiEngine:
         await trio.lowlevel.checkpoint()
         try:
             return self._cgroups.usage(container.pid, container.id)
+        except NotRunning:
+            raise ContainerMissing(f"container {container.name} does not run") from None
+
+    async def processes(self, container: Container) -> tuple[Process, ...]:
+        await trio.lowlevel.checkpoint()
+        try:
+            return self._cgroups.processes(container.pid, container.id)
         except NotRunning:
             raise ContainerMissing(f"container {container.name} does not run") from None
 

@@ -124,7 +124,8 @@ def show(view: View, notice: Notice) -> Shown:
             text = f"the model provider failed (attempt {notice.attempt}{wait}): {one_line(notice.reason)}"
             return view, (Line(text, Tone.WARNING),)
         case JobCancelling():
-            return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}", Tone.WARNING),)
+            why = f" ({one_line(notice.why)})" if notice.why else ""
+            return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}{why}", Tone.WARNING),)
         case JobEnded():
             return _end_line(view)
         case _:
@@ -236,7 +237,8 @@ def _climb(snapshot: JobSnapshot) -> str:
     if climb is None or climb.ended_by is None:
         return ""
     times = ", ".join(f"{rung.name.lower()} {seconds:.1f} s" for rung, seconds in climb.seconds)
-    return f", ended by {climb.ended_by.name.lower()}" + (f" ({times})" if times else "")
+    why = f" because {one_line(climb.why)}" if climb.why else ""
+    return f", ended by {climb.ended_by.name.lower()}" + (f" ({times})" if times else "") + why
 
 
 def duration(seconds: float) -> str:
@@ -284,6 +286,7 @@ def document(
         else {
             "endedBy": climb.ended_by.name.lower() if climb.ended_by is not None else None,
             "seconds": {rung.name.lower(): round(seconds, 3) for rung, seconds in climb.seconds},
+            "why": climb.why or None,
         },
         "workspace": str(workspace),
     }

@@ -1,13 +1,18 @@
-"""What a job has done for it: prompt, read, abort, through its server. Failures come back as facts."""
+"""What a job has done for it: prompt, read, abort, through its server, and a look at what it left running.
+
+Failures come back as facts.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import assert_never
 
 import trio
 from attrs import define
 
-from opencode_actors.errors import OpenCodeError, ServerRefused
+from opencode_actors.errors import EngineError, OpenCodeError, ServerRefused
+from opencode_actors.kernel.actor import Post
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.machines.job_messages import (
     AbortAnswered,
@@ -16,15 +21,19 @@ from opencode_actors.machines.job_messages import (
     ConversationRead,
     JobMessage,
     JobOperation,
+    LookAtProcesses,
+    LookFailed,
+    ProcessesSeen,
     PromptRefused,
     PromptTaken,
     PromptUnsure,
     ReadConversation,
     ReadFailed,
+    ResidentsSeen,
     SubmitPrompt,
 )
 from opencode_actors.machines.vocabulary import Cause, Failure
-from opencode_actors.ports import ConversationState
+from opencode_actors.ports import ConversationState, Engine
 
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
@@ -32,12 +41,18 @@ _BAD_REQUEST = 400
 
 @define(eq=False)
 class JobOperations:
+    engine: Engine
     servers: Servers
 
-    async def perform(self, operation: JobOperation) -> JobMessage:
+    async def perform(self, operation: JobOperation, post: Post[JobMessage]) -> JobMessage:
         match operation:
             case SubmitPrompt():
+                # No engine's word is needed for it: where the look fails, the container is gone.
+                with suppress(EngineError):
+                    await post(ResidentsSeen(processes=await self.engine.processes(operation.container)))
                 return await self._submit(operation)
+            case LookAtProcesses():
+                return await self._look(operation)
             case ReadConversation():
                 return await self._read(operation)
             case AbortConversation():
@@ -67,6 +82,12 @@ class JobOperations:
             return ReadFailed(reason=error.message)
         state = states.get(operation.conversation, ConversationState.IDLE)
         return ConversationRead(messages=messages, state=state)
+
+    async def _look(self, operation: LookAtProcesses) -> JobMessage:
+        try:
+            return ProcessesSeen(processes=await self.engine.processes(operation.container))
+        except EngineError as error:
+            return LookFailed(reason=error.message)
 
     async def _abort(self, operation: AbortConversation) -> JobMessage:
         try:

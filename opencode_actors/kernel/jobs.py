@@ -173,7 +173,7 @@ class Jobs:
             policy=job_policy(here.settings, timeout=timeout),
             now=trio.current_time(),
         )
-        shell = JobShell(JobOperations(here.servers), here.store, publish, self.sessions.mailbox)
+        shell = JobShell(JobOperations(here.engine, here.servers), here.store, publish, self.sessions.mailbox)
         actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)
         entry = _Entry(actor, session, since=here.hub.position)
         return entry

@@ -40,8 +40,7 @@ class JobShell:
     session_mailbox: Callable[[SessionKey], Mailbox[SessionMessage] | None]
 
     async def perform(self, operation: JobOperation, post: Post[JobMessage]) -> JobMessage:
-        del post  # each of a job's operations ends with its one answer
-        return await self.operations.perform(operation)
+        return await self.operations.perform(operation, post)
 
     def fired(self, timer: JobTimer) -> JobMessage:
         return JobTimerFired(timer=timer)

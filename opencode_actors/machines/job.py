@@ -11,8 +11,8 @@ from typing import assert_never
 from attrs import evolve
 
 from opencode_actors.machines import job_messages as m
+from opencode_actors.machines import leftovers, verdicts
 from opencode_actors.machines import notices as n
-from opencode_actors.machines import verdicts
 from opencode_actors.machines.activity import Activity
 from opencode_actors.machines.cancellation import Ladder
 from opencode_actors.machines.job_messages import JobEffect, JobMessage, JobTimer
@@ -48,6 +48,8 @@ IDLE_AFTER_ENDING = 2.0
 REREAD_DELAY = 0.5
 RESUBMIT_DELAY = 0.5
 SUBMISSIONS = 3
+# OpenCode kills what ignores SIGTERM some 3 s after its abort.
+LOOK_AGAIN_DELAY = 0.25
 # After an abort the last message gets its final state up to 280 ms late.
 FRUITLESS_READS = 6
 FRUITLESS_READS_AFTER_ERROR = 2
@@ -97,6 +99,7 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     now = moment.now
     state = evolve(state, prompt=stamped(state.prompt, moment))
     work = Work(
+        container=turn.container,
         endpoint=turn.endpoint,
         transcript=Transcript(conversation=turn.conversation, prompt=state.prompt.message_id),
         activity=Activity(sign_at=now, work_at=now),
@@ -115,8 +118,18 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
 
 def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
     return m.SubmitPrompt(
-        endpoint=work.endpoint, conversation=work.transcript.conversation, prompt=state.prompt
+        container=work.container,
+        endpoint=work.endpoint,
+        conversation=work.transcript.conversation,
+        prompt=state.prompt,
     )
+
+
+def _residents(work: Work, message: m.ResidentsSeen) -> Work:
+    """Those of the first sending: at a second one the job's own may be among them."""
+    if work.residents is not None:
+        return work
+    return evolve(work, residents=frozenset(message.processes))
 
 
 def _read(work: Work) -> Run[m.JobOperation]:
@@ -140,6 +153,8 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return _running_heard(state, running, heard, moment)
         case m.ConversationRead():
             return _running_read(state, running, message, now)
+        case m.ResidentsSeen():
+            return Step(state=_with_work(state, _residents(running.work, message)))
         case m.PromptTaken():
             state = evolve(state, phase=evolve(running, submitting=False))
             return Step(state=state, effects=(StartTimer(timer=JobTimer.START, seconds=BEGIN_WITHIN),))
@@ -170,7 +185,14 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return Step(state=_with_work(state, _loaded(running.work, message, now)))
         case m.JobTimerFired():
             return _running_timer(state, running, message.timer, now)
-        case m.TurnGranted() | m.AbortAnswered() | m.AbortFailed() | m.GetJob():
+        case (
+            m.TurnGranted()
+            | m.AbortAnswered()
+            | m.AbortFailed()
+            | m.ProcessesSeen()
+            | m.LookFailed()
+            | m.GetJob()
+        ):
             return Step(state=state)
         case _:
             assert_never(message)
@@ -339,9 +361,16 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
             # It, or one before it, may have arrived after the abort, and would run on.
             return _abort_again(state, evolve(stopping, submitting=False))
         case m.AbortFailed():
-            return _escalate(state, stopping, now)
+            why = f"OpenCode did not take the abort: {message.reason}"
+            return _escalate(state, evolve(stopping, why=why), now)
+        case m.ResidentsSeen():
+            return Step(state=_with_work(state, _residents(stopping.work, message)))
+        case m.ProcessesSeen() if alone:
+            return _looked(state, stopping, message, now)
+        case m.LookFailed() if alone:
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.ServerLost():
-            climb = _joined(stopping.ladder, message.climb, now)
+            climb = _joined(stopping, message.climb, now)
             return _settle_stopped(state, stopping, climb, now)
         case m.SessionFailed():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
@@ -355,28 +384,38 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
         case m.ReadFailed() if alone:
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.JobTimerFired(timer=JobTimer.RUNG):
-            return _escalate(state, stopping, now)
+            return _escalate(state, evolve(stopping, why=_why_not_over(state, stopping)), now)
         case m.JobTimerFired(timer=JobTimer.REREAD) if alone:
             return Step(state=state, effects=(_read(stopping.work),))
-        case m.TurnGranted() | m.GetJob() | m.ReadFailed() | m.JobTimerFired():
+        case (
+            m.TurnGranted()
+            | m.GetJob()
+            | m.ReadFailed()
+            | m.ProcessesSeen()
+            | m.LookFailed()
+            | m.JobTimerFired()
+        ):
             return Step(state=state)
         case _:
             assert_never(message)
 
 
 def _abort_again(state: JobState, stopping: Stopping) -> JobStep:
-    state = evolve(state, phase=evolve(stopping, aborting=True))
-    return Step(state=state, effects=(_abort(stopping.work),))
+    state = evolve(state, phase=evolve(stopping, aborting=True, survivors=()))
+    return Step(state=state, effects=(Forget(kind=m.LookAtProcesses), _abort(stopping.work)))
 
 
 def _stopping_heard(state: JobState, stopping: Stopping, heard: Heard, now: float) -> JobStep:
     alone = stopping.ladder.rung is Rung.ABORT
-    begun = _begun(stopping.work, heard.work)
+    begun, ended = _begun(stopping.work, heard.work), _ended(stopping.work, heard.work)
     stopping = evolve(stopping, work=heard.work)
     state, effects, records = given_out(evolve(state, phase=stopping), heard, now)
     if begun and alone:
         return _also(_abort_again(state, stopping), effects, records)
-    if heard.idle and alone:
+    if ended and alone:
+        # What is looked for was read before: the server may not have left the answer yet.
+        effects.append(Forget(kind=m.LookAtProcesses))
+    if (heard.idle or ended) and alone:
         effects.append(_read(heard.work))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
 
@@ -398,13 +437,32 @@ def _stopping_read(state: JobState, stopping: Stopping, message: m.ConversationR
     ending = heard.work.transcript.ending
     over = idle and not ended and (ending is not None or fruitless >= FRUITLESS_READS)
     if over and not stopping.aborting and not stopping.submitting:
-        climb = stopping.ladder.ended(now)
-        return _also(_settle_stopped(state, stopping, climb, now), effects, records)
-    if ended:
+        if ending is Ending.ANSWERED:  # its commands may have left something behind on purpose
+            climb = stopping.ladder.ended(now)
+            return _also(_settle_stopped(state, stopping, climb, now), effects, records)
+        effects.append(Run(operation=m.LookAtProcesses(container=heard.work.container)))
+    elif ended:
         effects.append(_read(heard.work))
     else:
         effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
+
+
+def _looked(state: JobState, stopping: Stopping, message: m.ProcessesSeen, now: float) -> JobStep:
+    """The conversation has ended. So have its commands, or they are given the rest of abortGrace."""
+    work = stopping.work
+    left = leftovers.of_the_job(message.processes, work.residents, first=work.container.pid)
+    if not left and not stopping.aborting and not stopping.submitting:
+        return _settle_stopped(state, stopping, stopping.ladder.ended(now), now)
+    state = evolve(state, phase=evolve(stopping, survivors=left))
+    return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=LOOK_AGAIN_DELAY),))
+
+
+def _why_not_over(state: JobState, stopping: Stopping) -> str:
+    grace = f"abortGrace ({state.policy.graces.abort:g} s)"
+    if stopping.survivors:
+        return f"{leftovers.in_words(stopping.survivors)} outlived the abort by {grace}"
+    return f"OpenCode did not end its answer within {grace}"
 
 
 def _escalate(state: JobState, stopping: Stopping, now: float) -> JobStep:
@@ -415,19 +473,24 @@ def _escalate(state: JobState, stopping: Stopping, now: float) -> JobStep:
     effects: tuple[JobEffect, ...] = (
         Forget(kind=m.AbortConversation),
         Forget(kind=m.ReadConversation),
+        Forget(kind=m.LookAtProcesses),
         Forget(kind=m.SubmitPrompt),
         StopTimer(timer=JobTimer.RUNG),
         StopTimer(timer=JobTimer.REREAD),
-        Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.STOP)),
+        Publish(
+            notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.STOP, why=stopping.why)
+        ),
         m.TellSession(session=state.session, message=m.StopForJob(job=state.id)),
     )
     return Step(state=state, effects=effects)
 
 
-def _joined(own: Ladder, session: Climb | None, now: float) -> Climb:
+def _joined(stopping: Stopping, session: Climb | None, now: float) -> Climb:
+    own = stopping.ladder
     if session is None:
-        return own.ended(now)  # the container died by itself, on our first rung
-    return Climb(ended_by=session.ended_by, seconds=(*own.behind, *session.seconds))
+        return evolve(own.ended(now), why=stopping.why)  # the container died by itself
+    seconds = (*own.behind, *session.seconds)
+    return Climb(ended_by=session.ended_by, seconds=seconds, why=stopping.why)
 
 
 def _settle_stopped(state: JobState, stopping: Stopping, climb: Climb, now: float) -> JobStep:

@@ -29,8 +29,10 @@ from opencode_actors.machines.vocabulary import (
     StopTimer,
 )
 from opencode_actors.ports import (
+    Container,
     ConversationState,
     Endpoint,
+    Process,
     Prompt,
 )
 
@@ -46,6 +48,7 @@ class CancelJob:
 class TurnGranted:
     """The session is ready and this job is the one that runs."""
 
+    container: Container
     endpoint: Endpoint
     conversation: ConversationId
 
@@ -81,6 +84,13 @@ class EventsSeen:
 class LoadSeen:
     cpu_load: float
     memory_bytes: int
+
+
+@frozen(kw_only=True)
+class ResidentsSeen:
+    """What lived in the container before the prompt was sent."""
+
+    processes: tuple[Process, ...]
 
 
 @frozen(kw_only=True)
@@ -124,6 +134,18 @@ class AbortFailed:
 
 
 @frozen(kw_only=True)
+class ProcessesSeen:
+    """What lives in the container now."""
+
+    processes: tuple[Process, ...]
+
+
+@frozen(kw_only=True)
+class LookFailed:
+    reason: str
+
+
+@frozen(kw_only=True)
 class GetJob:
     ask: AskId
 
@@ -150,6 +172,7 @@ JobMessage = (
     | StreamOpened
     | EventsSeen
     | LoadSeen
+    | ResidentsSeen
     | PromptTaken
     | PromptRefused
     | PromptUnsure
@@ -157,6 +180,8 @@ JobMessage = (
     | ReadFailed
     | AbortAnswered
     | AbortFailed
+    | ProcessesSeen
+    | LookFailed
     | GetJob
     | JobTimerFired
 )
@@ -164,6 +189,9 @@ JobMessage = (
 
 @frozen(kw_only=True)
 class SubmitPrompt:
+    """Before it sends the prompt it looks at what lives in the container: what comes later is the job's."""
+
+    container: Container
     endpoint: Endpoint
     conversation: ConversationId
     prompt: Prompt
@@ -184,7 +212,12 @@ class AbortConversation:
     conversation: ConversationId
 
 
-JobOperation = SubmitPrompt | ReadConversation | AbortConversation
+@frozen(kw_only=True)
+class LookAtProcesses:
+    container: Container
+
+
+JobOperation = SubmitPrompt | ReadConversation | AbortConversation | LookAtProcesses
 
 
 @frozen(kw_only=True)

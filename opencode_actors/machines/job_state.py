@@ -17,7 +17,7 @@ from opencode_actors.machines.vocabulary import (
     SessionKey,
 )
 from opencode_actors.machines.work import Work
-from opencode_actors.ports import Prompt
+from opencode_actors.ports import Process, Prompt
 
 
 @frozen(kw_only=True)
@@ -49,6 +49,8 @@ class Stopping:
     """`verdict` is what the job settles as, unless the answer turns out to be complete.
 
     While a prompt or an abort is still on its way, the job is not over: it would hit the next one.
+    `survivors` are processes of the job that were seen after its conversation had ended; `why` is why
+    the abort was not enough.
     """
 
     work: Work
@@ -57,6 +59,8 @@ class Stopping:
     submitting: bool
     aborting: bool = True
     fruitless_reads: int = 0
+    survivors: tuple[Process, ...] = ()
+    why: str = ""
 
 
 @frozen(kw_only=True)

@@ -109,11 +109,12 @@ class ProviderRetrying:
 
 @frozen(kw_only=True)
 class JobCancelling:
-    """The job is being ended, and `rung` is what is tried now."""
+    """The job is being ended, and `rung` is what is tried now; `why` the one below it did not do."""
 
     job: JobId
     session: SessionKey
     rung: Rung
+    why: str = ""
 
 
 @frozen(kw_only=True)

@@ -159,7 +159,9 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
             ),
         )
     job, *rest = state.queue
-    turn = TurnGranted(endpoint=serving.endpoint, conversation=state.conversation)
+    turn = TurnGranted(
+        container=serving.container, endpoint=serving.endpoint, conversation=state.conversation
+    )
     serving = evolve(serving, usage=None)
     crashes = after_health(state.policy.restart, state.crashes, moment)
     state = evolve(state, queue=tuple(rest), current=job, phase=serving, crashes=crashes)

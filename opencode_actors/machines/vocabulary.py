@@ -111,10 +111,14 @@ class Rung(IntEnum):
 
 @frozen(kw_only=True)
 class Climb:
-    """How far a cancel had to go, and how long each rung took, in seconds."""
+    """How far a cancel had to go, and how long each rung took, in seconds.
+
+    `why` is for a person: why OpenCode's own abort did not end it, where it did not.
+    """
 
     ended_by: Rung | None  # None: nothing had to be stopped
     seconds: tuple[tuple[Rung, float], ...] = ()
+    why: str = ""
 
 
 @frozen(kw_only=True)

@@ -30,11 +30,14 @@ from opencode_actors.machines.server_events import (
     ToolPart,
 )
 from opencode_actors.machines.transcript import Piece, Transcript
-from opencode_actors.ports import Endpoint
+from opencode_actors.ports import Container, Endpoint, Process
 
 
 @frozen(kw_only=True)
 class Work:
+    """`residents` lived in the container before the prompt was sent; None when nobody could see."""
+
+    container: Container
     endpoint: Endpoint
     transcript: Transcript
     activity: Activity
@@ -45,6 +48,7 @@ class Work:
     todos: tuple[Todo, ...] = ()
     # The server's `session.error`: the only word there is of a prompt that it never took up.
     error: MessageError | None = None
+    residents: frozenset[Process] | None = None
 
 
 @frozen(kw_only=True)

@@ -17,6 +17,7 @@ from opencode_actors.ports import (
     EngineEvent,
     EngineInfo,
     EngineKind,
+    Process,
 )
 
 FAKE_INFO = EngineInfo(
@@ -69,6 +70,7 @@ class FakeContainer:
     pids: int = 9  # settable
     oom_kills: int = 0  # settable
     log: str = ""  # settable: what it wrote to stdout and stderr
+    daemons: list[Process] = field(factory=list[Process])  # settable; see `spawn`
     _cpu_load: float = 0.0
     _cpu_seconds: float = 0.0
     _cpu_since: float = 0.0
@@ -98,6 +100,22 @@ class FakeContainer:
     def cpu_seconds(self) -> float:
         busy = self.phase is ContainerPhase.RUNNING and not self.frozen and self._cpu_load > 0
         return self._cpu_seconds + (self._cpu_load * (trio.current_time() - self._cpu_since) if busy else 0.0)
+
+    def spawn(self, name: str) -> Process:
+        """Something that lives in it beside its server, in a process session of its own."""
+        pid = 200_000 + len(self.daemons)
+        daemon = Process(pid=pid, started=pid, session=pid, name=name)
+        self.daemons.append(daemon)
+        return daemon
+
+    def processes(self) -> tuple[Process, ...]:
+        """Its init and its server, which have one session, and what was spawned."""
+        if self.run is None or not self.is_alive:
+            return ()
+        first = self.run.pid
+        init = Process(pid=first, started=first, session=first, name="init")
+        server = Process(pid=first + 1, started=first, session=first, name="opencode")
+        return (init, server, *self.daemons)
 
     def carries(self, labels: Mapping[str, str]) -> bool:
         return all(self.spec.labels.get(name) == value for name, value in labels.items())

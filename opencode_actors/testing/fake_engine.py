@@ -40,6 +40,7 @@ from opencode_actors.ports import (
     EngineInfo,
     ImageInfo,
     ListedContainer,
+    Process,
     Usage,
 )
 from opencode_actors.testing.fake_container import (
@@ -52,7 +53,7 @@ from opencode_actors.testing.fake_container import (
 
 Verb = Literal[
     "info", "image", "create", "start", "stop", "kill", "pause", "unpause",
-    "remove", "inspect", "list", "events", "usage", "log", "wait_exit",
+    "remove", "inspect", "list", "events", "usage", "processes", "log", "wait_exit",
 ]  # fmt: skip
 
 # As long as the real adapter waits for an engine that is away before it reports a death without a cause.
@@ -241,6 +242,7 @@ class FakeEngine:
         container.run = FakeRun(pid=100_000 + self._serial, port=port)
         container.phase = ContainerPhase.RUNNING
         container.oom_kills = 0
+        container.daemons.clear()
         container.set_cpu_load(0.0)
         self._tell(EngineEventKind.STARTED, container)
         self.on_start(container)
@@ -326,15 +328,26 @@ class FakeEngine:
 
     async def usage(self, container: Container) -> Usage:
         await self._called("usage", container.name)
-        found = self.find(container.id)
-        if not found.is_alive or found.run is None or found.run.pid != container.pid:
-            raise ContainerMissing(f"container {container.name} does not run")
+        found = self._running(container)
         return Usage(
             cpu_seconds=found.cpu_seconds(),
             memory_bytes=found.memory_bytes,
             pids=found.pids,
             oom_kills=found.oom_kills,
         )
+
+    async def processes(self, container: Container) -> tuple[Process, ...]:
+        """The kernel tells it, not the engine: also while the engine is away."""
+        self._note("processes", container.name)
+        found = self._running(container).processes()
+        await self._take_time("processes")
+        return found
+
+    def _running(self, container: Container) -> FakeContainer:
+        found = self.find(container.id)
+        if not found.is_alive or found.run is None or found.run.pid != container.pid:
+            raise ContainerMissing(f"container {container.name} does not run")
+        return found
 
     async def log(self, container: ContainerId | str, *, lines: int = 20) -> str:
         await self._called("log", container)
@@ -375,9 +388,12 @@ class FakeEngine:
         self._call(verb, what)
         await self._take_time(verb)
 
-    def _call(self, verb: Verb, what: str = "") -> None:
+    def _note(self, verb: Verb, what: str) -> None:
         self.calls.append((verb, what))
         self._counts[verb] += 1
+
+    def _call(self, verb: Verb, what: str = "") -> None:
+        self._note(verb, what)
         if self._back is not None:
             raise EngineUnavailable("The fake engine is away")
         refusal = self._refusals.get(verb)

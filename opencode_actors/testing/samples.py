@@ -38,6 +38,7 @@ from opencode_actors.ports import (
     ConversationState,
     Death,
     Endpoint,
+    Process,
     Prompt,
     Usage,
 )
@@ -60,6 +61,11 @@ CONTAINER = Container(
     pid=4242,
     port=4096,
 )
+RESIDENTS = (
+    Process(pid=4242, started=7, session=4242, name="init"),
+    Process(pid=4243, started=8, session=4242, name="opencode"),
+)
+DAEMON = Process(pid=4250, started=90, session=4250, name="sleep")
 JOB_POLICY = JobPolicy(
     idle_timeout=120.0, job_timeout=3600.0, max_output_size=10 << 20, max_provider_retries=3, graces=GRACES
 )
@@ -135,7 +141,7 @@ EVENTS: tuple[e.ServerEvent, ...] = (
 
 JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     j.CancelJob(ask=ASK),
-    j.TurnGranted(endpoint=ENDPOINT, conversation=CONVERSATION),
+    j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=CONVERSATION),
     j.ServerLost(failure=FAILURE),
     j.ServerLost(failure=FAILURE, climb=Climb(ended_by=Rung.STOP, seconds=((Rung.STOP, 1.0),))),
     j.SessionFailed(failure=FAILURE),
@@ -143,6 +149,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     *(j.EventsSeen(events=(event,)) for event in EVENTS),
     j.EventsSeen(events=(e.MessageUpdated(info=DONE), e.ConversationIdle(conversation=CONVERSATION))),
     j.LoadSeen(cpu_load=0.9, memory_bytes=1 << 29),
+    j.ResidentsSeen(processes=RESIDENTS),
     j.PromptTaken(),
     j.PromptRefused(failure=FAILURE),
     j.PromptUnsure(reason="no answer came"),
@@ -158,6 +165,9 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     j.ReadFailed(reason="no answer came"),
     j.AbortAnswered(),
     j.AbortFailed(reason="no answer came"),
+    j.ProcessesSeen(processes=RESIDENTS),
+    j.ProcessesSeen(processes=(*RESIDENTS, DAEMON)),
+    j.LookFailed(reason="the container does not run"),
     j.GetJob(ask=ASK),
     *(j.JobTimerFired(timer=timer) for timer in j.JobTimer),
 )
@@ -262,7 +272,7 @@ def _job_kind(state: JobState) -> Hashable:
     if isinstance(phase, Running):
         shape += (min(phase.submissions, job.SUBMISSIONS),)
     if isinstance(phase, Stopping):
-        shape += (phase.ladder.rung, phase.aborting, phase.verdict is None)
+        shape += (phase.ladder.rung, phase.aborting, phase.verdict is None, bool(phase.survivors))
     return shape
 
 

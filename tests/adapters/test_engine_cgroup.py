@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import trio.testing
 
 from opencode_actors.adapters.cgroup import Cgroups, NotRunning, cgroup_mounts, cgroup_paths
 from opencode_actors.adapters.oom_watch import RECENT, OomWatch, open_oom_watch
-from opencode_actors.ports import ContainerId, Usage
+from opencode_actors.ports import ContainerId, Process, Usage
 
 PID = 4711
 ID = ContainerId("0123456789abcdef" * 4)
@@ -114,9 +116,25 @@ async def test_children_are_part_of_the_tree() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_p6_without_a_cgroup_of_its_own_the_tree_tells_what_lives_there() -> None:
+    cgroups = Cgroups()
+    script = "setsid sh -c 'sleep 1000 & sleep 1000' & sleep 1000"
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, ["sh", "-c", script], start_new_session=True))
+        living: tuple[Process, ...] = ()
+        while [found.name for found in living].count("sleep") < 3:
+            await trio.sleep(0.01)
+            living = cgroups.processes(process.pid, ID)
+        assert {found.session for found in living if found.pid == process.pid} == {process.pid}
+        (daemon,) = {found.session for found in living} - {process.pid}
+        nursery.cancel_scope.cancel()
+    os.killpg(daemon, signal.SIGKILL)
+
+
 def test_what_is_gone_does_not_run(tmp_path: Path) -> None:
-    with pytest.raises(NotRunning):
-        Cgroups().usage(2**22 + 1, ID)  # above every pid
+    for look in (Cgroups().usage, Cgroups().processes):
+        with pytest.raises(NotRunning):
+            look(2**22 + 1, ID)  # above every pid
     cgroups = _v2(tmp_path)
     (tmp_path / f"proc/{PID}/cgroup").write_text("0::/\n")
     with pytest.raises(NotRunning):

@@ -190,6 +190,9 @@ def test_cancelled_says_what_ended_it() -> None:
     climb = Climb(ended_by=Rung.STOP, seconds=((Rung.ABORT, 10.0), (Rung.STOP, 0.2)))
     line = summary(snapshot(status=JobStatus.CANCELLED, climb=climb), SETTINGS, workspace=WORKSPACE)[0]
     assert line.text.startswith("cancelled after 12.3 s, ended by stop (abort 10.0 s, stop 0.2 s) · ")
+    because = attrs.evolve(climb, why="sleep (pid 7) outlived the abort")
+    line = summary(snapshot(status=JobStatus.CANCELLED, climb=because), SETTINGS, workspace=WORKSPACE)[0]
+    assert "stop 0.2 s) because sleep (pid 7) outlived the abort · " in line.text
 
 
 @pytest.mark.parametrize("cause", list(Cause))
@@ -265,7 +268,7 @@ def test_the_json_document_has_its_shape() -> None:
         "model": "acme/large",
         "costUsd": 0.0123,
         "tokens": {"input": 1200, "output": 56, "reasoning": 0, "cacheRead": 34, "cacheWrite": 0},
-        "cancel": {"endedBy": "abort", "seconds": {"abort": 0.03}},
+        "cancel": {"endedBy": "abort", "seconds": {"abort": 0.03}, "why": None},
         "workspace": "/home/me/spaces/demo",
     }
 

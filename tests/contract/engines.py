@@ -45,6 +45,7 @@ class Program(Enum):
     RUNS_OUT_OF_MEMORY = f"sleep 0.2; exec {_TAKE_TOO_MUCH}"
     # A tool of it does, and it goes on; it ends 3 s later for another reason, and with the same code.
     A_TOOL_RUNS_OUT_OF_MEMORY = f"({_TAKE_TOO_MUCH}); sleep 3; kill -9 $$"
+    LEAVES_A_DAEMON = "setsid sleep 1000 & exec sleep 1000"
     BURNS_CPU = "while :; do :; done"
     SERVES = (
         "exec perl -e '"
@@ -76,6 +77,8 @@ class FakeWorld:
             self.engine.crash(container.id, exit_code=137)
         elif container.spec.command == Program.BURNS_CPU.command:
             container.set_cpu_load(1.0)
+        elif container.spec.command == Program.LEAVES_A_DAEMON.command:
+            container.spawn("sleep")
 
 
 @frozen(kw_only=True)

@@ -303,6 +303,25 @@ async def test_usage_grows_with_the_work_and_ends_with_the_container(bench: Benc
 
 
 @within()
+async def test_p6_what_lives_in_a_container_is_seen_with_its_sessions(bench: Bench) -> None:
+    container = await bench.run(Program.LEAVES_A_DAEMON)
+    living = await bench.engine.processes(container)
+    while len(sessions := {process.session for process in living}) < 2:
+        await trio.sleep(0.01)
+        living = await bench.engine.processes(container)
+    first = living[0]
+    assert first.pid == container.pid
+    (daemon,) = (process for process in living if process.session != first.session)
+    assert sessions == {first.session, daemon.pid}
+    assert daemon.name == "sleep"
+    assert {first, daemon} <= set(await bench.engine.processes(container))
+    await bench.engine.kill(container.id)
+    await bench.engine.wait_exit(container)
+    with pytest.raises(ContainerMissing):
+        await bench.engine.processes(container)
+
+
+@within()
 async def test_p25_the_last_words_of_a_container_can_be_read(bench: Bench) -> None:
     container = await bench.run(Program.ENDS_WITH_7)
     await bench.engine.wait_exit(container)

@@ -18,7 +18,7 @@ from opencode_actors.adapters.engine import DockerApiEngine, engine_http_client
 from opencode_actors.errors import ImageMissing
 
 REPOSITORY = "localhost/opencode-actors-test"
-TOOLS = ("sh", "cat", "cp", "dd", "grep", "id", "perl", "sleep", "touch")
+TOOLS = ("sh", "cat", "cp", "dd", "grep", "id", "perl", "setsid", "sleep", "touch")
 DIRECTORIES = ("bin", "dev", "etc", "out", "proc", "run", "sys", "tmp", "usr", "usr/bin", "var", "var/tmp")
 
 

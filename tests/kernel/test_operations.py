@@ -295,6 +295,11 @@ AWAY = Endpoint(url="http://127.0.0.1:9", password="")
 CONVERSATION = ConversationId("ses_1")
 
 
+async def _unheard(message: j.JobMessage) -> None:
+    await trio.lowlevel.checkpoint()
+    raise AssertionError(message)
+
+
 @pytest.mark.parametrize(
     ("operation", "answer"),
     [
@@ -306,8 +311,8 @@ async def test_a_job_that_is_late_hears_that_its_server_is_gone(
     operation: j.JobOperation, answer: Callable[..., object]
 ) -> None:
     async with open_fake_servers() as servers:
-        done = JobOperations(Servers(servers.connect))
-        assert await done.perform(operation) == answer(
+        done = JobOperations(SlowEngine(), Servers(servers.connect))
+        assert await done.perform(operation, _unheard) == answer(
             reason=f"OpenCode's server at {AWAY.url} is gone with its container"
         )
 

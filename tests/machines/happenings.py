@@ -10,7 +10,7 @@ from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
-from opencode_actors.ports import ConversationState, Death, Usage
+from opencode_actors.ports import ConversationState, Death, Process, Usage
 from tests.machines.model_server import CONVERSATION, Server
 from tests.machines.world import Actor, Box, Flying, World
 
@@ -21,7 +21,7 @@ NO_IMAGE = Failure(cause=Cause.IMAGE_MISSING, message="no such image")
 # What can go wrong; a run has some of it, so that each has its chance.
 FAULTS = (
     "launch", "slow", "breaks", "submit", "read", "abort", "away", "dies", "oom", "frozen", "unheard",
-    "ignores_stop", "ignores_kill", "ignores_remove", "deaf",
+    "ignores_stop", "ignores_kill", "ignores_remove", "deaf", "strays",
 )  # fmt: skip
 HONEST: frozenset[str] = frozenset()
 
@@ -92,12 +92,16 @@ def outcomes(world: World, flying: Flying, *, faults: frozenset[str]) -> list[Ou
             found = [("gives figures", lambda: s.UsageSampled(usage=usage)), ("fails", lambda: None)]
         case s.EndContainer(rung=rung):
             found = _end(world, rung)
+        case j.SubmitPrompt(endpoint=endpoint) if not flying.looked:
+            return [("looks around first", lambda: _look_first(flying, world.at(endpoint)))]
         case j.SubmitPrompt(endpoint=endpoint):
             found = _submit(world, flying, world.at(endpoint), faults=faults)
         case j.ReadConversation(endpoint=endpoint):
             found = _read(world, flying, world.at(endpoint), faults=faults)
         case j.AbortConversation(endpoint=endpoint):
             found = _abort(flying, world.at(endpoint), faults=faults)
+        case j.LookAtProcesses(container=container):
+            found = _look(world.boxes[container.pid])
         case _:
             raise AssertionError(flying.operation)
     return [(word, _last(flying, make)) for word, make in found]
@@ -221,6 +225,24 @@ def _submit(world: World, flying: Flying, box: Box, *, faults: frozenset[str]) -
     return [("arrives", arrive), *([unsure, refused] if "submit" in faults else [])]
 
 
+def _look_first(flying: Flying, box: Box) -> Any:
+    flying.looked = True
+    return flying, j.ResidentsSeen(processes=_living(box)) if box.alive else None
+
+
+def _look(box: Box) -> list[Outcome]:
+    if not box.alive:
+        return [("fails", lambda: j.LookFailed(reason="the container does not run"))]
+    return [("sees all", lambda: j.ProcessesSeen(processes=_living(box)))]
+
+
+def _living(box: Box) -> tuple[Process, ...]:
+    def process(pid: int, session: int) -> Process:
+        return Process(pid=pid, started=pid, session=session, name="demo")
+
+    return (process(box.number, box.number), *(process(stray, stray) for stray in box.strays))
+
+
 def _read(world: World, flying: Flying, box: Box, *, faults: frozenset[str]) -> list[Outcome]:
     def status() -> _OnItsWay:
         flying.status = box.server.state()
@@ -311,8 +333,12 @@ def box_faults(world: World, box: Box) -> list[tuple[str, str, Callable[[], None
     ]
     if box.alive:
         faults.append(("dies", "fault: the container dies", lambda: world.die(box)))
+        faults += [("strays", "a stray ends", partial(box.end_stray, stray)) for stray in tuple(box.strays)]
         faults.append(("oom", "fault: out of memory", lambda: world.die(box, oom=True)))
     if box.server.turn is not None:
         turn = box.server.turn
         faults.append(("deaf", "fault: deaf to abort", lambda: setattr(turn, "deaf_to_abort", True)))
+        if box.alive:
+            leave = partial(world.leave_stray, box, turn.prompt)
+            faults.append(("strays", "fault: a command leaves a stray", leave))
     return faults

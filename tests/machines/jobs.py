@@ -14,11 +14,20 @@ from opencode_actors.machines.vocabulary import AskId, JobSnapshot
 from opencode_actors.ports import ConversationState
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import EPOCH, Playbook
-from opencode_actors.testing.samples import ANSWER, CHILD, CONVERSATION, ENDPOINT, TEXT, answer
+from opencode_actors.testing.samples import (
+    ANSWER,
+    CHILD,
+    CONTAINER,
+    CONVERSATION,
+    ENDPOINT,
+    RESIDENTS,
+    TEXT,
+    answer,
+)
 
 Book = Playbook[JobState, j.JobMessage, j.JobEffect]
 
-TURN = j.TurnGranted(endpoint=ENDPOINT, conversation=CONVERSATION)
+TURN = j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=CONVERSATION)
 BUSY = e.ConversationBusy(conversation=CONVERSATION)
 IDLE = e.ConversationIdle(conversation=CONVERSATION)
 BEGUN = e.MessageUpdated(info=answer())
@@ -37,6 +46,7 @@ def queued(**policy: Any) -> Book:
 def running(**policy: Any) -> Book:
     """Its prompt is taken, and the server has begun to answer."""
     book = queued(**policy).tell(TURN)
+    book.hear(j.SubmitPrompt, j.ResidentsSeen(processes=RESIDENTS))
     book.answer(j.SubmitPrompt, j.PromptTaken())
     return says(book, BUSY, BEGUN)
 

@@ -16,11 +16,13 @@ from opencode_actors.machines.notices import JobCancelling, JobEnded, OutputAdde
 from opencode_actors.machines.vocabulary import AskId, Climb, JobSnapshot, Rung
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import Playbook
+from tests.machines.jobs import TURN
 
 ANSWERS: dict[type[Any], tuple[type[Any], ...]] = {
     j.SubmitPrompt: (j.PromptTaken, j.PromptUnsure, j.PromptRefused),
     j.ReadConversation: (j.ConversationRead, j.ReadFailed),
     j.AbortConversation: (j.AbortAnswered, j.AbortFailed),
+    j.LookAtProcesses: (j.ProcessesSeen, j.LookFailed),
 }
 GRACES = samples.GRACES
 LADDER = GRACES.stop + 2 + GRACES.kill + GRACES.remove
@@ -43,7 +45,7 @@ class JobAlone(RuleBasedStateMachine):
     @precondition(lambda self: isinstance(self.phase, Queued))
     @rule()
     def the_turn_is_granted(self) -> None:
-        self.book.tell(j.TurnGranted(endpoint=samples.ENDPOINT, conversation=samples.CONVERSATION))
+        self.book.tell(TURN)
 
     @precondition(lambda self: self.book.operations)
     @rule(data=st.data())

@@ -32,7 +32,7 @@ from opencode_actors.machines.vocabulary import (
     Rung,
     StopTimer,
 )
-from opencode_actors.ports import ConversationState
+from opencode_actors.ports import ConversationState, Process
 from opencode_actors.testing import samples
 from opencode_actors.testing.samples import CHILD, CONVERSATION
 from tests.machines.jobs import (
@@ -44,6 +44,7 @@ from tests.machines.jobs import (
     DONE,
     IDLE,
     TURN,
+    Book,
     cancel,
     cancelling,
     delta,
@@ -59,6 +60,7 @@ from tests.machines.jobs import (
 )
 
 DIED = Failure(cause=Cause.CRASH, message="the container ended: exit code 139", exit_code=139)
+NOTHING_LEFT = j.ProcessesSeen(processes=samples.RESIDENTS)
 STOPPED = Climb(ended_by=Rung.KILL, seconds=((Rung.STOP, 17.0), (Rung.KILL, 0.1)))
 
 
@@ -266,6 +268,7 @@ def test_p3_a_provider_that_fails_for_ever_ends_the_job_after_max_provider_retri
     book.answer(j.AbortConversation, j.AbortAnswered())
     ended = message(samples.answer(completed_at=1.0))
     book.answer(j.ReadConversation, read(ended)).answer(j.ReadConversation, read(ended))
+    book.answer(j.LookAtProcesses, NOTHING_LEFT)
     failure = result(book).failure
     assert failure is not None
     assert failure.cause is Cause.RATE_LIMIT
@@ -399,7 +402,9 @@ def test_p6_a_cancel_by_abort_is_over_when_the_server_says_so_and_not_when_it_an
     book.answer(j.ReadConversation, read(message(samples.answer()))).expect(j.JobTimer.REREAD)
     book.advance(0.3)
     says(book, ABORTED, IDLE)
-    book.answer(j.ReadConversation, read(message(samples.ABORTED)))
+    book.answer(j.ReadConversation, read(message(samples.ABORTED))).expect(j.LookAtProcesses)
+    assert not book.finished
+    book.answer(j.LookAtProcesses, NOTHING_LEFT)
     assert result(book).status is JobStatus.CANCELLED
     climb = result(book).climb
     assert climb is not None
@@ -417,8 +422,67 @@ def test_p6_an_abort_that_is_not_heard_takes_the_container_down() -> None:
     book.advance(17.1).tell(j.ServerLost(failure=DIED, climb=STOPPED))
     assert result(book).status is JobStatus.CANCELLED
     assert result(book).climb == Climb(
-        ended_by=Rung.KILL, seconds=((Rung.ABORT, 10.0), (Rung.STOP, 17.0), (Rung.KILL, 0.1))
+        ended_by=Rung.KILL,
+        seconds=((Rung.ABORT, 10.0), (Rung.STOP, 17.0), (Rung.KILL, 0.1)),
+        why="OpenCode did not end its answer within abortGrace (10 s)",
     )
+
+
+def looks(book: Book, *more: Process) -> Book:
+    book.answer(j.ReadConversation, read(message(samples.ABORTED)))
+    return book.answer(j.LookAtProcesses, j.ProcessesSeen(processes=(*samples.RESIDENTS, *more)))
+
+
+def test_p6_a_cancel_is_not_over_while_a_command_of_the_job_lives() -> None:
+    book = says(cancelling().answer(j.AbortConversation, j.AbortAnswered()), ABORTED, IDLE)
+    looks(book, samples.DAEMON).expect(j.JobTimer.REREAD)
+    book.advance(0.25)
+    looks(book, samples.DAEMON)
+    assert not book.finished
+    book.advance(0.25)
+    climb = result(looks(book)).climb
+    assert climb is not None
+    assert (climb.ended_by, climb.why) == (Rung.ABORT, "")
+
+
+def test_p6_a_command_that_outlives_the_abort_takes_the_container_down_and_is_named() -> None:
+    book = says(cancelling().answer(j.AbortConversation, j.AbortAnswered()), ABORTED, IDLE)
+    while book.now < 9.6:
+        looks(book, samples.DAEMON).advance(0.25)
+    book.advance(1.0).expect_some(JobCancelling, j.StopForJob)
+    assert not book.operations
+    book.tell(j.ServerLost(failure=DIED, climb=STOPPED))
+    climb = result(book).climb
+    assert climb is not None
+    assert climb.why == "sleep (pid 4250) outlived the abort by abortGrace (10 s)"
+    assert book.noticed(JobCancelling)[-1].why == climb.why
+
+
+def test_what_is_complete_may_leave_something_running_also_when_a_cancel_meets_it() -> None:
+    book = cancel(says(running(), text("Hello"), DONE))
+    book.answer(j.AbortConversation, j.AbortAnswered())
+    book.answer(j.ReadConversation, read(message(samples.DONE)))
+    assert result(book).status is JobStatus.COMPLETED
+    assert j.LookAtProcesses not in book.operations
+
+
+def test_p6_a_prompt_that_begins_while_its_leftovers_are_looked_for_is_aborted_first() -> None:
+    book = cancel(queued().tell(TURN).answer(j.SubmitPrompt, j.PromptTaken()))
+    book.answer(j.AbortConversation, j.AbortAnswered())
+    while j.LookAtProcesses not in book.operations:
+        book.answer(j.ReadConversation, read()).advance(0.5)
+    says(book, BUSY, BEGUN).expect(Forget(kind=j.LookAtProcesses), j.AbortConversation)
+    assert not book.finished
+
+
+def test_a_second_sending_does_not_take_the_jobs_own_processes_for_residents() -> None:
+    book = queued().tell(TURN).hear(j.SubmitPrompt, j.ResidentsSeen(processes=samples.RESIDENTS))
+    book.answer(j.SubmitPrompt, j.PromptUnsure(reason="no answer came")).advance(0.5)
+    book.hear(j.SubmitPrompt, j.ResidentsSeen(processes=(*samples.RESIDENTS, samples.DAEMON)))
+    book.answer(j.SubmitPrompt, j.PromptTaken())
+    says(cancel(says(book, BUSY, BEGUN)), ABORTED, IDLE).answer(j.AbortConversation, j.AbortAnswered())
+    looks(book, samples.DAEMON)
+    assert not book.finished
 
 
 def test_an_abort_that_fails_takes_the_container_down_at_once() -> None:
@@ -458,8 +522,7 @@ def test_p6_a_job_is_not_over_while_its_abort_is_on_its_way_to_hit_the_next_one(
     book.answer(j.ReadConversation, read(message(samples.ABORTED))).expect(j.JobTimer.REREAD)
     assert not book.finished
     book.answer(j.AbortConversation, j.AbortAnswered())
-    book.answer(j.ReadConversation, read(message(samples.ABORTED)))
-    assert result(book).status is JobStatus.CANCELLED
+    assert result(looks(book)).status is JobStatus.CANCELLED
 
 
 def test_p6_a_job_is_not_over_while_its_prompt_is_on_its_way_to_run_beside_the_next_one() -> None:
@@ -473,13 +536,13 @@ def test_p6_a_job_is_not_over_while_its_prompt_is_on_its_way_to_run_beside_the_n
 @pytest.mark.parametrize("answer", [j.PromptTaken(), j.PromptUnsure(reason="no answer came")])
 def test_p6_a_prompt_that_arrives_after_the_abort_is_aborted_too(answer: j.JobMessage) -> None:
     book = cancel(queued().tell(TURN)).answer(j.AbortConversation, j.AbortAnswered())
-    book.answer(j.SubmitPrompt, answer).expect(j.AbortConversation)
+    book.answer(j.SubmitPrompt, answer).expect_some(j.AbortConversation)
 
 
 def test_p6_a_prompt_that_begins_after_the_abort_is_aborted_too() -> None:
     book = cancel(queued().tell(TURN).answer(j.SubmitPrompt, j.PromptTaken()))
     book.answer(j.AbortConversation, j.AbortAnswered()).answer(j.ReadConversation, read())
-    says(book, BUSY, BEGUN).expect(
+    says(book, BUSY, BEGUN).expect_some(
         Run(operation=j.AbortConversation(endpoint=samples.ENDPOINT, conversation=CONVERSATION))
     )
 
@@ -487,8 +550,9 @@ def test_p6_a_prompt_that_begins_after_the_abort_is_aborted_too() -> None:
 def test_a_cancelled_prompt_that_never_begins_is_over_after_three_seconds_of_looking() -> None:
     book = cancel(queued().tell(TURN).answer(j.SubmitPrompt, j.PromptTaken()))
     book.answer(j.AbortConversation, j.AbortAnswered())
-    while not book.finished:
+    while j.LookAtProcesses not in book.operations:
         book.answer(j.ReadConversation, read()).advance(0.5)
+    book.answer(j.LookAtProcesses, NOTHING_LEFT)
     assert result(book).status is JobStatus.CANCELLED
     assert book.now == pytest.approx(3.0, abs=0.6)
 

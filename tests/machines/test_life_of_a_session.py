@@ -28,6 +28,7 @@ from opencode_actors.ports import Death, Usage
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import Playbook
 from opencode_actors.testing.samples import CONTAINER, CONVERSATION, ENDPOINT
+from tests.machines.jobs import TURN
 
 Book = Playbook[SessionState, s.SessionMessage, s.SessionEffect]
 
@@ -120,7 +121,7 @@ def test_a_cold_start_with_a_server_that_takes_its_time() -> None:
 
 def test_the_second_job_finds_the_server_running() -> None:
     book = add(idle(), TWO)
-    book.expect_some(s.Accepted(ahead=0), j.TurnGranted(endpoint=ENDPOINT, conversation=CONVERSATION))
+    book.expect_some(s.Accepted(ahead=0), TURN)
 
 
 def test_jobs_get_their_turns_one_by_one_in_order() -> None:

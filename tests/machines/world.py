@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from opencode_actors.machines import job as job_machine
 from opencode_actors.machines import job_messages as j
+from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.job_state import JobPolicy
@@ -31,6 +32,7 @@ from opencode_actors.machines.vocabulary import (
     Forget,
     JobId,
     JobSnapshot,
+    JobStatus,
     Moment,
     Reply,
     Run,
@@ -68,6 +70,7 @@ class Flying:
     arrived: bool = False
     landed: bool = False  # its last word is in the mailbox
     status: ConversationState | None = None
+    looked: bool = False  # at what lives in the container
     heard: int = -1  # how much of the server's words this stream has been sent; -1: not connected
 
 
@@ -106,6 +109,10 @@ class Box:
     ignores_remove: bool = False
     oom: bool = False
     followed: bool = False
+    strays: dict[int, e.MessageId] = field(factory=dict[int, e.MessageId])  # whose command left them
+
+    def end_stray(self, stray: int) -> None:
+        del self.strays[stray]
 
     @property
     def answers(self) -> bool:
@@ -126,6 +133,7 @@ class World:
     accepted: list[str] = field(factory=list[str])
     granted: list[str] = field(factory=list[str])
     added: dict[AskId, str] = field(factory=dict[AskId, str])
+    strays: int = 0
     ended_at: dict[str, float] = field(factory=dict[str, float])
     streams_lost: int = 0
     limbo: list[tuple[Box, Callable[[Server], None]]] = field(
@@ -287,10 +295,17 @@ class World:
             actor.notices += notice.text
         elif isinstance(notice, JobEnded):
             actor.ended.append(notice.snapshot)
+            self._check_strays(actor, notice.snapshot)
             self.ended_at[actor.name] = self.now
         elif isinstance(notice, JobCancelling):
             assert all(notice.rung > rung for rung in actor.rungs), "the ladder goes down"
             actor.rungs.append(notice.rung)
+
+    def _check_strays(self, actor: Actor, ended: JobSnapshot) -> None:
+        """An abort has ended a job only when nothing of it is left. One that is complete may leave things."""
+        aborted = ended.climb is not None and ended.climb.ended_by is Rung.ABORT
+        if aborted and ended.status is not JobStatus.COMPLETED and self.box is not None and self.box.alive:
+            assert actor.state.prompt.message_id not in self.box.strays.values(), "a process is left"
 
     def _forget(self, actor: Actor, kind: Any) -> None:
         flying = actor.flying.pop(kind, None)
@@ -336,6 +351,11 @@ class World:
         box.alive, box.oom = False, oom
         box.server.turn = None
         box.server.pending = None
+        box.strays.clear()
+
+    def leave_stray(self, box: Box, prompt: e.MessageId) -> None:
+        self.strays += 1
+        box.strays[1000 + self.strays] = prompt
 
     def launch(self) -> tuple[Container, Endpoint]:
         number = len(self.boxes)
