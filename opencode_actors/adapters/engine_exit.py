@@ -38,7 +38,7 @@ async def wait_exit(container: Container, *, inspect: Inspect, cgroups: Cgroups)
     if process is not None:
         try:
             # The pid may have been given to another process before the pidfd was opened.
-            if await _is_this_run(container, inspect):
+            if await _is_ours(container, inspect, cgroups):
                 oom = await _until_dead(process, container, cgroups)
         finally:
             os.close(process)
@@ -61,6 +61,20 @@ async def _is_this_run(container: Container, inspect: Inspect) -> bool:
     except ContainerMissing:
         return False
     return now.pid == container.pid
+
+
+async def _is_ours(container: Container, inspect: Inspect, cgroups: Cgroups) -> bool:
+    """Where no engine answers, the kernel's word does: the cgroup of a container has its id in its name."""
+    try:
+        return await _is_this_run(container, inspect)
+    except EngineUnavailable:
+        try:
+            ours = cgroups.own_folder(container.pid, container.id, "memory") is not None
+        except OSError:
+            ours = False
+        if not ours:
+            raise
+        return True
 
 
 async def _until_engine_says(container: Container, inspect: Inspect) -> None:

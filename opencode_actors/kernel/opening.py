@@ -76,6 +76,7 @@ async def open_system(
                     access=access or ModelAccess(),
                     directories=directories,
                 )
+                life.nursery.start_soon(system.watch_engine)
                 try:
                     with body:
                         yield system

@@ -208,7 +208,8 @@ class SessionOperations:
         except ContainerMissing:
             return m.ContainerRemoved()
         except EngineError as error:
-            return m.StopRefused(rung=operation.rung, reason=error.message)
+            away = isinstance(error, EngineUnavailable)
+            return m.StopRefused(rung=operation.rung, reason=error.message, away=away)
         return m.StopAnswered(rung=operation.rung)
 
     # ---- the server

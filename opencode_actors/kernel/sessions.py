@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 from attrs import define, field
@@ -31,10 +32,11 @@ from opencode_actors.machines.session_messages import (
     CloseSession,
     GetSession,
     Refused,
+    ResetSession,
     SessionEffect,
     SessionMessage,
 )
-from opencode_actors.machines.session_state import Absent, GivenUp, SessionState
+from opencode_actors.machines.session_state import Absent, GivenUp, Serving, SessionState, Starting
 from opencode_actors.machines.vocabulary import (
     Climb,
     Failure,
@@ -126,6 +128,25 @@ class Sessions:
         if entry is None:
             raise UnknownSession(f"no session {key} is open")
         return await self._close(entry)
+
+    async def reset(self, key: SessionKey) -> SessionSnapshot:
+        """Forgets what it was given up or quarantined for. Raises `UnknownSession`."""
+        entry = self._entries.get(key)
+        answer: object = None
+        if entry is not None:
+            with suppress(ActorGone):
+                answer = await entry.actor.ask(lambda ask: ResetSession(ask=ask))
+        if not isinstance(answer, SessionSnapshot):
+            raise UnknownSession(f"no session {key} is open")
+        return answer
+
+    def running(self) -> dict[ContainerId, Mailbox[SessionMessage]]:
+        """The containers that are believed to run, with whom to tell when they do not."""
+        return {
+            phase.container.id: entry.actor.mailbox
+            for entry in self._entries.values()
+            if isinstance(phase := entry.actor.state.phase, Starting | Serving)
+        }
 
     async def close_all(self) -> None:
         """For good: none is opened any more."""

@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import UsageError
 from opencode_actors.kernel.actor import ActorStatistics
+from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.sessions import Sessions
@@ -162,11 +163,22 @@ class System:
         """Ends the session's container and fails its jobs. The conversation and the workspace stay."""
         return await self._sessions.close(session_key(session))
 
+    async def reset_session(self, session: str) -> SessionSnapshot:
+        """Makes one that was given up, or is quarantined, usable again, once its cause is seen to.
+
+        A new start does the same for one that was given up. Raises `UnknownSession`.
+        """
+        return await self._sessions.reset(session_key(session))
+
     def workspace(self, session: SessionKey) -> Path:
         """The session's working directory on this host."""
         return self._place(session).workspace
 
     # ---- itself
+
+    async def watch_engine(self) -> None:
+        """For as long as it runs, no container's end is missed for long; `open_system` does it."""
+        await watch_engine(self.engine, owner=self.owner, running=self._sessions.running)
 
     def statistics(self) -> SystemStatistics:
         """Figures for who watches the system."""

@@ -9,7 +9,8 @@ from opencode_actors.ports import Death
 _AUTH = frozenset({401, 403})
 _PAYMENT_REQUIRED = 402
 _TOO_MANY = 429
-_KILLED = 137
+KILLED = 137
+TERMINATED = 143
 _SIGNALS = 128
 
 
@@ -63,7 +64,7 @@ def of_death(death: Death) -> Failure:
 def _exit_in_words(exit_code: int | None) -> str:
     if exit_code is None:
         return "exit code unknown"
-    if exit_code == _KILLED:
+    if exit_code == KILLED:
         return "killed by SIGKILL (exit code 137)"
     if exit_code > _SIGNALS:
         return f"killed by signal {exit_code - _SIGNALS} (exit code {exit_code})"

@@ -10,6 +10,8 @@ from enum import Enum
 
 from attrs import evolve, frozen
 
+from opencode_actors.machines.vocabulary import ROUNDING
+
 # The server listens at 0.9 s and answers at 1.1 s after its start. A request that falls between is
 # accepted and never answered, so each probe is short and the next one comes soon.
 STARTUP_PROBE_WITHIN = 0.2
@@ -38,16 +40,23 @@ class Verdict(Enum):
 
 @frozen(kw_only=True)
 class Liveness:
-    """`heard_at` is when the server last gave a sign of life by itself."""
+    """`heard_at` is when the server last gave a sign of life by itself, `failed_at` when a probe last counted.
+
+    Probes that fail side by side are one failure: a broken stream asks as well, and a refused connection is
+    told within a millisecond, when the container's death may not be known yet.
+    """
 
     heard_at: float
     failures: int = 0
+    failed_at: float | None = None
 
     def heard(self, now: float) -> Liveness:
         return Liveness(heard_at=now)
 
-    def probe_failed(self) -> Liveness:
-        return evolve(self, failures=self.failures + 1)
+    def probe_failed(self, now: float) -> Liveness:
+        if self.failed_at is not None and now - self.failed_at < LIVENESS_PROBE_DELAY - ROUNDING:
+            return self
+        return evolve(self, failures=self.failures + 1, failed_at=now)
 
     def silent_for(self, now: float) -> float:
         return now - self.heard_at

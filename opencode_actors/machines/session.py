@@ -67,7 +67,9 @@ STREAM_REOPEN_CAP = 4.0
 # About 16 s of a server that answers calls and has no events: its jobs would run unheard.
 DEAF_TO_DEAD = 8
 SAMPLE_EVERY = 5.0
-REMOVE_AGAIN_AFTER = 1.0
+ASK_AGAIN_AFTER = 1.0
+# A daemon that is restarted answers again after 1-20 s. Nothing else is lost by waiting longer.
+ENGINE_BACK_WITHIN = 60.0
 
 SessionStep = Step[SessionState, SessionEffect]
 Effects = tuple[SessionEffect, ...]
@@ -85,6 +87,8 @@ def handle(state: SessionState, message: SessionMessage, moment: Moment) -> Sess
             return _add_job(state, message, moment)
         case m.CloseSession():
             return _close(state, message, moment)
+        case m.ResetSession():
+            return _reset(state, message, moment)
         case JobOver():
             return _job_over(state, message, moment)
         case _:
@@ -122,7 +126,7 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
             step = _create(state)
         case GivenUp():
             # somebody asks anew: the intensity starts afresh
-            step = _create(evolve(state, crashes=CrashHistory()))
+            step = _afresh(evolve(state, crashes=CrashHistory()), state.phase, moment)
         case Serving():
             step = _grant(state, state.phase, moment)
         case Creating() | Starting() | Stopping() | BackingOff() | Quarantined() | Closed():
@@ -130,6 +134,12 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
         case _:
             assert_never(state.phase)
     return _before(step, (reply,))
+
+
+def _afresh(state: SessionState, phase: BackingOff | GivenUp | Quarantined, moment: Moment) -> SessionStep:
+    if isinstance(phase, Quarantined) or (isinstance(phase, GivenUp) and phase.leftover):
+        return _stop(state, Rung.REMOVE, phase.why, moment)
+    return _create(state) if state.queue else _enter(state, Absent(), "reset")
 
 
 def _refusal(state: SessionState) -> str | None:
@@ -199,6 +209,8 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
     state, failed = _fail_jobs(state, _CLOSED)
     state = evolve(state, closing=(*state.closing, message.ask))
     match state.phase:
+        case GivenUp(leftover=True):
+            step = _stop(state, Rung.REMOVE, _CLOSED, moment)
         case Absent() | BackingOff() | GivenUp():
             step = _closed(state, Climb(ended_by=None))
         case Quarantined():
@@ -210,11 +222,26 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
             step = _stop(state, Rung.REMOVE, _CLOSED, moment)
         case Starting() | Serving():
             step = _stop(state, Rung.STOP, _CLOSED, moment)
+        case Stopping() as stopping if stopping.away_since is not None:
+            # Whoever closes waits as long as the ladder says, and not for an engine to come back.
+            seconds = state.policy.graces.of(stopping.ladder.rung)
+            step = SessionStep(state=state, effects=(StartTimer(timer=SessionTimer.RUNG, seconds=seconds),))
         case Stopping():
             step = Step(state=state)
         case _:
             assert_never(state.phase)
     return _before(step, failed)
+
+
+def _reset(state: SessionState, message: m.ResetSession, moment: Moment) -> SessionStep:
+    """A person has seen to what it failed of."""
+    state = evolve(state, crashes=CrashHistory())
+    step = SessionStep(state=state)
+    if isinstance(state.phase, BackingOff | GivenUp | Quarantined):
+        step = _afresh(state, state.phase, moment)
+        step = _before(step, (StopTimer(timer=SessionTimer.BACKOFF),))
+    reply = Reply(ask=message.ask, value=snapshot(step.state))
+    return evolve(step, effects=(*step.effects, reply))
 
 
 def _closed(state: SessionState, climb: Climb) -> SessionStep:
@@ -308,6 +335,8 @@ def _starting(
             return _crashed(state, message.failure, Rung.STOP, moment)
         case m.ContainerExited():
             return _crashed(state, failures.of_death(message.death), None, moment)
+        case m.ContainerFoundDead() if message.container == starting.container.id:
+            return _crashed(state, failures.of_death(message.death), None, moment)
         case m.SessionTimerFired():
             return _starting_timer(state, starting, message.timer, moment)
         case _:
@@ -377,6 +406,8 @@ def _serving(state: SessionState, serving: Serving, message: SessionMessage, mom
             return _sampled(state, serving, message, moment)
         case m.ContainerExited():
             return _crashed(state, failures.of_death(message.death), None, moment)
+        case m.ContainerFoundDead() if message.container == serving.container.id:
+            return _crashed(state, failures.of_death(message.death), None, moment)
         case StopForJob():
             if message.job != state.current:
                 return Step(state=state)
@@ -415,7 +446,7 @@ def _deaf(
 def _probe_failed(
     state: SessionState, serving: Serving, message: m.ProbeFailed, moment: Moment
 ) -> SessionStep:
-    serving = evolve(serving, liveness=serving.liveness.probe_failed())
+    serving = evolve(serving, liveness=serving.liveness.probe_failed(moment.now))
     if serving.liveness.verdict is Verdict.DEAD:
         quiet = serving.liveness.silent_for(moment.now)
         failure = Failure(
@@ -465,7 +496,7 @@ def _serving_timer(state: SessionState, serving: Serving, timer: SessionTimer, m
             SessionTimer.LAUNCH
             | SessionTimer.READY
             | SessionTimer.RUNG
-            | SessionTimer.REMOVE
+            | SessionTimer.AGAIN
             | SessionTimer.BACKOFF
         ):
             return Step(state=state)
@@ -504,7 +535,8 @@ def _stop(
     afterwards: RestartAfter | GiveUp | None = None,
 ) -> SessionStep:
     ladder = Ladder(rung=rung, since=moment.now)
-    stopping = Stopping(ladder=ladder, why=why, afterwards=afterwards)
+    launching = isinstance(state.phase, Creating | GivenUp)
+    stopping = Stopping(ladder=ladder, why=why, afterwards=afterwards, launching=launching)
     told: Effects = ()
     if exited:
         told = _tell_current(state, ServerLost(failure=why))
@@ -542,24 +574,74 @@ def _stopping(
         case m.ContainerRemoved():
             return _gone(state, stopping, moment)
         case m.StopRefused() if message.rung is stopping.ladder.rung:
-            if message.rung is not Rung.REMOVE:
-                return _climb(state, stopping, moment)
-            # There is no rung above that could help: it is asked for again until its time is over.
-            again = StartTimer(timer=SessionTimer.REMOVE, seconds=REMOVE_AGAIN_AFTER)
-            return Step(state=state, effects=(again,))
+            return _refused(state, stopping, message, moment)
+        case m.StopAnswered():
+            return _engine_back(state, stopping, moment)  # it proves nothing else
         case m.SessionTimerFired(timer=SessionTimer.RUNG):
-            return _climb(state, stopping, moment)
-        case m.SessionTimerFired(timer=SessionTimer.REMOVE):
+            return _rung_over(state, stopping, moment)
+        case m.SessionTimerFired(timer=SessionTimer.AGAIN):
             return Step(state=state, effects=(_ending(state, stopping.ladder),))
         case _:
             return Step(state=state)  # answers prove nothing; all else is of the past
 
 
+def _refused(state: SessionState, stopping: Stopping, message: m.StopRefused, moment: Moment) -> SessionStep:
+    """No is an answer that the next rung may change. Where that cannot help, it is asked for again until
+    the rung's time is over: above the removal there is none, and without an engine there is nothing."""
+    again: Effects = (StartTimer(timer=SessionTimer.AGAIN, seconds=ASK_AGAIN_AFTER),)
+    if message.away and stopping.away_since is None:
+        stopping = evolve(stopping, away_since=moment.now)
+        return _before(_enter(state, stopping, f"waiting for the engine: {message.reason}"), again)
+    if message.away:
+        return Step(state=state, effects=again)
+    if message.rung is not Rung.REMOVE:
+        return _climb(state, evolve(stopping, away_since=None), moment)
+    return _before(_engine_back(state, stopping, moment), again)
+
+
+def _engine_back(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
+    """What was waited for has come, and the rung has its own time again; not for ever, if it comes and goes."""
+    if stopping.away_since is None:
+        return Step(state=state)
+    state = evolve(state, phase=evolve(stopping, away_since=None))
+    if not stopping.nothing_runs:
+        return Step(state=state)
+    grace = state.policy.graces.of(stopping.ladder.rung)
+    rest = stopping.ladder.since + ENGINE_BACK_WITHIN + grace - moment.now
+    seconds = max(0.0, min(grace, rest))
+    return Step(state=state, effects=(StartTimer(timer=SessionTimer.RUNG, seconds=seconds),))
+
+
+def _rung_over(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
+    if stopping.away_since is None or not stopping.nothing_runs or state.closing:
+        return _climb(state, stopping, moment)
+    rest = ENGINE_BACK_WITHIN - (moment.now - stopping.ladder.since)
+    if rest > ROUNDING:
+        return Step(state=state, effects=(StartTimer(timer=SessionTimer.RUNG, seconds=rest),))
+    away = moment.now - stopping.away_since
+    failure = Failure(
+        cause=Cause.ENGINE_UNAVAILABLE,
+        message=f"no container engine has answered for {away:.0f} s; before that: {stopping.why.message}",
+    )
+    state, failed = _fail_jobs(state, failure)
+    step = _enter(state, GivenUp(why=failure, leftover=True), failure.message)
+    return _before(step, (*failed, *_no_more_ending()))
+
+
+def _no_more_ending() -> Effects:
+    return (
+        Forget(kind=m.EndContainer),
+        Forget(kind=m.WatchExit),
+        StopTimer(timer=SessionTimer.RUNG),
+        StopTimer(timer=SessionTimer.AGAIN),
+    )
+
+
 def _exited(state: SessionState, stopping: Stopping, death: Death, moment: Moment) -> SessionStep:
     if stopping.climb is not None:
         return Step(state=state)
-    if death.oom_killed and stopping.afterwards is not None:
-        # The server stopped answering because it was being killed; that word came first.
+    if stopping.afterwards is not None and not _by_our_hand(stopping, death):
+        # The server stopped answering because it was dying; that word came first.
         stopping = evolve(stopping, why=failures.of_death(death))
     climb = stopping.ladder.ended(moment.now)
     told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
@@ -568,28 +650,34 @@ def _exited(state: SessionState, stopping: Stopping, death: Death, moment: Momen
     return Step(state=state, effects=(*told, *_request(state, ladder)))
 
 
+def _by_our_hand(stopping: Stopping, death: Death) -> bool:
+    """Whether a rung's signal can have ended it: without an engine none was sent."""
+    can = death.exit_code in (None, failures.KILLED, failures.TERMINATED) and not death.oom_killed
+    return can and stopping.away_since is None
+
+
 def _climb(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
     ladder = stopping.ladder.up(moment.now)
     if ladder.rung is Rung.QUARANTINE:
-        return _quarantine(state, ladder, moment)
+        return _quarantine(state, stopping, ladder, moment)
     step = _enter(state, evolve(stopping, ladder=ladder), in_words(ladder.rung))
     return evolve(step, effects=(*step.effects, *_request(step.state, ladder)))
 
 
-def _quarantine(state: SessionState, ladder: Ladder, moment: Moment) -> SessionStep:
+def _quarantine(state: SessionState, stopping: Stopping, ladder: Ladder, moment: Moment) -> SessionStep:
     failure = Failure(
         cause=Cause.ENGINE_REFUSED,
         message=f"the container engine does not end container {state.container_name}",
     )
+    if stopping.away_since is not None:
+        failure = Failure(
+            cause=Cause.ENGINE_UNAVAILABLE,
+            message=f"there is no container engine to end container {state.container_name}",
+        )
     told = _tell_current(state, ServerLost(failure=failure, climb=ladder.ended(moment.now)))
     state, failed = _fail_jobs(evolve(state, current=None), failure)
     step = _enter(state, Quarantined(why=failure), failure.message)
-    forget: Effects = (
-        Forget(kind=m.EndContainer),
-        Forget(kind=m.WatchExit),
-        StopTimer(timer=SessionTimer.REMOVE),
-    )
-    step = evolve(step, effects=(*told, *failed, *step.effects, *forget))
+    step = evolve(step, effects=(*told, *failed, *step.effects, *_no_more_ending()))
     if not state.closing:
         return step
     closed = _closed(step.state, ladder.ended(moment.now))
@@ -603,13 +691,7 @@ def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionSte
     if stopping.climb is None:
         told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
         state = evolve(state, current=None)
-    told = (
-        *told,
-        Forget(kind=m.EndContainer),
-        Forget(kind=m.WatchExit),
-        StopTimer(timer=SessionTimer.RUNG),
-        StopTimer(timer=SessionTimer.REMOVE),
-    )
+    told = (*told, *_no_more_ending())
     if state.closing:
         return _before(_closed(state, climb), told)
     match stopping.afterwards:

@@ -33,6 +33,7 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.ports import (
     Container,
+    ContainerId,
     Death,
     Endpoint,
     Usage,
@@ -65,6 +66,13 @@ class CloseSession:
 
 
 @frozen(kw_only=True)
+class ResetSession:
+    """Forgets its crashes and what it was given up for. Answered with the `SessionSnapshot` after it."""
+
+    ask: AskId
+
+
+@frozen(kw_only=True)
 class ContainerLaunched:
     container: Container
     endpoint: Endpoint
@@ -80,6 +88,17 @@ class LaunchFailed:
 
 @frozen(kw_only=True)
 class ContainerExited:
+    death: Death
+
+
+@frozen(kw_only=True)
+class ContainerFoundDead:
+    """The engine says that it has ended, and its own watch has not: the backstop.
+
+    About one container, because it may come when the next one runs.
+    """
+
+    container: ContainerId
     death: Death
 
 
@@ -123,8 +142,11 @@ class StopAnswered:
 
 @frozen(kw_only=True)
 class StopRefused:
+    """`away` when there is no engine that could have said no."""
+
     rung: Rung
     reason: str
+    away: bool = False
 
 
 @frozen(kw_only=True)
@@ -146,7 +168,7 @@ class SessionTimer(Enum):
     SAMPLE = "sample"
     IDLE = "idle"
     RUNG = "rung"
-    REMOVE = "remove"
+    AGAIN = "again"
     BACKOFF = "backoff"
 
 
@@ -158,11 +180,13 @@ class SessionTimerFired:
 SessionMessage = (
     AddJob
     | CloseSession
+    | ResetSession
     | JobOver
     | StopForJob
     | ContainerLaunched
     | LaunchFailed
     | ContainerExited
+    | ContainerFoundDead
     | ProbeSucceeded
     | ProbeFailed
     | ConversationOpened

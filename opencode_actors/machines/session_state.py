@@ -77,13 +77,21 @@ class Serving:
 class Stopping:
     """The ladder's upper rungs. `why` is what a job in the container is told.
 
-    `climb` is set once the container has exited: what is left is to take it away.
+    `climb` is set once the container has exited: what is left is to take it away. `launching` when it was
+    not known to run. `away_since` while no engine answers.
     """
 
     ladder: Ladder
     why: Failure
     climb: Climb | None = None
     afterwards: RestartAfter | GiveUp | None = None
+    launching: bool = False
+    away_since: float | None = None
+
+    @property
+    def nothing_runs(self) -> bool:
+        """Nothing of a job can be in the container, so that nobody is hurt by waiting for an engine."""
+        return self.launching or self.climb is not None
 
 
 @frozen(kw_only=True)
@@ -93,7 +101,10 @@ class BackingOff:
 
 @frozen(kw_only=True)
 class GivenUp:
+    """`leftover` when the engine may still have a container, which goes before the next one is made."""
+
     why: Failure
+    leftover: bool = False
 
 
 @frozen(kw_only=True)

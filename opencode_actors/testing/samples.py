@@ -175,6 +175,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
 SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.AddJob(ask=ASK, job=JOB),
     s.CloseSession(ask=ASK),
+    s.ResetSession(ask=ASK),
     j.JobOver(job=JOB),
     j.StopForJob(job=JOB),
     s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT),
@@ -182,6 +183,8 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.LaunchFailed(failure=FAILURE, retryable=False),
     s.ContainerExited(death=Death(exit_code=137, oom_killed=True)),
     s.ContainerExited(death=Death(exit_code=None, oom_killed=False, removed=True)),
+    s.ContainerFoundDead(container=CONTAINER.id, death=Death(exit_code=1, oom_killed=False)),
+    s.ContainerFoundDead(container=ContainerId("earlier"), death=Death(exit_code=1, oom_killed=False)),
     s.ProbeSucceeded(version="1.18.33"),
     s.ProbeFailed(reason="no answer came"),
     s.ConversationOpened(conversation=CONVERSATION, fresh=True),
@@ -193,6 +196,7 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.UsageSampled(usage=Usage(cpu_seconds=1.0, memory_bytes=1 << 29, pids=9, oom_kills=0)),
     *(s.StopAnswered(rung=rung) for rung in Rung),
     *(s.StopRefused(rung=rung, reason="the engine is busy") for rung in Rung),
+    *(s.StopRefused(rung=rung, reason="no engine answers", away=True) for rung in Rung),
     s.ContainerRemoved(),
     s.GetSession(ask=ASK),
     *(s.SessionTimerFired(timer=timer) for timer in s.SessionTimer),
@@ -291,4 +295,5 @@ def _session_kind(state: SessionState) -> Hashable:
         shape += (phase.streaming, phase.liveness.failures, phase.deaf == session.DEAF_TO_DEAD - 1)
     if isinstance(phase, ContainerStopping):
         shape += (phase.ladder.rung, phase.climb is None, type(phase.afterwards).__name__)
+        shape += (phase.launching, phase.away_since is None)
     return shape

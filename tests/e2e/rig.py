@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from opencode_actors import JobId, ModelAccess, Settings, System, open_system
 from opencode_actors.containers import OWNER_LABEL, PROVIDER_URL_INSIDE
 from opencode_actors.kernel.hub import Following
 from opencode_actors.machines.notices import Notice
-from opencode_actors.ports import Container, ListedContainer
+from opencode_actors.ports import Container, Engine, ListedContainer
 from opencode_actors.testing.provider import MODEL, ScriptedProvider, open_provider, provider_config
 
 PLENTY = 240  # seconds; a loaded machine with two cores starts four servers at once
@@ -30,8 +30,10 @@ class Rig:
     access: ModelAccess
     provider: ScriptedProvider
 
-    def system(self, settings: Settings | None = None) -> AbstractAsyncContextManager[System]:
-        return open_system(settings or self.settings, access=self.access)
+    def system(
+        self, settings: Settings | None = None, *, engine: Engine | None = None
+    ) -> AbstractAsyncContextManager[System]:
+        return open_system(settings or self.settings, access=self.access, engine=engine)
 
 
 @contextmanager
@@ -87,6 +89,13 @@ async def the_container(system: System) -> Container:
     return await system.engine.inspect(one.id)
 
 
+async def container_of(system: System, session: str) -> Container:
+    """The one that a session has now."""
+    (name,) = (found.container for found in await system.sessions() if found.key == session)
+    assert name is not None
+    return await system.engine.inspect(name)
+
+
 async def until(following: Following, kind: type[Notice], containing: str = "") -> Notice:
     """The next notice of a kind; all before it are read away."""
     text = ""
@@ -126,6 +135,24 @@ def processes(container: Container) -> list[str]:
         except OSError:
             continue  # it ended while we looked
     return found
+
+
+def living(marker: str) -> list[str]:
+    """The command lines with `marker` in them, of all processes of this host, containers included."""
+    found: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it ended while we looked
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if marker in line:
+                    found.append(line.strip())
+    return found
+
+
+async def server_of(engine: Engine, container: Container) -> int:
+    """The pid of the OpenCode server in a container, on this host."""
+    (server,) = [found.pid for found in await engine.processes(container) if found.name == "opencode"]
+    return server
 
 
 def _pid_namespace(pid: int) -> str:

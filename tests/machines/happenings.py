@@ -21,7 +21,7 @@ NO_IMAGE = Failure(cause=Cause.IMAGE_MISSING, message="no such image")
 # What can go wrong; a run has some of it, so that each has its chance.
 FAULTS = (
     "launch", "slow", "breaks", "submit", "read", "abort", "away", "dies", "oom", "frozen", "unheard",
-    "ignores_stop", "ignores_kill", "ignores_remove", "deaf", "strays",
+    "ignores_stop", "ignores_kill", "ignores_remove", "deaf", "strays", "unwatched",
 )  # fmt: skip
 HONEST: frozenset[str] = frozenset()
 
@@ -135,7 +135,7 @@ def _launch(world: World, *, faults: frozenset[str]) -> list[Outcome]:
 
 
 def _exit(box: Box) -> list[Outcome]:
-    if box.alive:
+    if box.alive or (box.unwatched and box.there):
         return []
     death = Death(exit_code=137, oom_killed=box.oom, removed=not box.there)
     return [("sees the end", lambda: s.ContainerExited(death=death))]
@@ -191,7 +191,7 @@ def _end(world: World, rung: Rung) -> list[Outcome]:
     def end() -> Any:
         box = world.box
         if world.engine_away:
-            return s.StopRefused(rung=rung, reason="no engine answers")
+            return s.StopRefused(rung=rung, reason="no engine answers", away=True)
         if box is None:
             return s.ContainerRemoved()
         if rung is Rung.STOP and not (box.ignores_stop or box.frozen):
@@ -278,6 +278,8 @@ def server_things(world: World, box: Box) -> list[Thing]:
     if box.alive and not box.booted:
         return [("the server boots", lambda: setattr(box, "booted", True))]
     server, now = box.server, world.now
+    if not box.alive and box.unwatched and not world.engine_away and not world.session.mailbox:
+        return [("the engine tells of the end", partial(world.find_dead, box))]
     if not box.answers:
         return []
     if server.echo:
@@ -329,7 +331,7 @@ def box_faults(world: World, box: Box) -> list[tuple[str, str, Callable[[], None
 
     faults = [
         (name, f"fault: {name}", broken(name))
-        for name in ("frozen", "unheard", "ignores_stop", "ignores_kill", "ignores_remove")
+        for name in ("frozen", "unheard", "unwatched", "ignores_stop", "ignores_kill", "ignores_remove")
     ]
     if box.alive:
         faults.append(("dies", "fault: the container dies", lambda: world.die(box)))

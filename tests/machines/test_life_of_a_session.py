@@ -22,9 +22,10 @@ from opencode_actors.machines.vocabulary import (
     Forget,
     JobId,
     Rung,
+    SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import Death, Usage
+from opencode_actors.ports import ContainerId, Death, Usage
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import Playbook
 from opencode_actors.testing.samples import CONTAINER, CONVERSATION, ENDPOINT
@@ -230,6 +231,20 @@ def test_p25_memory_that_ends_a_server_while_it_opens_is_named_though_its_silenc
     assert failure.cause is Cause.OOM
 
 
+@pytest.mark.parametrize(("exit_code", "cause"), [(137, Cause.SERVER_HUNG), (139, Cause.CRASH)])
+def test_p25_a_death_that_no_rung_of_ours_causes_is_told_as_what_it_was(exit_code: int, cause: Cause) -> None:
+    """Its connections are refused before its exit is known, and then it does not answer."""
+    book = serving().answer(s.FollowServer, s.StreamLost(reason="connection refused"))
+    while is_(book) is not SessionStatus.STOPPING:
+        if s.ProbeServer in book.operations:
+            book.answer(s.ProbeServer, s.ProbeFailed(reason="connection refused"))
+        book.advance(0.5)
+    assert ending(book) is Rung.KILL
+    assert book.now >= 4.0
+    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=exit_code, oom_killed=False)))
+    assert failure_of(told(book, ONE)[-1]).cause is cause
+
+
 def test_who_waits_while_the_container_crashes_gets_the_next_one() -> None:
     book = add(serving(), TWO).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
     assert is_(book) is SessionStatus.BACKING_OFF
@@ -384,6 +399,115 @@ def test_an_engine_that_ends_nothing_is_named_and_the_session_is_quarantined() -
     assert isinstance(refused, s.Refused)
     assert not book.timers
     assert not book.operations
+
+
+AWAY = "nothing listens on the socket"
+
+
+def away(book: Book, seconds: float) -> Book:
+    """Every second the engine is asked, and there is none."""
+    until = book.now + seconds
+    while book.now < until:
+        if s.EndContainer in book.operations:
+            rung = ending(book)
+            book.answer(s.EndContainer, s.StopRefused(rung=rung, reason=AWAY, away=True))
+        book.advance(1.0)
+    return book
+
+
+def launch_without_engine() -> Book:
+    gone_away = Failure(cause=Cause.ENGINE_UNAVAILABLE, message=AWAY)
+    return creating().answer(s.LaunchContainer, s.LaunchFailed(failure=gone_away, retryable=True))
+
+
+def test_a_launch_without_an_engine_is_tried_again_when_there_is_one() -> None:
+    book = away(launch_without_engine(), 40.0)
+    assert not told(book, ONE)
+    assert AWAY in book.noticed(SessionChanged)[-1].detail
+    book.answer(s.EndContainer, s.ContainerRemoved()).advance(1.0).expect_some(s.LaunchContainer)
+    assert book.state.crashes.count == 1
+
+
+def test_an_engine_that_stays_away_fails_who_waits_and_quarantines_nothing() -> None:
+    book = away(launch_without_engine(), 61.0)
+    assert is_(book) is SessionStatus.GIVEN_UP
+    failure = failure_of(told(book, ONE)[0])
+    assert failure.cause is Cause.ENGINE_UNAVAILABLE
+    assert "has answered for 60 s" in failure.message
+    assert not book.operations
+    assert not book.timers
+    # What it may have made goes before the next one is made, also long after.
+    add(book.tell(j.JobOver(job=ONE)), TWO).expect_some(s.EndContainer)
+    book.answer(s.EndContainer, s.ContainerRemoved()).expect_some(s.LaunchContainer)
+
+
+def test_an_engine_that_comes_and_goes_is_not_waited_for_for_ever() -> None:
+    book = launch_without_engine()
+    while is_(book) is SessionStatus.STOPPING and book.now < 300.0:
+        away(book, 3.0)
+        still = s.StopRefused(rung=Rung.REMOVE, reason="it is still there")
+        if s.EndContainer in book.operations:
+            book.answer(s.EndContainer, still).advance(1.0)
+    assert book.now < 80.0
+
+
+def test_a_death_while_the_engine_is_away_fails_the_job_at_once_and_the_container_goes_later() -> None:
+    book = serving().answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=None, oom_killed=False)))
+    assert failure_of(told(book, ONE)[-1]).cause is Cause.CRASH
+    away(book, 30.0)
+    assert is_(book) is SessionStatus.STOPPING
+    book.answer(s.EndContainer, s.ContainerRemoved())
+    assert is_(book) is SessionStatus.BACKING_OFF
+
+
+def test_a_cancel_without_an_engine_has_the_ladders_time_and_names_what_is_missing() -> None:
+    book = away(add(serving(), TWO).tell(j.StopForJob(job=ONE)), 33.0)
+    assert is_(book) is SessionStatus.QUARANTINED
+    assert failure_of(told(book, ONE)[-1]).cause is Cause.ENGINE_UNAVAILABLE
+
+
+def test_an_end_that_only_the_engine_saw_is_believed_of_this_container_alone() -> None:
+    death = Death(exit_code=139, oom_killed=False)
+    book = serving().tell(s.ContainerFoundDead(container=ContainerId("earlier"), death=death))
+    book.expect_nothing()
+    book.tell(s.ContainerFoundDead(container=CONTAINER.id, death=death))
+    assert failure_of(told(book, ONE)[-1]).exit_code == 139
+    book.answer(s.EndContainer, s.ContainerRemoved())
+    assert is_(book) is SessionStatus.BACKING_OFF
+
+
+def test_a_reset_makes_one_that_was_given_up_usable() -> None:
+    book = creating()
+    for crash in range(3):
+        launch(book).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+        if crash < 2:
+            book.advance(2.0)
+    assert is_(book) is SessionStatus.GIVEN_UP
+    book.tell(s.ResetSession(ask=AskId(9)))
+    after = book.replies[AskId(9)]
+    assert isinstance(after, SessionSnapshot)
+    assert (after.status, after.crashes, after.failure) == (SessionStatus.ABSENT, 0, None)
+
+
+def test_a_reset_of_one_that_backs_off_starts_it_at_once() -> None:
+    book = starting().answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+    book.tell(s.ResetSession(ask=AskId(9))).expect_some(s.LaunchContainer)
+    assert s.SessionTimer.BACKOFF not in book.timers
+
+
+def test_a_reset_of_a_quarantined_session_asks_the_engine_once_more() -> None:
+    book = serving().tell(j.StopForJob(job=ONE)).advance(33.0)
+    assert is_(book) is SessionStatus.QUARANTINED
+    book.tell(j.JobOver(job=ONE)).tell(s.ResetSession(ask=AskId(9))).expect_some(s.EndContainer)
+    book.answer(s.EndContainer, s.ContainerRemoved())
+    assert is_(book) is SessionStatus.ABSENT
+    assert isinstance(add(book, TWO).replies[AskId(2)], s.Accepted)
+
+
+def test_a_reset_takes_nothing_from_a_session_that_works() -> None:
+    book = serving().tell(s.ResetSession(ask=AskId(9)))
+    assert is_(book) is SessionStatus.READY
+    assert not [word for word in told(book, ONE) if not isinstance(word, j.TurnGranted)]
 
 
 def test_a_stop_for_a_job_that_is_over_stops_nothing() -> None:

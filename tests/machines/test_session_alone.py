@@ -25,6 +25,7 @@ from opencode_actors.machines.session_state import (
     Stopping,
 )
 from opencode_actors.machines.vocabulary import AskId, Climb, JobId, Rung
+from opencode_actors.ports import Death
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import Playbook
 
@@ -126,6 +127,20 @@ class SessionAlone(RuleBasedStateMachine):
     @rule(message=st.sampled_from([j.StreamOpened(), j.EventsSeen(events=samples.EVENTS)]))
     def the_server_speaks(self, message: s.SessionMessage) -> None:
         self.book.hear(s.FollowServer, message)
+
+    @precondition(lambda self: isinstance(self.phase, Starting | Serving))
+    @rule()
+    def the_engine_says_that_it_has_ended(self) -> None:
+        death = Death(exit_code=1, oom_killed=False)
+        found = s.ContainerFoundDead(container=samples.CONTAINER.id, death=death)
+        self._watch(lambda: self.book.tell(found))
+
+    @precondition(lambda self: not self.book.finished)
+    @rule(really=st.sampled_from([False, False, True]))
+    def it_is_reset(self, really: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        if really:
+            self.crashes.clear()
+            self._watch(lambda: self.book.tell(s.ResetSession(ask=self._ask())))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0, 16.0, 61.0, 3601.0]))
     def time_passes(self, seconds: float) -> None:

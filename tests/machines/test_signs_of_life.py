@@ -54,11 +54,19 @@ def test_progress_and_load_push_idleness_away() -> None:
 )
 def test_failures_count_in_a_row(failed: int, verdict: Verdict) -> None:
     life = Liveness(heard_at=0.0)
-    for _ in range(failed):
-        life = life.probe_failed()
+    for number in range(failed):
+        life = life.probe_failed(number * health.LIVENESS_PROBE_DELAY)
     assert life.verdict is verdict
     assert life.heard(5.0).verdict is Verdict.READY
     assert life.heard(5.0).silent_for(8.0) == 3.0
+
+
+def test_p25_probes_that_fail_side_by_side_are_one_failure() -> None:
+    life = Liveness(heard_at=0.0)
+    for at in (1.0, 1.01, 1.3, 2.9):
+        life = life.probe_failed(at)
+    assert life.verdict is Verdict.UNREADY
+    assert life.probe_failed(3.0).probe_failed(5.0).verdict is Verdict.DEAD
 
 
 def test_probes_of_a_start_come_soon_and_then_steadily() -> None:

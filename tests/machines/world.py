@@ -45,6 +45,7 @@ from opencode_actors.ports import (
     ContainerId,
     ContainerPhase,
     ConversationState,
+    Death,
     Endpoint,
 )
 from opencode_actors.testing import samples
@@ -103,6 +104,7 @@ class Box:
     there: bool = True  # the engine still has it
     booted: bool = False
     frozen: bool = False
+    unwatched: bool = False  # its end is not seen by who watches it, only by the engine
     unheard: bool = False  # its event stream is refused
     ignores_stop: bool = False
     ignores_kill: bool = False
@@ -191,7 +193,7 @@ class World:
             if actor.finished or ticket not in current:
                 return
         moment = Moment(now=self.now, wall=EPOCH + self.now, roll=0.5)
-        if isinstance(letter.message, s.ContainerExited | s.ContainerRemoved):
+        if isinstance(letter.message, s.ContainerExited | s.ContainerFoundDead | s.ContainerRemoved):
             self.known_gone |= {str(box.number) for box in self.boxes if not box.alive}
         step = actor.handle(actor.state, letter.message, moment)
         for record in step.records:
@@ -352,6 +354,11 @@ class World:
         box.server.turn = None
         box.server.pending = None
         box.strays.clear()
+
+    def find_dead(self, box: Box) -> None:
+        death = Death(exit_code=137, oom_killed=False)
+        found = s.ContainerFoundDead(container=ContainerId(f"c{box.number}"), death=death)
+        self.session.mailbox.append(Letter(found))
 
     def leave_stray(self, box: Box, prompt: e.MessageId) -> None:
         self.strays += 1
