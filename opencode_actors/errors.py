@@ -18,6 +18,9 @@ OpencodeActorsError
 │   ├── ServerSilent         the connection stands, no answer came in time
 │   ├── ServerRefused        the server answered with an error; `status` is its HTTP status
 │   └── ServerUnintelligible an answer that is not what the server's API promises
+├── DoorError                the service's side, as a client of its front door sees it
+│   ├── NoService            none runs, or the connection to it has ended
+│   └── CallRefused          it answered with an error; `code` is JSON-RPC's
 ├── StoreError               the state directory: in use, unreadable, full
 └── ActorGone                the actor that was asked has ended
 
@@ -114,6 +117,23 @@ class ServerRefused(OpenCodeError):
 
 class ServerUnintelligible(OpenCodeError):
     """An answer that is not what the server's API promises."""
+
+
+class DoorError(OpencodeActorsError):
+    """The service's side, as a client of its front door sees it."""
+
+
+class NoService(DoorError):
+    """No service runs, or the connection to it has ended."""
+
+
+class CallRefused(DoorError):
+    """The service answered with an error; `code` is JSON-RPC's, and `cause` its name."""
+
+    def __init__(self, message: str, *, code: int, cause: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.cause = cause
 
 
 class StoreError(OpencodeActorsError):

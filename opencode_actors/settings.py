@@ -22,6 +22,7 @@ from opencode_actors.settings_knobs import (
     absolute_path,
     environment_names,
     http_url,
+    ip_literal,
     knob,
     matching,
     network_word,
@@ -33,6 +34,7 @@ from opencode_actors.settings_knobs import (
     show_size,
     size,
     unix_socket,
+    web_origins,
 )
 
 MIB = 1 << 20
@@ -216,6 +218,24 @@ class Settings:
         "fail",
         "what becomes of a job whose container crashed: it fails, and the next one has a new container",
         check=one_of("fail"),
+    )
+
+    # the front door of the service
+    door_host: str = knob("127.0.0.1", "the address that `serve` listens on", check=ip_literal)
+    door_port: int = knob(
+        18790,
+        "the port that `serve` listens on",
+        empty="any free one",
+        check=number(at_least=0, at_most=65_535),
+    )
+    door_origins: tuple[str, ...] = knob(
+        (), "web pages whose scripts may connect, by their Origin", empty="none", check=web_origins
+    )
+    door_tls_certificate: str = knob(
+        "", "PEM file of the certificate to serve TLS with", empty="no TLS", check=absolute_path
+    )
+    door_tls_key: str = knob(
+        "", "PEM file of its key", empty="in the certificate's file", check=absolute_path
     )
 
     # notifications to OpenClaw

@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -223,6 +224,23 @@ def http_url(value: str) -> str | None:
     if parts.scheme in ("http", "https") and parts.hostname and port_is_readable and " " not in value:
         return None
     return f"must be an http:// or https:// URL, not {describe_value(value)}"
+
+
+def ip_literal(value: str) -> str | None:
+    try:
+        ip_address(value)
+    except ValueError:
+        return f"must be an IP address of this host such as 127.0.0.1, not {describe_value(value)}"
+    return None
+
+
+def web_origins(value: tuple[object, ...]) -> str | None:
+    for origin in value:
+        if not isinstance(origin, str) or not re.fullmatch(r"https?://[^/\s]+", origin):
+            return (
+                f"must be a list of origins such as https://example.org, and {describe_value(origin)} is none"
+            )
+    return None
 
 
 def network_word(value: str) -> str | None:

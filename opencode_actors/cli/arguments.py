@@ -16,7 +16,8 @@ def settings_of(arguments: argparse.Namespace) -> LoadedSettings:
     return load_settings(environment=os.environ, flags=flags_of(arguments))
 
 
-def flags_of(arguments: argparse.Namespace) -> dict[str, str]:
+def pairs_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """What `--set` was given."""
     flags: dict[str, str] = {}
     pairs: list[str] = arguments.set
     for pair in pairs:
@@ -24,6 +25,11 @@ def flags_of(arguments: argparse.Namespace) -> dict[str, str]:
         if not equals or not key:
             raise UsageError(f'--set takes NAME=VALUE, not "{pair}"', hint="for example --set memory=2g")
         flags[key.strip()] = value
+    return flags
+
+
+def flags_of(arguments: argparse.Namespace) -> dict[str, str]:
+    flags = pairs_of(arguments)
     for flag, key in _NAMED.items():
         given: str | None = getattr(arguments, flag, None)
         if given is not None:

@@ -19,19 +19,27 @@ def report_bugs() -> None:
     sys.excepthook = _report
 
 
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
-    details = "".join(traceback.format_exception(kind, error, trace))
-    where = _write(details)
+def _report(_: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    where = keep_details(error.with_traceback(trace))
     first = _first_leaf(error)
     summary = f"{type(first).__name__}: {first}".splitlines()[0]
     sys.stderr.write(f"error: a mistake in opencode-actors itself: {summary}\n")
     if where is None:
-        sys.stderr.write(details)
+        sys.stderr.write(_details(error))
     else:
         sys.stderr.write(f"hint: please report it, with the details in {where}\n")
     sys.stderr.flush()
     # A plain exit would report 1, which means that a job failed.
     raise SystemExit(Status.BUG)
+
+
+def keep_details(error: BaseException) -> Path | None:
+    """Where they are now; None where nothing can be written."""
+    return _write(_details(error))
+
+
+def _details(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _first_leaf(error: BaseException) -> BaseException:

@@ -7,7 +7,15 @@ from typing import assert_never
 from attrs import frozen
 
 from opencode_actors.cli.status import Status
-from opencode_actors.errors import EngineError, OpencodeActorsError, SettingsError, StoreError, UsageError
+from opencode_actors.errors import (
+    CallRefused,
+    EngineError,
+    NoService,
+    OpencodeActorsError,
+    SettingsError,
+    StoreError,
+    UsageError,
+)
 from opencode_actors.machines.vocabulary import Cause, Failure, JobSnapshot, JobStatus
 from opencode_actors.settings import Settings
 from opencode_actors.settings_knobs import show_size
@@ -23,6 +31,10 @@ class Explanation:
 ENVIRONMENT_CAUSES = frozenset(
     {Cause.IMAGE_MISSING, Cause.ENGINE_UNAVAILABLE, Cause.ENGINE_REFUSED, Cause.STORE}
 )
+
+
+# What the service answers to a call that was wrong.
+_CALLERS_FAULT = frozenset({"usage", "invalid_params", "unknown_job", "unknown_session", "request_gone"})
 
 
 # Causes whose message is somebody else's words, and needs ours before it. The others say it all themselves.
@@ -149,7 +161,9 @@ def of_job(snapshot: JobSnapshot) -> Status:
 def of_error(error: OpencodeActorsError) -> Status:
     if isinstance(error, SettingsError | UsageError):
         return Status.USAGE
-    if isinstance(error, EngineError | StoreError):
+    if isinstance(error, CallRefused) and error.cause in _CALLERS_FAULT:
+        return Status.USAGE
+    if isinstance(error, EngineError | StoreError | NoService):
         return Status.ENVIRONMENT
     return Status.FAILED
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from opencode_actors.cli.service_parsers import add_service, add_verbs
 from opencode_actors.cli.status import TABLE, Status
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ examples:
   opencode-actors run "write a haiku about containers"
   opencode-actors run --session demo "and now one about supervisors"
   git diff | opencode-actors run - > review.txt
+  opencode-actors serve &  opencode-actors start --follow "fix the failing test"
   opencode-actors doctor
 """
 
@@ -62,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     _add_run(commands)
+    add_service(commands, _add_common, Parser)
+    add_verbs(commands)
     _add_doctor(commands)
     _add_image(commands)
     _add_settings(commands)

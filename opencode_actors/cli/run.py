@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> Status:
     loaded = settings_of(arguments)
     if arguments.session is not None:
         session_key(arguments.session)  # refused before anything is started
-    wish = Wish(prompt=_prompt(arguments.prompt), session=arguments.session)
+    wish = Wish(prompt=prompt_of(arguments.prompt), session=arguments.session)
     beside = open_screen()
     screen = SilentAnswer(beside=beside) if arguments.json else beside
     try:
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> Status:
         screen.close()
 
 
-def _prompt(given: str) -> str:
+def prompt_of(given: str) -> str:
     """Refused here when it is empty: nothing has been started yet."""
     prompt = given
     if given == "-":

@@ -7,6 +7,7 @@ directory that cannot be written; the `Failure` says which, and whoever runs it 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import define, field, frozen
@@ -37,12 +38,23 @@ class Supervisor:
 
     async def run(self, actor: Actor[Any, Any, Any]) -> Failure | None:
         """None when it ended by itself."""
+        error = await self._see(actor.run)
+        return None if error is None else self._failure(actor, error)
+
+    async def watch(self, what: str, work: Callable[[], Awaitable[None]]) -> Exception | None:
+        """For what is no actor, and may end no more than itself either. None when it ended by itself."""
+        error = await self._see(work)
+        if error is not None:
+            _log.error("a bug ended %s", what, exc_info=error)
+        return error
+
+    async def _see(self, work: Callable[[], Awaitable[None]]) -> Exception | None:
         self.running += 1
         try:
-            await actor.run()
+            await work()
         except Exception as error:  # noqa: BLE001 - the one place: a bug ends its actor, not the others
             self.failures += 1
-            return self._failure(actor, error)
+            return error
         else:
             return None
         finally:

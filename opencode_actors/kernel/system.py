@@ -146,6 +146,11 @@ class System:
             await self._jobs.settled(job)
         return await self._surroundings.store.output(job, offset=offset, limit=limit)
 
+    @property
+    def position(self) -> int:
+        """How many notices there were so far."""
+        return self._surroundings.hub.position
+
     def follow(self, job: JobId | None = None) -> Following:
         """The notices of one job, from when it was queued to its end; or all, from now on.
 

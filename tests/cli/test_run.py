@@ -363,10 +363,10 @@ async def test_without_credentials_the_demo_says_so(tmp_path: Path, monkeypatch:
 
 def test_the_prompt_can_come_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("grüße\n".encode())))
-    assert command._prompt("-") == "grüße\n"
+    assert command.prompt_of("-") == "grüße\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
     with pytest.raises(UsageError, match="not UTF-8"):
-        command._prompt("-")
+        command.prompt_of("-")
 
 
 @pytest.mark.parametrize("key", ["../up", "", "a b", "x" * 65])

@@ -1,0 +1,152 @@
+"""The verbs of the front door on the command line: a client of the service that runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from opencode_actors.cli import remote_tables as tables
+from opencode_actors.cli.arguments import pairs_of
+from opencode_actors.cli.remote_follow import follow
+from opencode_actors.cli.run import prompt_of
+from opencode_actors.cli.status import Status
+from opencode_actors.door.client import Client, open_client
+from opencode_actors.errors import UsageError
+from opencode_actors.settings_sources import load_settings
+
+Document = dict[str, Any]
+Show = Callable[[Document], None]
+
+_PAGE = 1 << 20
+
+
+def command(arguments: argparse.Namespace) -> Status:
+    return trio.run(_command, arguments)
+
+
+async def _command(arguments: argparse.Namespace) -> Status:
+    settings = load_settings(environment=os.environ, flags=pairs_of(arguments)).settings
+    folder = settings.sessions_dir.expanduser()
+    if arguments.verb != "follow":
+        async with open_client(folder) as client:
+            await _VERBS[arguments.verb](arguments, client)
+        if not getattr(arguments, "follow", False):
+            return Status.OK
+    return await follow(
+        folder,
+        job=arguments.job,
+        session=None if arguments.job else arguments.session,
+        since=getattr(arguments, "since", None),
+        as_json=arguments.json,
+    )
+
+
+async def _start(arguments: argparse.Namespace, client: Client) -> None:
+    prompt = prompt_of(arguments.prompt)
+    answer = await client.call("start", prompt=prompt, session_id=arguments.session, **_wishes(arguments))
+    _began(arguments, answer)
+
+
+async def _respond(arguments: argparse.Namespace, client: Client) -> None:
+    message = prompt_of(arguments.prompt)
+    place = {"session_id": arguments.session, "job_id": arguments.job}
+    answer = await client.call("respond", message=message, **place, **_wishes(arguments))
+    _began(arguments, answer)
+
+
+def _began(arguments: argparse.Namespace, answer: Document) -> None:
+    arguments.job = answer["jobId"]
+    if not arguments.follow:
+        _show(arguments, answer, tables.started)
+
+
+def _wishes(arguments: argparse.Namespace) -> dict[str, object]:
+    return {
+        "name": arguments.name,
+        "model": arguments.model,
+        "agent": arguments.agent,
+        "system": arguments.system,
+        "max_cost_usd": arguments.max_cost,
+        "timeout": arguments.timeout,
+        "image": arguments.image,
+        "key": arguments.key,
+    }
+
+
+async def _status(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("status", job_id=arguments.job), tables.status)
+
+
+async def _output(arguments: argparse.Namespace, client: Client) -> None:
+    """All of it from the offset on, or as much as was asked for; what comes later is `follow`'s."""
+    offset, left, first = arguments.offset, arguments.limit, True
+    while first or (left is None or left > 0):
+        limit = _PAGE if left is None else min(left, _PAGE)
+        piece = await client.call("output", job_id=arguments.job, offset=offset, limit=limit)
+        if arguments.json:
+            _print(json.dumps(piece, indent=2))
+            return
+        tables.output(piece["text"])
+        if not piece["hasMore"]:
+            break
+        left = None if left is None else left - (piece["nextOffset"] - offset)
+        offset, first = piece["nextOffset"], False
+
+
+async def _cancel(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("cancel", job_id=arguments.job), tables.status)
+
+
+async def _sessions(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("sessions"), tables.sessions)
+
+
+async def _cleanup(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call("cleanup", delete_workspaces=arguments.delete_workspaces)
+    _show(arguments, answer, tables.cleanup)
+
+
+async def _answer(arguments: argparse.Namespace, client: Client) -> None:
+    given: Document = {
+        "answers": [[answer] for answer in arguments.answers] or None,
+        "reply": arguments.reply,
+    }
+    if arguments.reject:
+        given = {"reply": "reject", "message": arguments.message}
+    elif not given["answers"] and not given["reply"]:
+        raise UsageError("no answer is given", hint="give the answer, or --reply once|always, or --reject")
+    answer = await client.call("answer", job_id=arguments.job, request_id=arguments.request, **given)
+    _show(arguments, answer, lambda _: _print("answered"))
+
+
+async def _info(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("info"), tables.info)
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace, Client], Awaitable[None]]] = {
+    "start": _start,
+    "respond": _respond,
+    "status": _status,
+    "output": _output,
+    "cancel": _cancel,
+    "sessions": _sessions,
+    "cleanup": _cleanup,
+    "answer": _answer,
+    "info": _info,
+}
+
+
+def _show(arguments: argparse.Namespace, document: Document, show: Show) -> None:
+    if arguments.json:
+        _print(json.dumps(document, indent=2))
+    else:
+        show(document)
+
+
+_print = partial(print, flush=True)

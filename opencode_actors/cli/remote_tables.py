@@ -1,0 +1,149 @@
+"""Answers of the service for a person: tables on a terminal, plain lines with tabs in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from opencode_actors.cli.render import duration, one_line
+from opencode_actors.cli.screen import harmless
+from opencode_actors.settings_knobs import show_size
+
+Document = dict[str, Any]
+
+
+def output(text: str) -> None:
+    _write(text)
+
+
+def started(answer: Document) -> None:
+    queued = f", {answer['ahead']} ahead of it" if answer["ahead"] else ""
+    _lines(
+        (
+            ("job", answer["jobId"]),
+            ("session", answer["sessionKey"]),
+            ("status", answer["status"] + queued),
+            ("follow it with", f"opencode-actors follow {answer['jobId']}"),
+        )
+    )
+
+
+def status(job: Document) -> None:
+    metrics, tokens = job["metrics"], job["tokens"]
+    taken = tokens["input"] + tokens["cacheRead"] + tokens["cacheWrite"]
+    state = "cancelling" if job["cancelling"] else job["status"]
+    rows = [
+        ("job", job["jobId"]),
+        ("name", job.get("name")),
+        ("session", job["sessionKey"]),
+        ("status", f"{state} ({job['activityState']})" if job["status"] == "running" else state),
+        ("elapsed", duration(job["elapsedSeconds"])),
+        ("model", job["model"]),
+        ("cost", f"${job['costUsd']:.4f}" if job["costUsd"] else None),
+        ("tokens", f"{taken:,} in, {tokens['output'] + tokens['reasoning']:,} out" if taken else None),
+        ("output", _output_size(job)),
+        ("cpu", f"{metrics['cpuPercent']:g} %" if metrics["cpuPercent"] is not None else None),
+        ("memory", show_size(metrics["memoryBytes"]) if metrics["memoryBytes"] is not None else None),
+        ("todos", f"{job['todoDone']} of {job['todoTotal']} done" if job["todoTotal"] else None),
+        ("ended by", _climb(job["climb"])),
+        ("error", job["error"]),
+        ("hint", job["hint"]),
+    ]
+    rows += [("asks", f"{asked['requestId']}: {asked['text']}") for asked in job.get("pending") or ()]
+    _lines((name, one_line(str(value))) for name, value in rows if value not in (None, ""))
+    if job["tailOutput"]:
+        _write("\n" + job["tailOutput"].rstrip() + "\n")
+
+
+def sessions(answer: Document) -> None:
+    _table(
+        ("session", "status", "age", "last activity", "jobs", "active job", "queued", "workspace"),
+        [
+            (
+                one["sessionKey"],
+                one["status"],
+                _ago(one.get("ageSeconds")),
+                _ago(one.get("lastActivitySecondsAgo")),
+                str(one.get("jobs", "")),
+                one["activeJob"] or "",
+                str(len(one["queued"]) or ""),
+                one["workspace"],
+            )
+            for one in answer["sessions"]
+        ],
+        nothing="no sessions",
+    )
+
+
+def cleanup(answer: Document) -> None:
+    rows = [(one["sessionKey"], "ended", "") for one in answer["ended"]]
+    rows += [(one["sessionKey"], "kept", one["reason"]) for one in answer["kept"]]
+    rows += [(path, "workspace deleted", "") for path in answer["deletedWorkspaces"]]
+    _table(("session", "", "reason"), rows, nothing="nothing to clean up")
+
+
+def info(answer: Document) -> None:
+    engine = answer["engine"]
+    _lines(
+        (
+            ("service", f"{answer['service']} {answer['version']}, protocol {answer['protocol']}"),
+            ("process", str(answer["pid"])),
+            ("engine", f"{engine['kind']} {engine['version']}{', rootless' if engine['rootless'] else ''}"),
+            ("image", answer["image"]),
+            ("sessions", str(answer["sessions"])),
+            ("jobs", str(answer["jobs"])),
+        )
+    )
+
+
+def _output_size(job: Document) -> str:
+    cut = ", cut at maxOutputSize" if job["outputTruncated"] else ""
+    ago = job["lastOutputSecondsAgo"]
+    last = f", the last {duration(ago)} ago" if ago is not None and job["status"] == "running" else ""
+    return f"{show_size(job['outputSize'])}{last}{cut}"
+
+
+def _climb(climb: Document | None) -> str | None:
+    if climb is None or climb["endedBy"] is None:
+        return None
+    times = ", ".join(f"{one['rung']} {one['seconds']:.1f} s" for one in climb["seconds"])
+    return f"{climb['endedBy']} ({times})"
+
+
+def _ago(seconds: float | None) -> str:
+    return "" if seconds is None else duration(seconds)
+
+
+def _lines(rows: Iterable[tuple[str, str]]) -> None:
+    if not sys.stdout.isatty():
+        _write("".join(f"{name}\t{value}\n" for name, value in rows))
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(Text(name, style="dim"), Text(value))
+    Console(highlight=False).print(table)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str) -> None:
+    if not sys.stdout.isatty():
+        _write("".join("\t".join(row) + "\n" for row in rows))
+        return
+    if not rows:
+        _write(nothing + "\n")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()

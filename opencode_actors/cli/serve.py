@@ -1,0 +1,195 @@
+"""`opencode-actors serve`: the system behind its front door, until it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+
+import trio
+from attrs import frozen
+
+from opencode_actors.cli.arguments import settings_of
+from opencode_actors.cli.bug import keep_details
+from opencode_actors.cli.explain import explain
+from opencode_actors.cli.log import log_to_stderr
+from opencode_actors.cli.render import duration, one_line
+from opencode_actors.cli.status import Status
+from opencode_actors.door.files import Whereabouts, announce, door_file, keep_token, token_file, withdraw
+from opencode_actors.door.limits import Limits
+from opencode_actors.door.methods import About, SystemDesk
+from opencode_actors.door.serving import Address, open_door
+from opencode_actors.errors import UsageError
+from opencode_actors.kernel.opening import open_system
+from opencode_actors.kernel.system import System
+from opencode_actors.machines.notices import InputWanted, JobEnded, JobStarted, SessionChanged
+from opencode_actors.machines.vocabulary import Failure, SessionStatus
+from opencode_actors.model_access import open_model_access
+from opencode_actors.service_manager import ServiceManager
+from opencode_actors.settings import Settings
+from opencode_actors.settings_sources import LoadedSettings
+
+_log = logging.getLogger("opencode_actors")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TROUBLE = (SessionStatus.BACKING_OFF, SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED)
+
+
+@frozen(kw_only=True)
+class How:
+    stop_sessions: bool
+    address: Address
+
+
+def serve(arguments: argparse.Namespace) -> Status:
+    loaded = settings_of(arguments)
+    how = How(
+        stop_sessions=bool(arguments.stop_sessions),
+        address=address_of(loaded.settings, insecure=bool(arguments.insecure_listen_anyway)),
+    )
+    with log_to_stderr(as_json=bool(arguments.json)):
+        return trio.run(_serve, loaded, how)
+
+
+def address_of(settings: Settings, *, insecure: bool) -> Address:
+    """Raises `UsageError` for what would carry the token, and all that agents say, readable over a network."""
+    certificate, key = settings.door_tls_certificate, settings.door_tls_key
+    address = Address(
+        host=settings.door_host,
+        port=settings.door_port,
+        certificate=Path(certificate).expanduser() if certificate else None,
+        key=Path(key).expanduser() if key else None,
+    )
+    if address.is_loopback or address.certificate is not None or insecure:
+        return address
+    raise UsageError(
+        f"doorHost {address.host} can be reached from other machines, and without TLS whoever listens on the way "
+        f"reads the token, which opens everything",
+        hint="set doorTlsCertificate and doorTlsKey, or listen on 127.0.0.1; if the network itself is protected, "
+        "say --insecure-listen-anyway",
+    )
+
+
+async def _serve(loaded: LoadedSettings, how: How) -> Status:
+    manager = ServiceManager.of(os.environ)
+    for warning in loaded.warnings:
+        _log.warning("%s", warning)
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            told_to_end = trio.Event()
+            nursery.start_soon(_obey, signals, told_to_end, nursery.cancel_scope, manager)
+            nursery.start_soon(manager.keep_alive)
+            await _run(loaded.settings, how, manager, told_to_end)
+            nursery.cancel_scope.cancel()
+    _log.info("ended")
+    return Status.OK
+
+
+async def _obey(
+    signals: AsyncIterator[int],
+    told_to_end: trio.Event,
+    everything: trio.CancelScope,
+    manager: ServiceManager,
+) -> None:
+    """A first signal ends it in order; a second one does not wait for who is slow to be told."""
+    async for number in signals:
+        name = signal.Signals(number).name
+        manager.say("STOPPING=1", f"STATUS={name}: shutting down")
+        if told_to_end.is_set():
+            _log.warning("%s again: no longer waiting for clients", name)
+            everything.cancel()
+        else:
+            _log.info("%s: shutting down", name)
+            told_to_end.set()
+
+
+async def _run(settings: Settings, how: How, manager: ServiceManager, told_to_end: trio.Event) -> None:
+    manager.say(f"STATUS=connecting to {settings.runtime}")
+    async with open_model_access(settings, os.environ) as chosen:
+        if chosen.remark:
+            _log.warning("%s", chosen.remark)
+        async with open_system(chosen.settings, access=chosen.access) as system:
+            await _open(system, how, manager, told_to_end)
+
+
+async def _open(system: System, how: How, manager: ServiceManager, told_to_end: trio.Event) -> None:
+    settings, limits = system.settings, Limits()
+    folder = settings.sessions_dir.expanduser()
+    token = keep_token(token_file(folder))
+    about = About(
+        version=version("opencode-actors"),
+        pid=os.getpid(),
+        started_at=round(time.time(), 3),
+        engine=await system.engine.info(),
+    )
+
+    def explained(failure: Failure) -> tuple[str, str]:
+        explanation = explain(failure, settings)
+        return explanation.what, explanation.hint
+
+    desk = SystemDesk(system, about, limits, explained)
+    async with open_door(
+        how.address,
+        desk,
+        token=token,
+        report=lambda error: _as_text(keep_details(error)),
+        origins=settings.door_origins,
+        limits=limits,
+    ) as door:
+        where = Whereabouts(
+            url=door.url,
+            token_file=token_file(folder),
+            pid=about.pid,
+            version=about.version,
+            started_at=about.started_at,
+            certificate=how.address.certificate,
+        )
+        try:
+            announce(door_file(folder), where)
+            engine = about.engine
+            _log.info(
+                "listening on %s (%s %s, token in %s)",
+                door.url,
+                engine.kind.value,
+                engine.version,
+                where.token_file,
+            )
+            manager.say("READY=1", f"STATUS=listening on {door.url}")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_tell, system)
+                await told_to_end.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            withdraw(door_file(folder), about.pid)
+
+
+def _as_text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+async def _tell(system: System) -> None:
+    """What an operator wants to read later: who began, who ended and how, what went wrong."""
+    async for notice in system.follow():
+        match notice:
+            case JobStarted():
+                _log.info("job %s of session %s has started", notice.job, notice.session)
+            case JobEnded(snapshot=job):
+                failure = (
+                    f" ({job.failure.cause.value}: {one_line(job.failure.message)})" if job.failure else ""
+                )
+                took = duration(job.elapsed_seconds)
+                _log.info(
+                    "job %s of session %s %s%s after %s", job.id, job.session, job.status.value, failure, took
+                )
+            case InputWanted():
+                _log.info("job %s of session %s asks: %s", notice.job, notice.session, one_line(notice.text))
+            case SessionChanged() if notice.status in _TROUBLE:
+                _log.warning(
+                    "session %s is %s: %s", notice.session, notice.status.value, one_line(notice.detail)
+                )
+            case _:
+                pass

@@ -1,0 +1,155 @@
+"""How the service and its verbs are written on the command line. Imports nothing else, so that --help is fast."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from opencode_actors.cli.status import TABLE, Status
+
+if TYPE_CHECKING:
+    from opencode_actors.cli.main import Commands, Parser
+
+AddCommon = Callable[["Parser"], None]
+
+
+def add_service(commands: Commands, add_common: AddCommon, parser_class: type[Parser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run the service that other programs, OpenClaw among them, connect to",
+        description="Runs jobs for whoever connects to its websocket (docs/protocol.md), until SIGTERM or Ctrl-C.\n"
+        "Jobs go on in their containers meanwhile, and are followed on at the next start.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--stop-sessions", action="store_true", help="end all jobs and containers at the end")
+    serve.add_argument("--json", action="store_true", help="log lines as JSON")
+    _add_insecure(serve)
+    add_common(serve)
+    serve.set_defaults(command=_serve)
+
+    service = commands.add_parser("service", help="run `serve` under systemd")
+    actions = service.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=parser_class
+    )
+    install = actions.add_parser(
+        "install",
+        help="write a systemd user unit",
+        description="Writes a systemd user unit for `serve` with the settings that are given here, and prints the "
+        "commands that enable it.",
+    )
+    install.add_argument("--print", action="store_true", help="print the unit, and write nothing")
+    _add_insecure(install)
+    add_common(install)
+    install.set_defaults(command=_install)
+
+
+def _add_insecure(parser: Parser) -> None:
+    parser.add_argument(
+        "--insecure-listen-anyway",
+        action="store_true",
+        help="listen beyond this host without TLS: whoever sees the traffic controls the agents",
+    )
+
+
+def add_verbs(commands: Commands) -> None:
+    start = _verb(commands, "start", "give the service a prompt; its job id at once")
+    start.add_argument("prompt", metavar="PROMPT", help="what to do; - reads it from stdin")
+    start.add_argument("--session", metavar="KEY", help="go on with this session, or begin it")
+    start.set_defaults(job=None)
+    _add_wishes(start)
+
+    respond = _verb(commands, "respond", "say more in the session of a job, or in a session")
+    place = respond.add_mutually_exclusive_group(required=True)
+    place.add_argument("--job", metavar="JOB", help="in the session of this job")
+    place.add_argument("--session", metavar="KEY", help="in this session")
+    respond.add_argument("prompt", metavar="MESSAGE", help="what to say; - reads it from stdin")
+    _add_wishes(respond)
+
+    status = _verb(commands, "status", "how a job is")
+    status.add_argument("job", metavar="JOB")
+
+    output = _verb(commands, "output", "what a job has said so far, with the tools' lines")
+    output.add_argument("job", metavar="JOB")
+    output.add_argument("--offset", metavar="BYTES", type=int, default=0, help="from there on")
+    output.add_argument("--limit", metavar="BYTES", type=int, help="at most so much (default: all of it)")
+
+    cancel = _verb(commands, "cancel", "end a job; returns when it has ended")
+    cancel.add_argument("job", metavar="JOB")
+
+    _verb(commands, "sessions", "which sessions there are")
+
+    cleanup = _verb(commands, "cleanup", "end idle sessions and their containers; running ones never")
+    cleanup.add_argument(
+        "--delete-workspaces", action="store_true", help="also delete their working directories"
+    )
+
+    follow = _verb(commands, "follow", "what happens, as it happens, also across a restart of the service")
+    what = follow.add_mutually_exclusive_group()
+    what.add_argument("job", metavar="JOB", nargs="?", help="this job, from its beginning to its end")
+    what.add_argument("--session", metavar="KEY", help="this session (default: everything)")
+    follow.add_argument("--since", metavar="SEQ", type=int, help="what came after the notice of this number")
+
+    answer = _verb(commands, "answer", "answer what a job asks")
+    answer.add_argument("job", metavar="JOB")
+    answer.add_argument("request", metavar="REQUEST", help="the request's id, as status and follow show it")
+    answer.add_argument("answers", metavar="ANSWER", nargs="*", help="one for each question")
+    answer.add_argument("--reply", choices=("once", "always"), help="for a permission")
+    answer.add_argument("--reject", action="store_true", help="say no")
+    answer.add_argument("--message", metavar="TEXT", help="with --reject: what the agent is told")
+
+    _verb(commands, "info", "which service this is")
+
+
+def _verb(commands: Commands, name: str, help_: str) -> Parser:
+    parser = commands.add_parser(
+        name,
+        help=help_,
+        description=f"{help_[0].upper()}{help_[1:]}. Asks the service that `opencode-actors serve` runs.",
+        epilog=TABLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any setting; sessionsDir finds the service",
+    )
+    parser.set_defaults(command=_remote, verb=name, follow=False, session=None, job=None, since=None)
+    return parser
+
+
+def _add_wishes(parser: Parser) -> None:
+    parser.add_argument("--follow", action="store_true", help="and show it until its end, as `run` does")
+    parser.add_argument("--name", metavar="NAME", help="what people call the job")
+    parser.add_argument("--model", metavar="PROVIDER/MODEL", help="the model that answers")
+    parser.add_argument("--agent", metavar="NAME", help="the OpenCode agent that answers")
+    parser.add_argument("--system", metavar="TEXT", help="added to the agent's system prompt")
+    parser.add_argument(
+        "--max-cost", metavar="USD", type=float, help="the job is ended when it has cost more"
+    )
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="bound for the whole job")
+    parser.add_argument("--image", metavar="NAME", help="the image of a session that has no container yet")
+    parser.add_argument(
+        "--key", metavar="KEY", help="the same key within a day is the same job, so asking again is safe"
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> Status:
+    from opencode_actors.cli.serve import serve
+
+    return serve(arguments)
+
+
+def _install(arguments: argparse.Namespace) -> Status:
+    from opencode_actors.cli.service import install
+
+    return install(arguments)
+
+
+def _remote(arguments: argparse.Namespace) -> Status:
+    from opencode_actors.cli.remote import command
+
+    return command(arguments)

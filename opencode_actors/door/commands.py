@@ -1,0 +1,296 @@
+"""What can be asked for, one class for each method; the names of its fields are those of the params."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args
+
+from attrs import field, frozen
+from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError
+from cattrs.errors import AttributeValidationNote, BaseValidationError
+
+from opencode_actors.door.faults import Code, Fault, Refused
+
+_LONGEST_WORD = 256  # characters of an id, a key, a name
+_LONGEST_DURATION = 366 * 86_400.0
+
+
+class _Wrong(ValueError):
+    def __init__(self, field: str, what: str) -> None:
+        super().__init__(what)
+        self.field = field
+
+
+Validator = Callable[[object, Any, Any], None]
+
+
+def _checked(fits: Callable[[Any], bool], what: str) -> Validator:
+    """None always fits: it is what a param is that was not given."""
+
+    def check(_: object, attribute: Any, value: object) -> None:
+        if value is not None and not fits(value):
+            raise _Wrong(attribute.name, what)
+
+    return check
+
+
+_word = _checked(
+    lambda text: 0 < len(text) <= _LONGEST_WORD and text.isprintable(),
+    f"must be one line of 1 to {_LONGEST_WORD} characters",
+)
+_not_negative = _checked(lambda number: 0 <= number < 1 << 53, "must be from 0 to 2^53")
+_positive = _checked(lambda number: 0 < number < 1 << 53, "must be above 0, and at most 2^53")
+_seconds = _checked(
+    lambda seconds: 0 <= seconds <= _LONGEST_DURATION, "must be a number of seconds, at most a year"
+)
+_reply = _checked(lambda word: word in ("once", "always", "reject"), "must be once, always or reject")
+
+
+@frozen(kw_only=True)
+class Asker:
+    """The chat that a job was started from."""
+
+    session_key: str = field(default="")
+    agent_id: str = field(default="")
+    channel: str = field(default="")
+
+
+@frozen(kw_only=True)
+class Info:
+    pass
+
+
+@frozen(kw_only=True)
+class Ping:
+    pass
+
+
+@frozen(kw_only=True)
+class Wishes:
+    """What `start` and `respond` have in common."""
+
+    name: str | None = field(default=None, validator=_word)
+    model: str | None = field(default=None, validator=_word)
+    agent: str | None = field(default=None, validator=_word)
+    system: str | None = None
+    max_cost_usd: float | None = field(default=None, validator=_positive)
+    timeout: float | None = field(default=None, validator=_seconds)
+    image: str | None = field(default=None, validator=_word)
+    key: str | None = field(default=None, validator=_word)
+    origin: Asker | None = None
+
+
+@frozen(kw_only=True)
+class Start(Wishes):
+    prompt: str
+    session_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
+class Respond(Wishes):
+    message: str
+    session_id: str | None = field(default=None, validator=_word)
+    job_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
+class Status:
+    job_id: str = field(validator=_word)
+    session_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
+class Output:
+    job_id: str = field(validator=_word)
+    session_id: str | None = field(default=None, validator=_word)
+    offset: int = field(default=0, validator=_not_negative)
+    limit: int = field(default=64 << 10, validator=_positive)
+
+
+@frozen(kw_only=True)
+class Cancel:
+    job_id: str = field(validator=_word)
+    session_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
+class Cleanup:
+    delete_workspaces: bool = False
+
+
+@frozen(kw_only=True)
+class Sessions:
+    pass
+
+
+@frozen(kw_only=True)
+class Follow:
+    job_id: str | None = field(default=None, validator=_word)
+    session_id: str | None = field(default=None, validator=_word)
+    since: int | None = field(default=None, validator=_not_negative)
+
+
+@frozen(kw_only=True)
+class Unfollow:
+    subscription: str = field(validator=_word)
+
+
+Answers = tuple[tuple[str, ...], ...]
+
+
+@frozen(kw_only=True)
+class Answer:
+    """To a question by `answers`, one list for each part of it; to a permission by `reply`."""
+
+    job_id: str = field(validator=_word)
+    request_id: str = field(validator=_word)
+    answers: Answers | None = None
+    reply: str | None = field(default=None, validator=_reply)
+    message: str | None = None
+    reject: bool = False
+
+
+@frozen(kw_only=True)
+class Attend:
+    name: str = field(validator=_word)
+
+
+@frozen(kw_only=True)
+class Ack:
+    id: str = field(validator=_word)
+
+
+Command = (
+    Info
+    | Ping
+    | Start
+    | Respond
+    | Status
+    | Output
+    | Cancel
+    | Cleanup
+    | Sessions
+    | Follow
+    | Unfollow
+    | Answer
+    | Attend
+    | Ack
+)
+
+METHODS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
+
+
+def command_of(method: str, params: Mapping[str, object]) -> Command:
+    """Raises `Refused`."""
+    kind = METHODS.get(method)
+    if kind is None:
+        raise Refused(
+            Fault(
+                Code.UNKNOWN_METHOD,
+                f"there is no method {method!r}",
+                f"there are {', '.join(sorted(METHODS))}",
+            )
+        )
+    try:
+        return _converter.structure(params, kind)
+    except BaseValidationError as problem:
+        where, what = _explained(problem)
+        raise Refused(
+            Fault(
+                Code.INVALID_PARAMS,
+                f"{where} {what}" if where else what,
+                f"docs/protocol.md has the params of {method}",
+                {"field": where},
+            )
+        ) from None
+
+
+# ---- strict: cattrs alone makes 'None' of a None that should be a text, and 1 of True
+
+
+def _text(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("must be a text")
+    return value
+
+
+def _integer(value: object, _: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("must be a whole number")
+    return value
+
+
+def _number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("must be a number")
+    return float(value)
+
+
+def _flag(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("must be true or false")
+    return value
+
+
+def _answers(value: object, _: object) -> Answers:
+    """`"Blue"`, `["Blue"]` and `[["Blue"]]` all answer one question; a longer list has one answer for each."""
+    parts = cast("list[object]", value) if isinstance(value, list) else [value]
+    return tuple(_answer(part) for part in parts)
+
+
+def _answer(value: object) -> tuple[str, ...]:
+    labels = cast("list[object]", value) if isinstance(value, list) else [value]
+    if not labels or not all(isinstance(label, str) for label in labels):
+        raise TypeError("must be a text, a list of texts, or a list of such lists")
+    return tuple(cast("list[str]", labels))
+
+
+def _is_answers(wanted: object) -> bool:
+    return wanted == Answers
+
+
+def _object(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def hook(value: object, wanted: Any) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError("must be an object")
+        return structure(value, wanted)
+
+    return hook
+
+
+def _make_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(bool, _flag)
+    converter.register_structure_hook_func(_is_answers, _answers)
+    converter.register_structure_hook(Asker, _object(converter.get_structure_hook(Asker)))
+    return converter
+
+
+_converter = _make_converter()
+
+
+def _explained(problem: BaseValidationError) -> tuple[str, str]:
+    """The first param that is wrong, and the end of a sentence about it."""
+    for error in problem.exceptions:
+        if isinstance(error, ForbiddenExtraKeysError):
+            return min(error.extra_fields)[:_LONGEST_WORD], "is not a param of this method"
+        name = next(
+            (
+                note.name
+                for note in getattr(error, "__notes__", ())
+                if isinstance(note, AttributeValidationNote)
+            ),
+            "",
+        )
+        if isinstance(error, _Wrong):
+            return ".".join(part for part in (name, error.field) if part), str(error)
+        if isinstance(error, ClassValidationError):
+            inner, what = _explained(error)
+            return ".".join(part for part in (name, inner) if part), what
+        if isinstance(error, KeyError):
+            return name or str(error.args[0]), "is missing"
+        return name, str(error)
+    return "", "the params cannot be understood"

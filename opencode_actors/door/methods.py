@@ -1,0 +1,220 @@
+"""What each command does to the system, and what is said of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import assert_never
+
+import trio
+from attrs import define, field, frozen
+
+from opencode_actors.door import results
+from opencode_actors.door.commands import (
+    Ack,
+    Answer,
+    Attend,
+    Cancel,
+    Cleanup,
+    Command,
+    Follow,
+    Info,
+    Output,
+    Ping,
+    Respond,
+    Sessions,
+    Start,
+    Status,
+    Unfollow,
+    Wishes,
+)
+from opencode_actors.door.connection import Guest
+from opencode_actors.door.files import PROTOCOL
+from opencode_actors.door.frames import encode
+from opencode_actors.door.limits import Limits
+from opencode_actors.door.results import Document, Explain
+from opencode_actors.errors import UnknownJob, UsageError
+from opencode_actors.kernel.hub import Following, NoticesMissed
+from opencode_actors.kernel.system import System
+from opencode_actors.machines.notices import JobEnded, Notice
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot
+from opencode_actors.ports import EngineInfo
+
+# What changes something: half of it would be worse than all of it.
+_LASTING = (Start, Respond, Cancel, Cleanup, Answer, Ack)
+
+
+@frozen(kw_only=True)
+class About:
+    """The service itself. `started_at` is in epoch seconds."""
+
+    version: str
+    pid: int
+    started_at: float
+    engine: EngineInfo
+
+
+@define(eq=False)
+class SystemDesk:
+    """Does what the door is asked for. `explain` says what happened, and what to do next."""
+
+    system: System
+    about: About
+    limits: Limits
+    explain: Explain
+    wall: Callable[[], float] = time.time
+    _last: tuple[Notice | NoticesMissed, str] | None = field(default=None, init=False)
+
+    def lasts(self, command: Command) -> bool:
+        return isinstance(command, _LASTING)
+
+    def gone(self, guest: Guest) -> None:
+        """Nothing is kept of it here."""
+
+    async def perform(self, command: Command, _: Guest) -> Document:
+        match command:
+            case Info():
+                return await self._info()
+            case Ping():
+                await trio.lowlevel.checkpoint()
+                return {"now": round(self.wall(), 3), "seq": self.system.position}
+            case Start():
+                return await self._start(command, command.prompt, command.session_id)
+            case Respond():
+                return await self._start(command, command.message, await self._session_of(command))
+            case Status():
+                return await self._status(await self._job(command))
+            case Output():
+                return await self._output(command)
+            case Cancel():
+                await self._job(command)
+                return await self._status(await self.system.cancel(JobId(command.job_id)))
+            case Sessions():
+                return await self._sessions()
+            case Cleanup() | Answer() | Attend() | Ack():
+                raise UsageError("notifications are not offered on this connection")
+            case Follow() | Unfollow():
+                raise TypeError(f"{command!r} is the connection's own")
+            case _:
+                assert_never(command)
+
+    async def follow(self, command: Follow) -> tuple[Following, int]:
+        if command.since is not None or command.session_id is not None:
+            raise UsageError(
+                "notices are not kept yet, and a session alone cannot be followed yet",
+                hint="follow a job, from its beginning, or everything, from now on",
+            )
+        position = self.system.position
+        if command.job_id is None:
+            await trio.lowlevel.checkpoint()
+            return self.system.follow(), position
+        job = await self.system.status(JobId(command.job_id))  # an unknown one is said at once
+        return self.system.follow(job.id), position
+
+    async def words(self, notice: Notice | NoticesMissed) -> str:
+        """All who follow are told the same notices, mostly at the same time."""
+        last = self._last
+        if last is not None and last[0] is notice:
+            await trio.lowlevel.checkpoint()
+            return last[1]
+        ended = await self._status(notice.snapshot) if isinstance(notice, JobEnded) else None
+        text = encode(results.notice(notice, ended))
+        self._last = notice, text
+        return text
+
+    # ---- itself
+
+    async def _info(self) -> Document:
+        about, limits, statistics = self.about, self.limits, self.system.statistics()
+        await trio.lowlevel.checkpoint()
+        return {
+            "service": "opencode-actors",
+            "version": about.version,
+            "protocol": PROTOCOL,
+            "pid": about.pid,
+            "startedAt": about.started_at,
+            "seq": self.system.position,
+            "engine": {
+                "kind": about.engine.kind.value,
+                "version": about.engine.version,
+                "rootless": about.engine.rootless,
+            },
+            "image": self.system.settings.image,
+            "sessions": statistics.sessions,
+            "jobs": statistics.jobs,
+            "limits": {
+                "messageBytes": limits.message,
+                "batch": limits.batch,
+                "nesting": limits.nesting,
+                "values": limits.values,
+                "callsInFlight": limits.in_flight,
+                "subscriptions": limits.subscriptions,
+                "backlogBytes": limits.backlog,
+                "connections": limits.connections,
+                "outputBytes": limits.output,
+                "pongSeconds": limits.pong_within,
+            },
+        }
+
+    # ---- jobs
+
+    async def _start(self, wishes: Wishes, prompt: str, session: str | None) -> Document:
+        if any((wishes.name, wishes.max_cost_usd, wishes.image, wishes.key, wishes.origin)):
+            raise UsageError("name, max_cost_usd, image, key and origin are not understood yet")
+        job = await self.system.start(
+            prompt,
+            session=session,
+            model=wishes.model,
+            agent=wishes.agent,
+            system=wishes.system,
+            job_timeout=wishes.timeout,
+        )
+        now = await job.status()
+        return {
+            "jobId": job.id,
+            "sessionKey": job.session,
+            "status": results.status_word(now.status),
+            "ahead": await self._ahead(now),
+        }
+
+    async def _ahead(self, job: JobSnapshot) -> int:
+        for session in await self.system.sessions():
+            if session.key == job.session and job.id in session.queued:
+                return session.queued.index(job.id) + (session.running is not None)
+        return 0
+
+    async def _session_of(self, command: Respond) -> str:
+        if (command.job_id is None) == (command.session_id is None):
+            raise UsageError("name either a job or a session to respond in")
+        if command.session_id is not None:
+            await trio.lowlevel.checkpoint()
+            return command.session_id
+        return (await self.system.status(JobId(command.job_id or ""))).session
+
+    async def _job(self, command: Status | Output | Cancel) -> JobSnapshot:
+        job = await self.system.status(JobId(command.job_id))
+        if command.session_id not in (None, job.session):
+            raise UnknownJob(
+                f"there is no job {job.id} in session {command.session_id}",
+                hint=f"it is of session {job.session}",
+            )
+        return job
+
+    async def _status(self, job: JobSnapshot) -> Document:
+        begin = max(0, job.output_bytes - results.TAIL_BYTES)
+        tail = await self.system.output(job.id, offset=begin, limit=results.TAIL_BYTES)
+        return results.status(job, tail=tail.text, explain=self.explain, seq=self.system.position)
+
+    async def _output(self, command: Output) -> Document:
+        job = await self._job(command)
+        limit = min(command.limit, self.limits.output)
+        piece = await self.system.output(job.id, offset=command.offset, limit=limit)
+        return results.output(job, piece, offset=command.offset)
+
+    # ---- sessions
+
+    async def _sessions(self) -> Document:
+        found = await self.system.sessions()
+        return {
+            "sessions": [results.session(one, workspace=str(self.system.workspace(one.key))) for one in found]
+        }

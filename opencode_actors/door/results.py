@@ -1,0 +1,169 @@
+"""What the core has, as the protocol's JSON: snapshots, output, sessions, notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from opencode_actors.kernel.hub import NoticesMissed
+from opencode_actors.machines.notices import (
+    InputWanted,
+    JobCancelling,
+    JobEnded,
+    JobQueued,
+    JobStarted,
+    Notice,
+    OutputAdded,
+    ProviderRetrying,
+    SessionChanged,
+    TodosChanged,
+    ToolStarted,
+)
+from opencode_actors.machines.server_events import Todo
+from opencode_actors.machines.vocabulary import (
+    Climb,
+    Failure,
+    JobSnapshot,
+    JobStatus,
+    SessionSnapshot,
+)
+from opencode_actors.store.port import OutputSlice
+
+Document = dict[str, Any]
+
+# Characters at the end of the output that a status shows, and the bytes that they have at most, with the
+# rest of a character before them.
+TAIL = 500
+TAIL_BYTES = 4 * TAIL + 3
+
+Explain = Callable[[Failure], tuple[str, str]]
+
+
+def status_word(status: JobStatus) -> str:
+    """A job that is being ended still runs; `cancelling` says the rest."""
+    return "running" if status is JobStatus.CANCELLING else status.value
+
+
+def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Document:
+    what, hint = explain(job.failure) if job.failure is not None else (None, None)
+    return {
+        "jobId": job.id,
+        "sessionKey": job.session,
+        "status": status_word(job.status),
+        "cancelling": job.status is JobStatus.CANCELLING,
+        "elapsedSeconds": round(job.elapsed_seconds, 3),
+        "outputSize": job.output_bytes,
+        "outputTruncated": job.output_truncated,
+        "tailOutput": tail[-TAIL:],
+        "lastOutputSecondsAgo": _rounded(job.last_output_seconds_ago),
+        "activityState": job.activity.value,
+        "metrics": {
+            "cpuPercent": None if job.cpu_load is None else round(job.cpu_load * 100, 1),
+            "memoryBytes": job.memory_bytes,
+        },
+        "exitCode": job.failure.exit_code if job.failure is not None else None,
+        "error": what,
+        "cause": job.failure.cause.value if job.failure is not None else None,
+        "hint": hint,
+        "todos": _todos(job.todos),
+        "todoDone": sum(todo.status == "completed" for todo in job.todos),
+        "todoTotal": len(job.todos),
+        "costUsd": job.cost_usd,
+        "tokens": {
+            "input": job.tokens.input,
+            "output": job.tokens.output,
+            "reasoning": job.tokens.reasoning,
+            "cacheRead": job.tokens.cache_read,
+            "cacheWrite": job.tokens.cache_write,
+        },
+        "model": job.model or None,
+        "climb": _climb(job.climb),
+        "seq": seq,
+    }
+
+
+def output(job: JobSnapshot, piece: OutputSlice, *, offset: int) -> Document:
+    return {
+        "jobId": job.id,
+        "text": piece.text,
+        "offset": offset,
+        "nextOffset": piece.next_offset,
+        "hasMore": piece.more,
+        "outputSize": max(job.output_bytes, piece.next_offset),
+        "status": status_word(job.status),
+    }
+
+
+def session(one: SessionSnapshot, *, workspace: str) -> Document:
+    return {
+        "sessionKey": one.key,
+        "status": one.status.value,
+        "serverHealthy": one.status.value == "ready",
+        "activeJob": one.running,
+        "queued": list(one.queued),
+        "workspace": workspace,
+        "error": one.failure.message if one.failure is not None else None,
+    }
+
+
+def notice(one: Notice | NoticesMissed, ended: Document | None) -> Document:
+    """Without `subscription`: one notice is the same for all who follow. `ended` is the status of a job that
+    has, for the notice that says so."""
+    if isinstance(one, NoticesMissed):
+        return {"kind": "missed", "count": one.count}
+    return {
+        "kind": _kind(one),
+        **({} if isinstance(one, SessionChanged) else {"jobId": one.job}),
+        "sessionKey": one.session,
+        **_details(one, ended),
+    }
+
+
+def _kind(one: Notice) -> str:
+    name = "Output" if isinstance(one, OutputAdded) else type(one).__name__
+    return name[0].lower() + name[1:]
+
+
+def _details(one: Notice, ended: Document | None) -> Document:
+    match one:
+        case SessionChanged():
+            return {"status": one.status.value, "detail": one.detail}
+        case JobQueued():
+            return {"ahead": one.ahead}
+        case JobStarted():
+            return {}
+        case OutputAdded():
+            return {"outputKind": one.kind.value, "offset": one.offset, "text": one.text}
+        case ToolStarted():
+            return {"tool": one.tool, "title": one.title}
+        case TodosChanged():
+            return {"todos": _todos(one.todos)}
+        case InputWanted():
+            return {"requestId": one.request, "text": one.text}
+        case ProviderRetrying():
+            return {"attempt": one.attempt, "reason": one.reason, "seconds": round(one.seconds, 3)}
+        case JobCancelling():
+            return {"rung": one.rung.name.lower()}
+        case JobEnded():
+            return {"status": ended}
+        case _:
+            assert_never(one)
+
+
+def _todos(todos: tuple[Todo, ...]) -> list[Document]:
+    return [{"content": todo.content, "status": todo.status} for todo in todos]
+
+
+def _climb(climb: Climb | None) -> Document | None:
+    if climb is None:
+        return None
+    return {
+        "endedBy": climb.ended_by.name.lower() if climb.ended_by is not None else None,
+        "seconds": [
+            {"rung": rung.name.lower(), "seconds": round(seconds, 3)} for rung, seconds in climb.seconds
+        ],
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

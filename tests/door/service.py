@@ -1,0 +1,39 @@
+"""The whole service but for its process: a door with a system of fakes behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+from attrs import frozen
+
+from opencode_actors.door.limits import Limits
+from opencode_actors.door.methods import About, SystemDesk
+from opencode_actors.door.serving import Address, Door, open_door
+from opencode_actors.kernel.system import System
+from opencode_actors.machines.vocabulary import Failure
+from tests.door.room import PLENTY, TOKEN
+from tests.kernel.world import World, open_world
+
+
+@frozen
+class Service:
+    world: World
+    system: System
+    door: Door
+
+
+@asynccontextmanager
+async def a_service() -> AsyncGenerator[Service]:
+    with trio.fail_after(PLENTY):
+        async with open_world() as world, world.system() as system:
+            about = About(version="0.1.0", pid=1, started_at=1.5, engine=await system.engine.info())
+            desk = SystemDesk(system, about, Limits(), explained)
+            address = Address(host="127.0.0.1", port=0)
+            async with open_door(address, desk, token=TOKEN, report=lambda _: None) as door:
+                yield Service(world, system, door)
+
+
+def explained(failure: Failure) -> tuple[str, str]:
+    return failure.message, "look at the log"

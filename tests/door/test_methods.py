@@ -1,0 +1,112 @@
+"""The methods over a whole system: fakes behind it, a real socket before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from opencode_actors.door.faults import Code
+from tests.door.room import Peer, a_peer
+from tests.door.service import a_service
+
+
+async def until(peer: Peer, kind: str) -> Any:
+    while True:
+        told = await peer.notice()
+        if told["params"]["kind"] == kind:
+            return told["params"]
+
+
+async def test_a_job_from_its_start_to_its_output() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        started = await peer.call("start", prompt="::say one two three", session_id="demo")
+        assert started["sessionKey"] == "demo"
+        assert started["status"] in ("pending", "running")
+        subscription = (await peer.call("follow", job_id=started["jobId"]))["subscription"]
+        told: list[Any] = []
+        while not told or told[-1]["method"] == "notice":
+            told.append(await peer.notice())
+        kinds = [one["params"]["kind"] for one in told[:-1]]
+        assert "jobQueued" in kinds
+        assert kinds[-1] == "jobEnded"
+        assert {one["params"]["subscription"] for one in told} == {subscription}
+        ended = told[-2]["params"]["status"]
+        assert ended["status"] == "completed"
+        assert ended["tailOutput"].strip() == "one two three"
+        text = "".join(one["params"].get("text", "") for one in told)
+        assert text.strip() == "one two three"
+        assert await peer.call("status", job_id=started["jobId"]) | {"seq": 0} == ended | {"seq": 0}
+        output = await peer.call("output", job_id=started["jobId"], limit=5)
+        assert output["text"] == "one t"
+        assert output["hasMore"]
+        rest = await peer.call("output", job_id=started["jobId"], offset=output["nextOffset"])
+        assert (output["text"] + rest["text"]).strip() == "one two three"
+        assert not rest["hasMore"]
+
+
+async def test_a_running_job_is_cancelled_and_says_by_which_rung() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        job = (await peer.call("start", prompt="::hang", session_id="demo"))["jobId"]
+        await peer.call("follow", job_id=job)
+        await until(peer, "jobStarted")
+        queued = await peer.call("respond", job_id=job, message="::say later")
+        assert queued["sessionKey"] == "demo"
+        assert queued["ahead"] == 1
+        (session,) = (await peer.call("sessions"))["sessions"]
+        assert session["activeJob"] == job
+        assert session["queued"] == [queued["jobId"]]
+        cancelled = await peer.call("cancel", job_id=job)
+        assert cancelled["status"] == "cancelled"
+        assert cancelled["climb"]["endedBy"] == "abort"
+        assert await peer.call("cancel", job_id=job) | {"seq": 0} == cancelled | {"seq": 0}
+
+
+async def test_a_failure_says_what_it_was() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        job = (await peer.call("start", prompt="::status 401"))["jobId"]
+        await peer.call("follow", job_id=job)
+        ended = (await until(peer, "jobEnded"))["status"]
+        assert (ended["status"], ended["cause"]) == ("failed", "auth")
+        assert ended["error"]
+        assert ended["hint"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("status", {"job_id": "job_0"}, Code.UNKNOWN_JOB),
+        ("output", {"job_id": "job_0"}, Code.UNKNOWN_JOB),
+        ("cancel", {"job_id": "job_0"}, Code.UNKNOWN_JOB),
+        ("follow", {"job_id": "job_0"}, Code.UNKNOWN_JOB),
+        ("follow", {"job_id": "job_0", "session_id": "demo"}, Code.USAGE),
+        ("start", {"prompt": "  "}, Code.USAGE),
+        ("start", {"prompt": "x", "session_id": "../etc"}, Code.USAGE),
+        ("start", {"prompt": "x", "model": "no-provider"}, Code.USAGE),
+        ("respond", {"message": "x"}, Code.USAGE),
+        ("respond", {"message": "x", "job_id": "job_0"}, Code.UNKNOWN_JOB),
+        ("ack", {"id": "1"}, Code.USAGE),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_the_reason(
+    method: str, params: dict[str, object], code: Code
+) -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        answer = await peer.call(method, **params)
+        assert answer["code"] == code
+        assert answer["data"]["cause"] == code.name.lower()
+
+
+async def test_a_job_of_another_session_is_not_shown() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        job = (await peer.call("start", prompt="::say x", session_id="demo"))["jobId"]
+        assert (await peer.call("status", job_id=job, session_id="other"))["code"] == Code.UNKNOWN_JOB
+        assert (await peer.call("status", job_id=job, session_id="demo"))["jobId"] == job
+
+
+async def test_a_door_tells_what_it_is() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        info = await peer.call("info")
+        assert (info["service"], info["protocol"]) == ("opencode-actors", 1)
+        assert info["limits"]["messageBytes"] == 8 << 20
+        assert set(await peer.call("ping")) == {"now", "seq"}
