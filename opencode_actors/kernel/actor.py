@@ -4,7 +4,8 @@
    ticket is not the current one of its name is dropped at the mailbox's door. One that was forgotten
    before its task had its first turn never begins.
 2. Expected failures come back as facts; anything else is a bug that ends the actor and is seen.
-3. Records are durable before the state is taken over, the state before the effects are out.
+3. Records and notices are durable, together, before the state is taken over, and the state before the
+   other effects are out. The journal tells the notices, in the order of their numbers.
 4. An actor never awaits another: what it tells its peers is put into their mailboxes.
 5. Every ask is answered exactly once, with `ActorGone` when the actor ends before it decided it.
 """
@@ -20,7 +21,7 @@ from attrs import define, field, frozen
 
 from opencode_actors.errors import ActorGone
 from opencode_actors.kernel.mailbox import Letter, Mailbox, MailboxStatistics, Ticket
-from opencode_actors.machines.notices import Record, Step
+from opencode_actors.machines.notices import Notice, Publish, Record, Step
 from opencode_actors.machines.vocabulary import (
     AskId,
     Finish,
@@ -61,11 +62,11 @@ class Shell(Protocol[MessageT_co, EffectT_contra]):
     def fired(self, timer: Any) -> MessageT_co: ...
 
     def deliver(self, effect: EffectT_contra) -> None:
-        """An effect that is not about the actor itself: a word to a peer, a notice."""
+        """An effect that is not about the actor itself: a word to a peer."""
         ...
 
-    async def record(self, records: tuple[Record, ...]) -> None:
-        """Returns when they are durable."""
+    async def record(self, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> None:
+        """Returns when they are durable and the notices are told, with the time of day `at`."""
         ...
 
 
@@ -164,9 +165,11 @@ class Actor(Generic[StateT, MessageT, EffectT]):
 
     async def _decide(self, message: MessageT, nursery: trio.Nursery) -> None:
         self._decisions += 1
-        step = self.handle(self.state, message, self.clock())
-        if step.records:
-            await self.shell.record(step.records)
+        moment = self.clock()
+        step = self.handle(self.state, message, moment)
+        notices = tuple(effect.notice for effect in step.effects if isinstance(effect, Publish))
+        if step.records or notices:
+            await self.shell.record(step.records, notices, moment.wall)
         self.state = step.state
         for effect in step.effects:
             self._act(effect, nursery)
@@ -187,6 +190,8 @@ class Actor(Generic[StateT, MessageT, EffectT]):
                 self._reply(ask, value)
             case Finish():
                 self._finished = True
+            case Publish():
+                pass  # told when it was recorded
             case _:
                 self.shell.deliver(effect)
 

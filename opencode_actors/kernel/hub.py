@@ -1,5 +1,8 @@
 """Notices to whoever follows: each follower at its own pace, none of them in anybody's way.
 
+Who asks for what was told before gets it from the journal, page by page, until the hub itself remembers the
+rest; from there on it is told as all others are.
+
 A follower that is slow keeps a bounded backlog. Output that waits is joined piece to piece; when that is
 not enough, the oldest progress goes, and the follower is told how much. What begins, asks and ends is
 never left out: when there is no room even for that, the follower is cut off, and told so.
@@ -8,6 +11,7 @@ never left out: when there is no room even for that, the follower is cut off, an
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Self
 from weakref import WeakSet
 
@@ -15,16 +19,9 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import TooSlow
-from opencode_actors.machines.notices import (
-    JobEnded,
-    Notice,
-    OutputAdded,
-    ProviderRetrying,
-    SessionChanged,
-    TodosChanged,
-    ToolStarted,
-)
+from opencode_actors.machines.notices import PROGRESS, JobEnded, Notice, OutputAdded, SessionChanged
 from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors.store.port import Page
 
 # Of a follower's backlog and of what is remembered, each: a count, and the size of the texts in it. Most
 # notices are a few hundred bytes, but the end of a job carries its prompt, which may have megabytes.
@@ -33,7 +30,8 @@ HEAVIEST = 8 << 20
 _JOINED_AT_MOST = 64 << 10
 _PLAIN_WEIGHT = 256
 
-_PROGRESS = (OutputAdded, ToolStarted, TodosChanged, ProviderRetrying, SessionChanged)
+# What of a follower's wish is recorded after one number and up to another.
+History = Callable[[int, int], Awaitable[Page]]
 
 
 @frozen(kw_only=True)
@@ -60,6 +58,10 @@ class Following:
 
     job: JobId | None
     session: SessionKey | None
+    _hub: Hub
+    _history: History | None = None
+    _reached: int = 0
+    _ended: bool = False
     _waiting: deque[Notice] = field(factory=deque[Notice], init=False)
     _weight: int = field(default=0, init=False)
     _missed: int = field(default=0, init=False)
@@ -84,6 +86,9 @@ class Following:
         # Nothing is taken before the last checkpoint, or a cancellation there would lose it.
         await trio.lowlevel.checkpoint()
         while not self._waiting and not self._missed:
+            if self._history is not None:
+                await self._read_on(self._history)
+                continue
             if self._cut_off:
                 raise TooSlow(
                     "notices were not read for so long that there was no room for more",
@@ -99,19 +104,33 @@ class Following:
         self._weight -= weight_of(notice)
         return notice
 
+    async def _read_on(self, history: History) -> None:
+        if self._hub.closed:
+            self._history, self._over = None, True
+            return
+        if self._reached >= self._hub.forgotten and not self._ended:
+            self._history = None
+            self._hub.join(self, self._reached)
+            return
+        upto = self._hub.position
+        page = await history(self._reached, upto)
+        self._reached = page.reached
+        self._missed += page.missed
+        for notice in page.notices:
+            self._waiting.append(notice)
+            self._weight += weight_of(notice)
+            self._over = self._over or self._is_the_end(notice)
+        if self._over or (self._ended and self._reached >= upto):
+            self._history, self._over = None, True
+
     def tell(self, notice: Notice) -> None:
         """For who publishes: never waits."""
         if self._over or not self._wants(notice):
             return
         if not self._joined(notice):
             self._add(notice)
-        if isinstance(notice, JobEnded) and notice.job == self.job:
+        if self._is_the_end(notice):
             self._over = True
-        self._wake()
-
-    def miss(self, count: int) -> None:
-        """For who publishes: so many may be missing here."""
-        self._missed += count
         self._wake()
 
     def end(self) -> None:
@@ -123,9 +142,12 @@ class Following:
         """Figures for who wonders whether it reads fast enough."""
         return FollowingStatistics(waiting=len(self._waiting), missed=self._missed)
 
+    def _is_the_end(self, notice: Notice) -> bool:
+        return isinstance(notice, JobEnded) and notice.job == self.job
+
     def _wants(self, notice: Notice) -> bool:
         if self.job is None:
-            return True
+            return self.session is None or notice.session == self.session
         if isinstance(notice, SessionChanged):
             return notice.session == self.session
         return notice.job == self.job
@@ -139,7 +161,7 @@ class Following:
             self._waiting.append(notice)
             self._weight += weight
             return
-        if isinstance(notice, _PROGRESS):
+        if isinstance(notice, PROGRESS):
             self._missed += 1
         else:
             self._over = self._cut_off = True
@@ -152,13 +174,14 @@ class Following:
             return False
         if len(last.text) + len(notice.text) > _JOINED_AT_MOST:
             return False
-        self._waiting[-1] = evolve(last, text=last.text + notice.text)
+        # Its number is the last one's: who asks for what came after it gets nothing twice.
+        self._waiting[-1] = evolve(notice, offset=last.offset, text=last.text + notice.text)
         self._weight += len(notice.text)
         return True
 
     def _drop_progress(self) -> bool:
         for index, notice in enumerate(self._waiting):
-            if isinstance(notice, _PROGRESS):
+            if isinstance(notice, PROGRESS):
                 del self._waiting[index]
                 self._weight -= weight_of(notice)
                 self._missed += 1
@@ -179,46 +202,73 @@ class HubStatistics:
 
 @define(eq=False, repr=False)
 class Hub:
-    """Where all notices go through. Keeps the last ones, so that who comes a moment late misses nothing."""
+    """Where all notices go through, in the order of their numbers; `position` is the last one's. Keeps some,
+    so that who comes a moment late need not read the journal."""
 
     position: int = field(default=0, init=False)
     _followers: WeakSet[Following] = field(factory=WeakSet[Following], init=False)
     _recent: deque[Notice] = field(factory=deque[Notice], init=False)
     _weight: int = field(default=0, init=False)
-    _closed: bool = field(default=False, init=False)
+    closed: bool = field(default=False, init=False)
 
     def __repr__(self) -> str:
-        state = "closed, " if self._closed else ""
+        state = "closed, " if self.closed else ""
         return f"<Hub {state}{self.position} notices, {len(self._followers)} followers>"
 
+    @property
+    def forgotten(self) -> int:
+        """The last number that the hub does not remember any more."""
+        return self.position - len(self._recent)
+
+    def begin(self, position: int) -> None:
+        """Before anything is told: the number of the last notice of an earlier process."""
+        self.position = position
+
     def publish(self, notice: Notice) -> None:
-        self.position += 1
+        """One without a number could not be recorded: it is told, and not remembered."""
+        if notice.seq:
+            self._remember(notice)
+        for follower in tuple(self._followers):
+            follower.tell(notice)
+
+    def _remember(self, notice: Notice) -> None:
+        self.position = notice.seq
         self._recent.append(notice)
         self._weight += weight_of(notice)
         while len(self._recent) > BACKLOG or self._weight > HEAVIEST:
             self._weight -= weight_of(self._recent.popleft())
-        for follower in tuple(self._followers):
-            follower.tell(notice)
 
     def follow(
-        self, job: JobId | None = None, session: SessionKey | None = None, *, since: int | None = None
+        self,
+        job: JobId | None = None,
+        session: SessionKey | None = None,
+        *,
+        since: tuple[int, History] | None = None,
+        ended: bool = False,
     ) -> Following:
-        """Everything from now on, and before that what is still remembered from after `since`."""
-        following = Following(job, session)
-        if since is not None:
-            oldest = self.position - len(self._recent)
-            if since < oldest:
-                following.miss(oldest - since)
-            for notice in tuple(self._recent)[max(0, since - oldest) :]:
-                following.tell(notice)
-        if self._closed:
+        """Everything from now on, and before that what came after a number. Of a job that has `ended`
+        nothing is remembered here that is not recorded too."""
+        following = Following(job, session, self)
+        if since is None:
+            self.join(following, self.position)
+            return following
+        after, history = min(since[0], self.position), since[1]
+        if after >= self.forgotten and not ended:
+            self.join(following, after)
+            return following
+        return Following(job, session, self, history, after, ended)
+
+    def join(self, following: Following, after: int) -> None:
+        """For who has all up to that number: the rest that is remembered, and all that is new."""
+        for notice in tuple(self._recent)[max(0, after - self.forgotten) :]:
+            following.tell(notice)
+        if self.closed:
             following.end()
         elif not following.over:
             self._followers.add(following)
-        return following
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         for follower in tuple(self._followers):
             follower.end()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 from attrs import define, evolve, field, frozen
 
-from opencode_actors.errors import ActorGone, StoreError, UnknownJob
+from opencode_actors.errors import ActorGone, StoreError, UnknownJob, UsageError
 from opencode_actors.kernel.actor import NOBODY, Actor
 from opencode_actors.kernel.hub import HEAVIEST, Following, weight_of
 from opencode_actors.kernel.job_operations import JobOperations
@@ -27,7 +29,7 @@ from opencode_actors.machines.job_messages import (
     StopForJob,
 )
 from opencode_actors.machines.job_state import JobState, new_job, snapshot
-from opencode_actors.machines.notices import JobEnded, JobQueued, JobRecorded, Notice
+from opencode_actors.machines.notices import Accepted, JobEnded, JobQueued, JobRecorded, Notice
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     AskId,
@@ -36,37 +38,46 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    Origin,
     SessionKey,
 )
 from opencode_actors.ports import Prompt
+from opencode_actors.store.port import KnownJob, Page
 
 _log = logging.getLogger("opencode_actors")
 
 _REMEMBERED = 256
+# How long a client's key stands for its job, in seconds.
+KEY_LASTS = 24 * 3600.0
 
 JobActor = Actor[JobState, JobMessage, JobEffect]
 
 LOST = Failure(cause=Cause.LOST, message="opencode-actors ended while the job ran")
 
 
+@frozen(kw_only=True)
+class Wish:
+    """All that is asked for. `request` is the same for the same, and another for anything else."""
+
+    prompt: Prompt
+    timeout: float | None = None
+    key: str | None = None
+    origin: Origin | None = None
+    request: str = ""
+
+
 @define(eq=False, repr=False)
 class _Entry:
-    """`since` is the hub's position when it was made; `accepted` is set when it is recorded, or `refused`.
-    `ended` is what was announced of its end."""
+    """`plan` is what is recorded of it besides its state. `accepted` is set when it is recorded, or
+    `refused`; `ended` is what was announced of its end, if its machine did not."""
 
     actor: JobActor
     session: SessionKey
-    since: int
+    plan: Accepted
     accepted: trio.Event = field(factory=trio.Event, init=False)
     refused: StoreError | None = field(default=None, init=False)
     ended: JobEnded | None = field(default=None, init=False)
     done: trio.Event = field(factory=trio.Event, init=False)
-
-
-@frozen
-class _Finished:
-    ended: JobEnded
-    since: int
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -74,8 +85,9 @@ class Jobs:
     surroundings: Surroundings
     sessions: Sessions
     _entries: dict[JobId, _Entry] = field(factory=dict[JobId, _Entry], init=False)
-    _finished: OrderedDict[JobId, _Finished] = field(factory=OrderedDict[JobId, _Finished], init=False)
+    _finished: OrderedDict[JobId, JobEnded] = field(factory=OrderedDict[JobId, JobEnded], init=False)
     _finished_weight: int = field(default=0, init=False)
+    _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -86,10 +98,38 @@ class Jobs:
     def actors(self) -> tuple[JobActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
 
-    async def start(self, session: SessionKey, prompt: Prompt, *, job_timeout: float | None) -> JobId:
-        """Returns when it has its place in the session and is recorded. Cancelled before, it leaves nothing
-        behind; cancelled while it is recorded, the job is cancelled."""
-        entry = self._new(session, prompt, job_timeout)
+    async def start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
+        """Returns when it has its place in the session and is recorded; without a session it gets one of its
+        own. Cancelled before, it leaves nothing behind; cancelled while it is recorded, the job is cancelled.
+        With a key that stands for a job already, it is that job."""
+        if wish.key is None:
+            return await self._start(session, wish)
+        async with self._one_at_a_time(wish.key):
+            known = await self.surroundings.store.keyed(wish.key)
+            if known is None or self.surroundings.wall() - known.at >= KEY_LASTS:
+                return await self._start(session, wish)
+        if known.request != wish.request:
+            raise UsageError(
+                f"the key {wish.key!r} stands for another prompt already (job {known.job})",
+                hint="give each new prompt a key of its own",
+            )
+        return known.job, known.session
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, key: str) -> AsyncGenerator[None]:
+        lock = self._keys.setdefault(key, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            statistics = lock.statistics()
+            if not statistics.locked and not statistics.tasks_waiting:
+                self._keys.pop(key, None)
+
+    async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
+        if session is None:
+            session = SessionKey(f"s-{self.surroundings.rng.getrandbits(64):016x}")
+        entry = self._new(session, wish)
         job = entry.actor.state.id
         self._entries[job] = entry
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
@@ -108,7 +148,7 @@ class Jobs:
                 entry.actor.mailbox.put(CancelJob(ask=NOBODY))
         if entry.refused is not None:
             raise entry.refused
-        return job
+        return job, session
 
     async def wait(self, job: JobId) -> JobSnapshot:
         entry = self._entries.get(job)
@@ -129,25 +169,46 @@ class Jobs:
         finished = self._finished.get(job)
         if finished is not None:
             await trio.lowlevel.checkpoint()
-            return finished.ended.snapshot
-        final = await self.surroundings.store.job(job)
-        if final is None:
-            raise UnknownJob(f"there is no job {job}")
-        return final
+            return finished.snapshot
+        return (await self._recorded(job)).snapshot
 
-    def follow(self, job: JobId) -> Following:
-        hub = self.surroundings.hub
-        entry = self._entries.get(job)
-        if entry is not None:
-            return hub.follow(job, entry.session, since=entry.since)
-        finished = self._finished.get(job)
-        if finished is None:
-            raise UnknownJob(
-                f"no job {job} runs here", hint="of one that ended, status and output can be asked for"
-            )
-        following = hub.follow(job, finished.ended.session, since=finished.since)
-        following.tell(finished.ended)  # if that is not remembered any more
-        return following
+    async def _recorded(self, job: JobId) -> KnownJob:
+        known = await self.surroundings.store.job(job)
+        if known is None:
+            raise UnknownJob(f"there is no job {job}")
+        return known
+
+    def follow(self, job: JobId, since: int | None) -> Following:
+        """From when it was queued, if not from a later number. Reading raises `UnknownJob`."""
+        hub, entry = self.surroundings.hub, self._entries.get(job)
+        history = partial(self._history, job)
+        if entry is None:
+            return hub.follow(job, since=(since or 0, history), ended=True)
+        after = max(since or 0, entry.plan.since)
+        return hub.follow(job, entry.session, since=(after, history))
+
+    async def _history(self, job: JobId, after: int, upto: int) -> Page:
+        """What is recorded of a job's notices, and its end whatever is recorded."""
+        known = await self._recorded(job)
+        session, last = known.snapshot.session, known.ended or upto
+        page = await self.surroundings.store.notices(
+            job, session, after=max(after, known.since), upto=min(upto, last)
+        )
+        if page.reached < min(upto, last):
+            return page
+        page = evolve(page, reached=upto)
+        if known.ended is not None or job in self._entries:
+            return page
+        ended = self._finished.get(job)
+        if ended is None:
+            ended = JobEnded(job=job, session=session, snapshot=known.snapshot)
+        return evolve(page, notices=(*page.notices, ended))
+
+    def told(self, notice: Notice) -> None:
+        """By the journal, when it is durable."""
+        if isinstance(notice, JobEnded) and notice.job in self._entries:
+            self._entries[notice.job].ended = notice
+        self.surroundings.hub.publish(notice)
 
     def __contains__(self, job: JobId) -> bool:
         return job in self._entries
@@ -158,37 +219,39 @@ class Jobs:
 
     # ---- one job's life
 
-    def _new(self, session: SessionKey, prompt: Prompt, timeout: float | None) -> _Entry:
+    def _new(self, session: SessionKey, wish: Wish) -> _Entry:
         here = self.surroundings
-
-        def publish(notice: Notice) -> None:
-            if isinstance(notice, JobEnded):
-                entry.ended = notice
-            here.hub.publish(notice)
-
         state = new_job(
             job=JobId(f"job_{here.rng.getrandbits(64):016x}"),
             session=session,
-            prompt=prompt,
-            policy=job_policy(here.settings, timeout=timeout),
+            prompt=wish.prompt,
+            policy=job_policy(here.settings, timeout=wish.timeout),
             now=trio.current_time(),
+            origin=wish.origin,
         )
-        shell = JobShell(JobOperations(here.engine, here.servers), here.store, publish, self.sessions.mailbox)
+        shell = JobShell(JobOperations(here.engine, here.servers), here.store, self.sessions.mailbox)
         actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)
-        entry = _Entry(actor, session, since=here.hub.position)
-        return entry
+        plan = Accepted(
+            prompt=wish.prompt,
+            timeout=wish.timeout,
+            at=here.wall(),
+            since=here.hub.position,
+            key=wish.key,
+            request=wish.request,
+        )
+        return _Entry(actor, session, plan)
 
     async def _run(self, entry: _Entry, ahead: int) -> None:
         state = entry.actor.state
         try:
-            pending = snapshot(state, trio.current_time())
+            pending = JobRecorded(snapshot=snapshot(state, trio.current_time()), accepted=entry.plan)
+            queued = JobQueued(job=state.id, session=entry.session, ahead=ahead)
             try:
-                await self.surroundings.store.append((JobRecorded(snapshot=pending),))
+                await self.surroundings.store.append((pending,), (queued,), at=entry.plan.at)
             except StoreError as error:
                 entry.refused = error
                 self._tell_session(entry, JobOver(job=state.id))
                 return
-            self.surroundings.hub.publish(JobQueued(job=state.id, session=entry.session, ahead=ahead))
             entry.accepted.set()
             failure = await self.surroundings.supervisor.run(entry.actor)
             if failure is not None:
@@ -205,12 +268,8 @@ class Jobs:
         if entry.ended is not None:
             return
         final = self._as_failed(entry, failure)
-        try:
-            await self.surroundings.store.append((JobRecorded(snapshot=final),))
-        except StoreError as error:
-            _log.error("the end of %r could not be recorded: %s", entry.actor, error)
-        entry.ended = JobEnded(job=final.id, session=final.session, snapshot=final)
-        self.surroundings.hub.publish(entry.ended)
+        ended = entry.ended = JobEnded(job=final.id, session=final.session, snapshot=final)
+        await self.surroundings.announce(ended, JobRecorded(snapshot=final))
 
     def _tell_session(self, entry: _Entry, message: JobOver | StopForJob) -> None:
         session = self.sessions.mailbox(entry.session)
@@ -223,7 +282,7 @@ class Jobs:
             final = self._as_failed(entry, LOST)
             entry.ended = JobEnded(job=job, session=entry.session, snapshot=final)
         if entry.ended is not None:
-            self._remember(job, _Finished(entry.ended, entry.since))
+            self._remember(job, entry.ended)
         self._let_go(job, entry)
 
     def _let_go(self, job: JobId, entry: _Entry) -> None:
@@ -238,12 +297,12 @@ class Jobs:
             return last
         return evolve(last, status=JobStatus.FAILED, failure=failure, activity=ActivityState.IDLE)
 
-    def _remember(self, job: JobId, finished: _Finished) -> None:
-        self._finished[job] = finished
-        self._finished_weight += weight_of(finished.ended)
+    def _remember(self, job: JobId, ended: JobEnded) -> None:
+        self._finished[job] = ended
+        self._finished_weight += weight_of(ended)
         while len(self._finished) > _REMEMBERED or self._finished_weight > HEAVIEST:
             _, oldest = self._finished.popitem(last=False)
-            self._finished_weight -= weight_of(oldest.ended)
+            self._finished_weight -= weight_of(oldest)
 
     async def _ask(self, job: JobId, make: Callable[[AskId], JobMessage]) -> JobSnapshot:
         entry = self._entries.get(job)

@@ -59,7 +59,7 @@ async def open_system(
                     open_engine(runtime=settings.runtime, socket=settings.engine_socket)
                 )
             remembered = await store.load()
-            await recover(engine, store, remembered)
+            await recover(engine, store, remembered, at=wall())
             async with _open_life() as life:
                 surroundings = Surroundings(
                     settings=settings,
@@ -70,6 +70,7 @@ async def open_system(
                     rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
                     wall=wall,
                 )
+                surroundings.hub.begin((await store.load()).last_seq)
                 system = System(
                     surroundings,
                     owner=remembered.owner,

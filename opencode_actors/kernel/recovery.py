@@ -10,7 +10,7 @@ from attrs import evolve
 from opencode_actors.containers import OWNER_LABEL
 from opencode_actors.errors import EngineRefused
 from opencode_actors.kernel.jobs import LOST
-from opencode_actors.machines.notices import JobRecorded
+from opencode_actors.machines.notices import JobEnded, JobRecorded
 from opencode_actors.machines.vocabulary import JobStatus
 from opencode_actors.ports import Engine, ListedContainer
 from opencode_actors.store.port import Remembered, Store
@@ -18,7 +18,7 @@ from opencode_actors.store.port import Remembered, Store
 _log = logging.getLogger("opencode_actors")
 
 
-async def recover(engine: Engine, store: Store, remembered: Remembered) -> None:
+async def recover(engine: Engine, store: Store, remembered: Remembered, *, at: float) -> None:
     """Its containers are removed, then its open jobs failed as lost: nothing works on them any more.
 
     Raises `EngineUnavailable` and `StoreError`.
@@ -26,13 +26,15 @@ async def recover(engine: Engine, store: Store, remembered: Remembered) -> None:
     for stray in await engine.list({OWNER_LABEL: remembered.owner}):
         await _remove(engine, stray)
     records: list[JobRecorded] = []
+    notices: list[JobEnded] = []
     for job in remembered.unsettled:
-        snapshot = await store.job(job)
-        if snapshot is not None:
-            lost = evolve(snapshot, status=JobStatus.FAILED, failure=LOST)
+        known = await store.job(job)
+        if known is not None:
+            lost = evolve(known.snapshot, status=JobStatus.FAILED, failure=LOST)
             records.append(JobRecorded(snapshot=lost))
+            notices.append(JobEnded(job=job, session=lost.session, snapshot=lost))
     if records:
-        await store.append(tuple(records))
+        await store.append(tuple(records), tuple(notices), at=at)
     await trio.lowlevel.checkpoint()
 
 

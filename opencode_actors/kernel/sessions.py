@@ -15,7 +15,7 @@ import trio
 from attrs import define, field
 
 from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
-from opencode_actors.errors import ActorGone, Busy, EngineError, UnknownSession
+from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.policies import session_policy
@@ -38,6 +38,7 @@ from opencode_actors.machines.session_messages import (
 )
 from opencode_actors.machines.session_state import Absent, GivenUp, Serving, SessionState, Starting
 from opencode_actors.machines.vocabulary import (
+    Cause,
     Climb,
     Failure,
     JobId,
@@ -55,11 +56,13 @@ SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`asking` counts the starts that are on their way to it; `done` is set when nothing of it is left."""
+    """`asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
+    `failure` when it did not end by itself."""
 
     actor: SessionActor
     operations: SessionOperations
     asking: int = field(default=0, init=False)
+    failure: Failure | None = field(default=None, init=False)
     done: trio.Event = field(factory=trio.Event, init=False)
 
     @property
@@ -97,7 +100,8 @@ class Sessions:
         return entry.actor.mailbox if entry is not None else None
 
     async def add_job(self, key: SessionKey, job: JobId) -> int:
-        """A place in the session, which is opened if need be; how many jobs are ahead. Raises `Busy`."""
+        """A place in the session, which is opened if need be; how many jobs are ahead. Raises `Busy`, and
+        `StoreError` when the session cannot record anything."""
         while True:
             entry = await self._open(key)
             try:
@@ -105,6 +109,10 @@ class Sessions:
             except ActorGone:
                 # It ended meanwhile. Its successor may begin when the last of it is gone.
                 await entry.done.wait()
+                if entry.failure is not None and entry.failure.cause is Cause.STORE:
+                    raise StoreError(
+                        entry.failure.message, hint="make room on the disk, then try again"
+                    ) from None
                 continue
             if isinstance(answer, Accepted):
                 return answer.ahead
@@ -174,7 +182,11 @@ class Sessions:
     async def _make_room(self) -> None:
         """A session without container and jobs keeps its place only until somebody else needs it."""
         while len(self._entries) >= self.surroundings.settings.max_sessions:
-            resting = next((entry for entry in self._entries.values() if entry.at_rest), None)
+            resting = self._resting()
+            if resting is None:
+                # A notice is told a moment before the state that it tells of is taken over.
+                await self.snapshots()
+                resting = self._resting()
             if resting is None:
                 names = ", ".join(self._entries)
                 raise Busy(
@@ -183,6 +195,9 @@ class Sessions:
                     hint="use one of them, close one, or raise maxSessions",
                 )
             await self._close(resting)
+
+    def _resting(self) -> SessionEntry | None:
+        return next((entry for entry in self._entries.values() if entry.at_rest), None)
 
     def _begin(self, key: SessionKey, conversation: ConversationId | None) -> SessionEntry:
         here, place = self.surroundings, self.place_of(key)
@@ -193,7 +208,7 @@ class Sessions:
             return container_spec(here.settings, self.access, place, password=password)
 
         operations = SessionOperations(here.engine, here.servers, prepare, _new_password)
-        shell = SessionShell(operations, here.store, here.hub.publish, here.job_mailbox)
+        shell = SessionShell(operations, here.store, here.job_mailbox)
         state = SessionState(
             key=key,
             container_name=place.container_name,
@@ -222,9 +237,9 @@ class Sessions:
 
     async def _run(self, key: SessionKey, entry: SessionEntry) -> None:
         try:
-            failure = await self.surroundings.supervisor.run(entry.actor)
-            if failure is not None:
-                await self._clean_up(key, entry, failure)
+            entry.failure = await self.surroundings.supervisor.run(entry.actor)
+            if entry.failure is not None:
+                await self._clean_up(key, entry, entry.failure)
             await entry.operations.disconnect()
         finally:
             del self._entries[key]
@@ -236,7 +251,6 @@ class Sessions:
         for job in tuple(here.addresses.values()):
             if job.session == key:
                 job.mailbox.put(SessionFailed(failure=failure))
-        here.hub.publish(SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message))
         try:
             with trio.fail_after(here.settings.remove_grace):
                 await here.engine.remove(ContainerId(name))
@@ -244,6 +258,8 @@ class Sessions:
             _log.error("container %s could not be removed: %s", name, error.message)
         except trio.TooSlowError:
             _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
+        changed = SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message)
+        await here.announce(changed)
 
     async def _close(self, entry: SessionEntry) -> Climb:
         try:

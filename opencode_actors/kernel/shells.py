@@ -19,7 +19,7 @@ from opencode_actors.machines.job_messages import (
     JobTimerFired,
     TellSession,
 )
-from opencode_actors.machines.notices import Notice, Publish, Record
+from opencode_actors.machines.notices import Notice, Record
 from opencode_actors.machines.session_messages import (
     SessionEffect,
     SessionMessage,
@@ -36,7 +36,6 @@ from opencode_actors.store.port import Store
 class JobShell:
     operations: JobOperations
     store: Store
-    publish: Callable[[Notice], None]
     session_mailbox: Callable[[SessionKey], Mailbox[SessionMessage] | None]
 
     async def perform(self, operation: JobOperation, post: Post[JobMessage]) -> JobMessage:
@@ -46,15 +45,13 @@ class JobShell:
         return JobTimerFired(timer=timer)
 
     def deliver(self, effect: JobEffect) -> None:
-        if isinstance(effect, Publish):
-            self.publish(effect.notice)
-        elif isinstance(effect, TellSession):
+        if isinstance(effect, TellSession):
             mailbox = self.session_mailbox(effect.session)
             if mailbox is not None:
                 mailbox.put(effect.message)
 
-    async def record(self, records: tuple[Record, ...]) -> None:
-        await self.store.append(records)
+    async def record(self, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> None:
+        await self.store.append(records, notices, at=at)
 
 
 @define(eq=False)
@@ -63,7 +60,6 @@ class SessionShell:
 
     operations: SessionOperations
     store: Store
-    publish: Callable[[Notice], None]
     job_mailbox: Callable[[JobId], Mailbox[JobMessage] | None]
     reader: Mailbox[JobMessage] | None = field(default=None, init=False)
 
@@ -79,14 +75,12 @@ class SessionShell:
         return SessionTimerFired(timer=timer)
 
     def deliver(self, effect: SessionEffect) -> None:
-        if isinstance(effect, Publish):
-            self.publish(effect.notice)
-        elif isinstance(effect, TellJob):
+        if isinstance(effect, TellJob):
             mailbox = self.job_mailbox(effect.job)
             if mailbox is not None:
                 mailbox.put(effect.message)
                 if isinstance(effect.message, EventsSeen):
                     self.reader = mailbox
 
-    async def record(self, records: tuple[Record, ...]) -> None:
-        await self.store.append(records)
+    async def record(self, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> None:
+        await self.store.append(records, notices, at=at)

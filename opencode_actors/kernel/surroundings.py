@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
 import trio
 from attrs import define, field, frozen
 
+from opencode_actors.errors import StoreError
 from opencode_actors.kernel.hub import Hub
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines.job_messages import JobMessage
+from opencode_actors.machines.notices import Notice, Record
 from opencode_actors.machines.vocabulary import JobId, Moment, SessionKey
 from opencode_actors.ports import Engine
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
+
+_log = logging.getLogger("opencode_actors")
 
 
 @frozen
@@ -43,6 +48,14 @@ class Surroundings:
     def moment(self) -> Moment:
         """The only place where a decision's clock and die are read."""
         return Moment(now=trio.current_time(), wall=self.wall(), roll=self.rng.random())
+
+    async def announce(self, notice: Notice, *records: Record) -> None:
+        """For an actor that is not there any more. What cannot be recorded is told all the same."""
+        try:
+            await self.store.append(records, (notice,), at=self.wall())
+        except StoreError as error:
+            _log.error("%s could not be recorded: %s", type(notice).__name__, error)
+            self.hub.publish(notice)
 
     def job_mailbox(self, job: JobId) -> Mailbox[JobMessage] | None:
         address = self.addresses.get(job)

@@ -9,8 +9,11 @@ async with open_system(Settings()) as system:
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -21,18 +24,19 @@ from opencode_actors.errors import UsageError
 from opencode_actors.kernel.actor import ActorStatistics
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
-from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.kernel.jobs import Jobs, Wish
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.names import directory_name, session_key
-from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, SessionKey, SessionSnapshot
+from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origin, SessionKey, SessionSnapshot
 from opencode_actors.ports import Engine, Prompt
 from opencode_actors.settings import Settings
-from opencode_actors.store.port import OutputSlice
+from opencode_actors.store.port import OutputSlice, Page
 from opencode_actors.workdirs import MakeDirectories
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
+LONGEST_KEY = 200
 _MODEL = re.compile(r"[^\s/]+/\S+")
 _CLOSE_SERVERS_WITHIN = 5.0
 
@@ -93,6 +97,7 @@ class System:
             surroundings=surroundings, access=access, directories=directories, place_of=self._place
         )
         self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
+        surroundings.store.listen(self._jobs.told)
 
     def __repr__(self) -> str:
         return f"<System {len(self._sessions)} sessions, {len(self._jobs)} jobs>"
@@ -108,23 +113,36 @@ class System:
         agent: str | None = None,
         system: str | None = None,
         job_timeout: float | None = None,
+        key: str | None = None,
+        origin: Origin | None = None,
     ) -> Job:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
         Without `session` it gets one of its own. `job_timeout` is in seconds, 0 for none, and the
-        setting's when it is not given. Raises `UsageError` for what cannot be, `Busy` when a bound is
-        reached, `StoreError` when it cannot be recorded. When it is cancelled, so is the job.
+        setting's when it is not given. The same `key` within a day is the same job, also after a restart,
+        so that asking again is safe for whoever does not know whether the first time succeeded; it raises
+        `UsageError` when something else is asked for under it. `origin` is kept with the job.
+        Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
+        be recorded. When it is cancelled, so is the job.
         """
         _check_prompt(prompt)
         _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout)
-        key = session_key(session) if session is not None else self._new_key()
-        wish = Prompt(
+        _check_key(key)
+        wanted = Prompt(
             text=prompt,
             model=model or self.settings.model or None,
             agent=agent or self.settings.agent or None,
             system=system,
         )
-        return Job(await self._jobs.start(key, wish, job_timeout=job_timeout), key, self)
+        wish = Wish(
+            prompt=wanted,
+            timeout=job_timeout,
+            key=key,
+            origin=origin,
+            request=_digest(prompt, session, model, agent, system, job_timeout),
+        )
+        where = None if session is None else session_key(session)
+        return Job(*await self._jobs.start(where, wish), self)
 
     async def wait(self, job: JobId) -> JobSnapshot:
         """Until the job has settled. Raises `UnknownJob`."""
@@ -148,15 +166,28 @@ class System:
 
     @property
     def position(self) -> int:
-        """How many notices there were so far."""
+        """The number of the last notice."""
         return self._surroundings.hub.position
 
-    def follow(self, job: JobId | None = None) -> Following:
-        """The notices of one job, from when it was queued to its end; or all, from now on.
+    def follow(
+        self, job: JobId | None = None, *, session: str | None = None, since: int | None = None
+    ) -> Following:
+        """The notices of one job, from when it was queued to its end, also when that was in an earlier
+        process; or those of one session, or all, from now on.
 
-        Raises `UnknownJob` for one that is not of this process, or ended long ago.
+        With `since` it begins after the notice with that number, without a gap and without telling anything
+        twice; `NoticesMissed` says how many are not kept any more. Reading raises `UnknownJob`.
         """
-        return self._surroundings.hub.follow() if job is None else self._jobs.follow(job)
+        if job is not None:
+            return self._jobs.follow(job, since)
+        key = None if session is None else session_key(session)
+        if since is None:
+            return self._surroundings.hub.follow(session=key)
+        history = partial(self._history, key)
+        return self._surroundings.hub.follow(session=key, since=(since, history))
+
+    async def _history(self, session: SessionKey | None, after: int, upto: int) -> Page:
+        return await self._surroundings.store.notices(None, session, after=after, upto=upto)
 
     # ---- sessions
 
@@ -208,9 +239,6 @@ class System:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SERVERS_WITHIN):
                 await self._surroundings.servers.aclose()
 
-    def _new_key(self) -> SessionKey:
-        return SessionKey(f"s-{self._surroundings.rng.getrandbits(64):016x}")
-
     def _place(self, key: SessionKey) -> SessionPlace:
         name = directory_name(key)
         return SessionPlace(
@@ -245,6 +273,19 @@ def _check_wish(
         raise UsageError(
             f"a job cannot have {job_timeout} seconds", hint="give a number of seconds, or 0 for no bound"
         )
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
+        raise UsageError(
+            f"{key[:LONGEST_KEY]!r} cannot be a key",
+            hint=f"use 1 to {LONGEST_KEY} printable characters, for example a UUID",
+        )
+
+
+def _digest(*wish: str | float | None) -> str:
+    """As asked, not as understood: other settings after a restart do not make it another wish."""
+    return hashlib.sha256(json.dumps(wish).encode()).hexdigest()
 
 
 def _encoded(name: str, text: str) -> bytes:

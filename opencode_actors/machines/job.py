@@ -113,7 +113,14 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     if state.policy.job_timeout:
         effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
     state = evolve(state, phase=Running(work=work))
-    return Step(state=state, effects=tuple(effects), records=(_record(state, now),))
+    begun = n.Begun(
+        conversation=turn.conversation,
+        message=state.prompt.message_id,
+        part=state.prompt.part_id,
+        at=moment.wall,
+    )
+    record = n.JobRecorded(snapshot=snapshot(state, now), begun=begun)
+    return Step(state=state, effects=tuple(effects), records=(record,))
 
 
 def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
@@ -335,7 +342,8 @@ def _stop(state: JobState, running: Running, verdict: Failure | None, now: float
         _abort(work),
         StartTimer(timer=JobTimer.RUNG, seconds=state.policy.graces.abort),
     )
-    return Step(state=state, effects=effects, records=(_record(state, now),))
+    record = n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict)
+    return Step(state=state, effects=effects, records=(record,))
 
 
 def _abort(work: Work) -> Run[m.JobOperation]:
@@ -555,7 +563,3 @@ def _with_work(state: JobState, work: Work) -> JobState:
 
 def _also(step: JobStep, effects: list[JobEffect], records: list[n.Record]) -> JobStep:
     return evolve(step, effects=(*effects, *step.effects), records=(*records, *step.records))
-
-
-def _record(state: JobState, now: float) -> n.JobRecorded:
-    return n.JobRecorded(snapshot=snapshot(state, now))

@@ -14,6 +14,7 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    Origin,
     SessionKey,
 )
 from opencode_actors.machines.work import Work
@@ -80,18 +81,28 @@ class JobState:
     created_at: float
     phase: Phase = Queued()
     meter: OutputMeter
+    origin: Origin | None = None
     last_output_at: float | None = None
     memory_bytes: int | None = None
     waiting: tuple[AskId, ...] = ()  # the cancels to answer
 
 
-def new_job(*, job: JobId, session: SessionKey, prompt: Prompt, policy: JobPolicy, now: float) -> JobState:
+def new_job(
+    *,
+    job: JobId,
+    session: SessionKey,
+    prompt: Prompt,
+    policy: JobPolicy,
+    now: float,
+    origin: Origin | None = None,
+) -> JobState:
     return JobState(
         id=job,
         session=session,
         prompt=prompt,
         policy=policy,
         created_at=now,
+        origin=origin,
         meter=OutputMeter(limit=policy.max_output_size),
     )
 
@@ -118,6 +129,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         model=last.model if last is not None else "",
         cpu_load=work.activity.cpu_load if work is not None else None,
         memory_bytes=state.memory_bytes,
+        origin=state.origin,
     )
 
 

@@ -9,10 +9,13 @@ from attrs import field, frozen
 
 from opencode_actors.machines.server_events import (
     ConversationId,
+    MessageId,
+    PartId,
     Todo,
 )
 from opencode_actors.machines.vocabulary import (
     EffectT,
+    Failure,
     JobId,
     JobSnapshot,
     Rung,
@@ -20,10 +23,20 @@ from opencode_actors.machines.vocabulary import (
     SessionStatus,
     StateT,
 )
+from opencode_actors.ports import Prompt
 
 
 @frozen(kw_only=True)
-class SessionChanged:
+class _Stamped:
+    """`seq` runs over all notices of a state directory and `at` is the time of day in epoch seconds. The
+    journal gives both when the notice is durable; `seq` is 0 before, and for ever if it cannot be."""
+
+    seq: int = 0
+    at: float = 0.0
+
+
+@frozen(kw_only=True)
+class SessionChanged(_Stamped):
     """`detail` is for a person."""
 
     session: SessionKey
@@ -32,7 +45,7 @@ class SessionChanged:
 
 
 @frozen(kw_only=True)
-class JobQueued:
+class JobQueued(_Stamped):
     """The job is recorded and has its place; so many are `ahead` of it in its session."""
 
     job: JobId
@@ -41,7 +54,7 @@ class JobQueued:
 
 
 @frozen(kw_only=True)
-class JobStarted:
+class JobStarted(_Stamped):
     """The job has its turn, and its prompt is on its way."""
 
     job: JobId
@@ -57,7 +70,7 @@ class OutputKind(Enum):
 
 
 @frozen(kw_only=True)
-class OutputAdded:
+class OutputAdded(_Stamped):
     """`offset` is in bytes of the job's output file."""
 
     job: JobId
@@ -68,7 +81,7 @@ class OutputAdded:
 
 
 @frozen(kw_only=True)
-class ToolStarted:
+class ToolStarted(_Stamped):
     """The agent uses a tool; `title` is what it says of it."""
 
     job: JobId
@@ -78,7 +91,7 @@ class ToolStarted:
 
 
 @frozen(kw_only=True)
-class TodosChanged:
+class TodosChanged(_Stamped):
     """The agent's list of what is to be done, all of it."""
 
     job: JobId
@@ -87,7 +100,7 @@ class TodosChanged:
 
 
 @frozen(kw_only=True)
-class InputWanted:
+class InputWanted(_Stamped):
     """The agent asks something, and waits."""
 
     job: JobId
@@ -97,7 +110,7 @@ class InputWanted:
 
 
 @frozen(kw_only=True)
-class ProviderRetrying:
+class ProviderRetrying(_Stamped):
     """The model's provider failed, and is asked again in `seconds`."""
 
     job: JobId
@@ -108,7 +121,7 @@ class ProviderRetrying:
 
 
 @frozen(kw_only=True)
-class JobCancelling:
+class JobCancelling(_Stamped):
     """The job is being ended, and `rung` is what is tried now; `why` the one below it did not do."""
 
     job: JobId
@@ -118,7 +131,7 @@ class JobCancelling:
 
 
 @frozen(kw_only=True)
-class JobEnded:
+class JobEnded(_Stamped):
     """The job has settled. There is one of these for each job, and nothing of the job after it."""
 
     job: JobId
@@ -139,6 +152,9 @@ Notice = (
     | JobEnded
 )
 
+# What may be left out for who is slow or comes late: there is more of it, or it can be asked for.
+PROGRESS = (OutputAdded, ToolStarted, TodosChanged, ProviderRetrying, SessionChanged)
+
 
 @frozen(kw_only=True)
 class Publish:
@@ -152,8 +168,42 @@ class SessionRecorded:
 
 
 @frozen(kw_only=True)
+class Accepted:
+    """What was asked for, as far as it does not stand in the job's snapshot.
+
+    `since` is the number of the last notice before any of the job's own; `request` is a digest of all that
+    was asked, so that a `key` that comes again can be told from one that is used for something else.
+    """
+
+    prompt: Prompt
+    timeout: float | None
+    at: float
+    since: int
+    key: str | None = None
+    request: str = ""
+
+
+@frozen(kw_only=True)
+class Begun:
+    """Where the prompt is sent to, and under which ids. Durable before it is sent."""
+
+    conversation: ConversationId
+    message: MessageId
+    part: PartId
+    at: float
+
+
+@frozen(kw_only=True)
 class JobRecorded:
+    """A job as it is now. What is None was recorded before, or is not so yet.
+
+    `verdict` is what a job that is being ended will settle as, if not as cancelled.
+    """
+
     snapshot: JobSnapshot
+    accepted: Accepted | None = None
+    begun: Begun | None = None
+    verdict: Failure | None = None
 
 
 @frozen(kw_only=True)

@@ -122,6 +122,15 @@ class Climb:
 
 
 @frozen(kw_only=True)
+class Origin:
+    """Who asked for a job, in the words of whatever the request came through. It is only kept, never read."""
+
+    session_key: str = ""
+    agent_id: str = ""
+    channel: str = ""
+
+
+@frozen(kw_only=True)
 class JobSnapshot:
     """A job as it was at one moment; a settled one stays as it is."""
 
@@ -142,6 +151,7 @@ class JobSnapshot:
     model: str = ""
     cpu_load: float | None = None  # 1.0 is one whole core
     memory_bytes: int | None = None
+    origin: Origin | None = None
 
     @property
     def settled(self) -> bool:

@@ -1,41 +1,29 @@
-"""The journal's SQLite file: its form, and what is written to it and read from it. Everything here blocks."""
+"""What is written to the journal's SQLite file, and read from it. Everything here blocks."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import cattrs
-from attrs import frozen
+from attrs import evolve, frozen
 
-from opencode_actors.errors import StoreError
-from opencode_actors.machines.notices import JobRecorded, SessionRecorded
+from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionRecorded
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.store.port import Keyed, KnownJob
+from opencode_actors.store.schema import migrate
 
-VERSION = 1
 # Somebody who looks into the file with another program may hold it for a moment.
 _LOCKED_AT_MOST = 5.0
 
-# One transaction, so that a process that dies half-way leaves an empty file and no half a journal.
-_SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (key TEXT PRIMARY KEY, conversation TEXT) WITHOUT ROWID;
-CREATE TABLE jobs (id TEXT PRIMARY KEY, session TEXT NOT NULL, settled INTEGER NOT NULL, snapshot TEXT NOT NULL)
-    WITHOUT ROWID;
-CREATE INDEX unsettled ON jobs (id) WHERE settled = 0;
-INSERT INTO about VALUES ('owner', '{owner}');
-PRAGMA user_version = {version};
-COMMIT;
-"""
-
 _converter = cattrs.Converter(detailed_validation=False)
+
+Value = str | int | float | None
 
 
 @frozen
@@ -44,19 +32,57 @@ class Row:
     writer's fault and nobody else's."""
 
     statement: str
-    values: tuple[str | int | None, ...]
+    values: tuple[Value, ...]
+
+
+_SESSION = """
+INSERT INTO sessions (key, conversation) VALUES (?, ?)
+ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation
+"""
+# What is NULL was recorded before, or is not so yet.
+_JOB = """
+INSERT INTO jobs (id, session, settled, snapshot, since, accepted, begun, verdict, key, created)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET settled = excluded.settled, snapshot = excluded.snapshot,
+    begun = COALESCE(excluded.begun, begun), verdict = COALESCE(excluded.verdict, verdict)
+"""
+# Nothing of a job comes after its end.
+_KNOWN = """
+SELECT snapshot, since, notices.seq, notices.kind FROM jobs LEFT JOIN notices
+    ON notices.seq = (SELECT MAX(seq) FROM notices WHERE job = jobs.id)
+WHERE jobs.id = ?
+"""
 
 
 def row_of(record: SessionRecorded | JobRecorded) -> Row:
     match record:
         case SessionRecorded():
-            return Row("INSERT OR REPLACE INTO sessions VALUES (?, ?)", (record.session, record.conversation))
-        case JobRecorded(snapshot=job):
-            text = json.dumps(_converter.unstructure(job))
-            return Row(
-                "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?)",
-                (job.id, job.session, int(job.settled), text),
+            return Row(_SESSION, (record.session, record.conversation))
+        case JobRecorded(snapshot=job, accepted=accepted):
+            values = (
+                job.id,
+                job.session,
+                int(job.settled),
+                _in_json(job),
+                accepted.since if accepted else 0,
+                _accepted_in_json(accepted),
+                _in_json(record.begun),
+                _in_json(record.verdict),
+                accepted.key if accepted else None,
+                accepted.at if accepted else None,
             )
+            return Row(_JOB, values)
+
+
+def _in_json(value: Any) -> str | None:
+    return None if value is None else json.dumps(_converter.unstructure(value))
+
+
+def _accepted_in_json(accepted: Accepted | None) -> str | None:
+    """Without the prompt's text, which may have megabytes and stands in the snapshot."""
+    if accepted is None:
+        return None
+    return _in_json(evolve(accepted, prompt=evolve(accepted.prompt, text="")))
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -70,15 +96,9 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         undo.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        (version,) = cast(tuple[int], database.execute("PRAGMA user_version").fetchone())
-        if version == 0:
-            database.executescript(_SCHEMA.format(owner=secrets.token_hex(4), version=VERSION))
-        elif version != VERSION:
-            raise StoreError(
-                f"{path} was written by another version of opencode-actors "
-                f"(format {version}, this one reads {VERSION})",
-                hint="use the version that wrote it, or choose another sessionsDir",
-            )
+        # Each checkpoint waits for the disk twice; four times as far apart, it is not felt per token.
+        database.execute("PRAGMA wal_autocheckpoint = 4000")
+        migrate(database, path)
         undo.pop_all()
     return database
 
@@ -90,7 +110,12 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return database
 
 
-def write(database: sqlite3.Connection, rows: list[Row]) -> None:
+def write(database: sqlite3.Connection, rows: list[Row], *, durable: bool = True) -> None:
+    """In one transaction. One that is not `durable` outlives the process, and the machine only with the
+    next one that is."""
+    if not rows:
+        return
+    database.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
     with database:
         for row in rows:
             database.execute(row.statement, row.values)
@@ -102,7 +127,8 @@ def read_owner(database: sqlite3.Connection) -> str:
 
 
 def read_unsettled(database: sqlite3.Connection) -> tuple[JobId, ...]:
-    found = cast(list[tuple[str]], database.execute("SELECT id FROM jobs WHERE settled = 0").fetchall())
+    query = "SELECT id FROM jobs WHERE settled = 0 ORDER BY number"
+    found = cast(list[tuple[str]], database.execute(query).fetchall())
     return tuple(JobId(job) for (job,) in found)
 
 
@@ -111,9 +137,26 @@ def read_conversation(database: sqlite3.Connection, session: SessionKey) -> Conv
     return None if found is None or found[0] is None else ConversationId(found[0])
 
 
-def read_job(database: sqlite3.Connection, job: JobId) -> JobSnapshot | None:
-    found = _one(database, "SELECT snapshot FROM jobs WHERE id = ?", job)
-    return None if found is None else _converter.structure(json.loads(found[0]), JobSnapshot)
+def read_job(database: sqlite3.Connection, job: JobId) -> KnownJob | None:
+    found = _one(database, _KNOWN, job)
+    if found is None:
+        return None
+    snapshot, since, last, kind = found
+    ended = last if kind == JobEnded.__name__ else None
+    return KnownJob(snapshot=snapshot_in(snapshot), since=since, ended=ended)
+
+
+def read_keyed(database: sqlite3.Connection, key: str) -> Keyed | None:
+    query = "SELECT id, session, accepted FROM jobs WHERE key = ? ORDER BY number DESC LIMIT 1"
+    found = _one(database, query, key)
+    if found is None:
+        return None
+    accepted = _converter.structure(json.loads(found[2]), Accepted)
+    return Keyed(job=JobId(found[0]), session=SessionKey(found[1]), request=accepted.request, at=accepted.at)
+
+
+def snapshot_in(text: str) -> JobSnapshot:
+    return _converter.structure(json.loads(text), JobSnapshot)
 
 
 def _one(database: sqlite3.Connection, query: str, *values: str) -> tuple[Any, ...] | None:

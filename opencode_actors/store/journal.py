@@ -1,7 +1,8 @@
-"""Sessions and jobs in SQLite, output in files, one writer for both.
+"""Sessions, jobs and notices in SQLite, output in files, one writer for all.
 
 Whoever appends waits until the records are durable. All that wait at one time are written in one
-transaction, so many jobs cost hardly more than one.
+transaction, so many jobs cost hardly more than one. Notices are numbered in the order in which they are
+written, and told in that order once they are.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import trio
 from attrs import define, field, frozen
 
 from opencode_actors.errors import StoreError
-from opencode_actors.machines.notices import JobRecorded, OutputRecorded, Record
+from opencode_actors.machines.notices import JobRecorded, Notice, OutputAdded, OutputRecorded, Record
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.store import database as db
+from opencode_actors.store import notice_rows
 from opencode_actors.store.lock import DirectoryLock
+from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
-from opencode_actors.store.port import OutputSlice, Remembered
+from opencode_actors.store.port import Keyed, KnownJob, OutputSlice, Page, Remembered, Tell
 
 # More actors than this have to wait for the disk, one after another.
 _QUEUE = 256
@@ -35,16 +38,19 @@ Ts = TypeVarTuple("Ts")
 
 @define(eq=False)
 class _Batch:
-    """The records of one `append`, in the form that they are written in."""
+    """The records and notices of one `append`, in the form that they are written in. What is only output
+    need not wait for the disk."""
 
     rows: list[db.Row] = field(factory=list[db.Row])
     texts: list[tuple[JobId, bytes]] = field(factory=list[tuple[JobId, bytes]])
     settled: list[JobId] = field(factory=list[JobId])
+    notices: list[NoticeRow] = field(factory=list[NoticeRow])
+    only_output: bool = True
     done: trio.Event = field(factory=trio.Event)
     error: StoreError | None = None
 
     @classmethod
-    def of(cls, records: tuple[Record, ...]) -> _Batch:
+    def of(cls, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> _Batch:
         batch = cls()
         for record in records:
             if isinstance(record, OutputRecorded):
@@ -53,6 +59,8 @@ class _Batch:
             batch.rows.append(db.row_of(record))
             if isinstance(record, JobRecorded) and record.snapshot.settled:
                 batch.settled.append(record.snapshot.id)
+        batch.notices = [notice_rows.notice_row(notice, at) for notice in notices]
+        batch.only_output = not batch.rows and all(isinstance(notice, OutputAdded) for notice in notices)
         return batch
 
     def end(self, error: StoreError | None) -> None:
@@ -79,6 +87,9 @@ class Journal:
     _reading: sqlite3.Connection
     _outputs: OutputFiles
     _send: trio.MemorySendChannel[_Batch]
+    _last_seq: int
+    _kept: Kept
+    _tell: Tell | None = field(default=None, init=False)
     _writer: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
     _one_writer: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
     _one_reader: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
@@ -92,8 +103,13 @@ class Journal:
     async def load(self) -> Remembered:
         return await self._read(self._load)
 
-    async def append(self, records: tuple[Record, ...]) -> None:
-        batch = _Batch.of(records)
+    def listen(self, tell: Tell) -> None:
+        self._tell = tell
+
+    async def append(
+        self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
+    ) -> None:
+        batch = _Batch.of(records, notices, at)
         try:
             await self._send.send(batch)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -105,8 +121,15 @@ class Journal:
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         return await self._read(db.read_conversation, self._reading, session)
 
-    async def job(self, job: JobId) -> JobSnapshot | None:
+    async def job(self, job: JobId) -> KnownJob | None:
         return await self._read(db.read_job, self._reading, job)
+
+    async def keyed(self, key: str) -> Keyed | None:
+        return await self._read(db.read_keyed, self._reading, key)
+
+    async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
+        read, piece = notice_rows.read_page, self._outputs.piece
+        return await self._read(read, self._reading, piece, job, session, after, upto)
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
         return await self._read(self._outputs.read, job, offset, limit)
@@ -143,19 +166,40 @@ class Journal:
         batches = [first, *_waiting(receive)]
         error: StoreError | None = self._not_written("the writer was ended")
         try:
+            notices, rows = self._numbered(batches)
+            kept = self._kept.after(self._last_seq + len(notices))
             await trio.to_thread.run_sync(
-                self._write, batches, limiter=self._one_writer, abandon_on_cancel=True
+                self._write,
+                batches,
+                [*rows, *self._kept.cut_to(kept)],
+                limiter=self._one_writer,
+                abandon_on_cancel=True,
             )
             error = None
             self._appends += len(batches)
             self._commits += 1
+            self._last_seq, self._kept = self._last_seq + len(notices), kept
+            if self._tell is not None:
+                for notice in notices:
+                    self._tell(notice)
         except (OSError, sqlite3.Error) as wrong:
             error = self._not_written(str(wrong))
         finally:
             for batch in batches:
                 batch.end(error)
 
-    def _write(self, batches: list[_Batch]) -> None:
+    def _numbered(self, batches: list[_Batch]) -> tuple[list[Notice], list[db.Row]]:
+        """A number that could not be written is given again: nobody has heard of it."""
+        notices: list[Notice] = []
+        rows: list[db.Row] = []
+        waiting = [row for batch in batches for row in batch.notices]
+        for seq, row in enumerate(waiting, start=self._last_seq + 1):
+            numbered, notice = row.numbered(seq)
+            rows.append(numbered)
+            notices.append(notice)
+        return notices, rows
+
+    def _write(self, batches: list[_Batch], notices: list[db.Row]) -> None:
         texts: dict[JobId, list[bytes]] = {}
         for batch in batches:
             for job, text in batch.texts:
@@ -165,7 +209,9 @@ class Journal:
         for batch in batches:
             for job in batch.settled:
                 self._outputs.make_durable(job)
-        db.write(self._writing, [row for batch in batches for row in batch.rows])
+        rows = [row for batch in batches for row in batch.rows]
+        only_output = all(batch.only_output for batch in batches)
+        db.write(self._writing, [*rows, *notices], durable=not only_output)
 
     # ---- reading
 
@@ -186,7 +232,11 @@ class Journal:
             ) from error
 
     def _load(self) -> Remembered:
-        return Remembered(owner=db.read_owner(self._reading), unsettled=db.read_unsettled(self._reading))
+        return Remembered(
+            owner=db.read_owner(self._reading),
+            unsettled=db.read_unsettled(self._reading),
+            last_seq=notice_rows.read_last(self._reading),
+        )
 
     # ---- errors
 
@@ -222,7 +272,9 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
         writing, reading = await _open_database(folder)
         try:
             send, receive = trio.open_memory_channel[_Batch](_QUEUE)
-            journal = Journal(folder, writing, reading, OutputFiles(folder / "outputs"), send)
+            last_seq, kept = notice_rows.read_last(writing), notice_rows.read_kept(writing)
+            outputs = OutputFiles(folder / "outputs")
+            journal = Journal(folder, writing, reading, outputs, send, last_seq, kept)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal.write, receive)
                 try:

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from attrs import frozen
 
-from opencode_actors.machines.notices import Record
+from opencode_actors.machines.notices import Notice, Record
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+
+# Called in the order of `seq`, for each notice once, when it is durable. It does not wait.
+Tell = Callable[[Notice], None]
 
 
 @frozen(kw_only=True)
 class Remembered:
-    """What an earlier process left. `unsettled` are jobs that nobody saw the end of."""
+    """What an earlier process left. `unsettled` are jobs that nobody saw the end of; `last_seq` is the
+    number of the last notice."""
 
     owner: str
     unsettled: tuple[JobId, ...]
+    last_seq: int
+
+
+@frozen(kw_only=True)
+class KnownJob:
+    """A job, the number of the last notice before any of its own, and that of its `JobEnded` if that is
+    kept."""
+
+    snapshot: JobSnapshot
+    since: int
+    ended: int | None
+
+
+@frozen(kw_only=True)
+class Keyed:
+    """The job that a client's key stands for; `request` is the digest of what was asked for then."""
+
+    job: JobId
+    session: SessionKey
+    request: str
+    at: float
+
+
+@frozen(kw_only=True)
+class Page:
+    """Notices in their order, and how far they reach: all that was asked for up to `reached` is here, but
+    for at most `missed` that are not kept any more."""
+
+    notices: tuple[Notice, ...]
+    reached: int
+    missed: int = 0
 
 
 @frozen(kw_only=True)
@@ -34,17 +70,33 @@ class Store(Protocol):
 
     async def load(self) -> Remembered: ...
 
-    async def append(self, records: tuple[Record, ...]) -> None:
-        """Returns when all of them are durable; a job's output is so with the record of its end, and
-        until then outlives the process, not the machine."""
+    def listen(self, tell: Tell) -> None:
+        """From now on each notice goes there, and to nobody else."""
+        ...
+
+    async def append(
+        self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
+    ) -> None:
+        """Returns when all of them are durable, together or not at all, and the notices are told, stamped
+        with their numbers and `at`. A job's output, and what is announced of it, is durable with the
+        record of its end, and until then outlives the process, not the machine."""
+        ...
+
+    async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
+        """A bounded number of those with `after < seq <= upto`: of the job and of its session itself, or
+        else of all in the session, or else of all. `reached` is `upto` when there are no more."""
         ...
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         """The one that the session had last."""
         ...
 
-    async def job(self, job: JobId) -> JobSnapshot | None:
+    async def job(self, job: JobId) -> KnownJob | None:
         """The job as it was last recorded."""
+        ...
+
+    async def keyed(self, key: str) -> Keyed | None:
+        """The newest job that was accepted under this key."""
         ...
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:

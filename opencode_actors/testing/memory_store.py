@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.errors import StoreError
-from opencode_actors.machines.notices import JobRecorded, OutputRecorded, Record, SessionRecorded
+from opencode_actors.machines.notices import (
+    Accepted,
+    JobEnded,
+    JobRecorded,
+    Notice,
+    OutputRecorded,
+    Record,
+    SessionChanged,
+    SessionRecorded,
+)
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.output_files import output_slice
-from opencode_actors.store.port import OutputSlice, Remembered
+from opencode_actors.store.port import Keyed, KnownJob, OutputSlice, Page, Remembered, Tell
+
+_PAGE = 256
 
 
 @define(eq=False)
 class MemoryStore:
     """Outlives a system, as a disk does: give the same one to the next. `full` makes it refuse records,
-    `slow` is how many seconds it takes for them."""
+    `slow` is how many seconds it takes for them. It keeps every notice."""
 
     owner: str = "fake"
     full: bool = False
     slow: float = 0.0
     records: list[Record] = field(factory=list[Record])
+    told: list[Notice] = field(factory=list[Notice])
+    _tell: Tell | None = None
     _jobs: dict[JobId, JobSnapshot] = field(factory=dict[JobId, JobSnapshot])
+    _accepted: dict[JobId, Accepted] = field(factory=dict[JobId, Accepted])
     _conversations: dict[SessionKey, ConversationId | None] = field(
         factory=dict[SessionKey, ConversationId | None]
     )
@@ -37,30 +51,65 @@ class MemoryStore:
         return Remembered(
             owner=self.owner,
             unsettled=tuple(id_ for id_, job in self._jobs.items() if not job.settled),
+            last_seq=len(self.told),
         )
 
-    async def append(self, records: tuple[Record, ...]) -> None:
+    def listen(self, tell: Tell) -> None:
+        self._tell = tell
+
+    async def append(
+        self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
+    ) -> None:
         await trio.sleep(self.slow)
         if self.full:
             raise StoreError("writing to memory failed: no space left")
         for record in records:
-            self.records.append(record)
-            match record:
-                case JobRecorded():
-                    self._jobs[record.snapshot.id] = record.snapshot
-                case SessionRecorded():
-                    self._conversations[record.session] = record.conversation
-                case OutputRecorded():
-                    text = record.text.encode(errors="replace")
-                    self._outputs[record.job] = self._outputs.get(record.job, b"") + text
+            self._record(record)
+        for notice in notices:
+            stamped = evolve(notice, seq=len(self.told) + 1, at=at)
+            self.told.append(stamped)
+            if self._tell is not None:
+                self._tell(stamped)
+
+    def _record(self, record: Record) -> None:
+        self.records.append(record)
+        match record:
+            case JobRecorded(snapshot=job):
+                self._jobs[job.id] = job
+                if record.accepted is not None:
+                    self._accepted[job.id] = record.accepted
+            case SessionRecorded():
+                self._conversations[record.session] = record.conversation
+            case OutputRecorded():
+                text = record.text.encode(errors="replace")
+                self._outputs[record.job] = self._outputs.get(record.job, b"") + text
+
+    async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
+        await trio.lowlevel.checkpoint()
+        wanted = [notice for notice in self.told[after:upto] if _is_wanted(notice, job, session)]
+        page = tuple(wanted[:_PAGE])
+        return Page(notices=page, reached=upto if page == tuple(wanted) else page[-1].seq)
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         await trio.lowlevel.checkpoint()
         return self._conversations.get(session)
 
-    async def job(self, job: JobId) -> JobSnapshot | None:
+    async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()
-        return self._jobs.get(job)
+        if job not in self._jobs:
+            return None
+        accepted = self._accepted.get(job)
+        ended = next((n.seq for n in self.told if isinstance(n, JobEnded) and n.job == job), None)
+        since = accepted.since if accepted else 0
+        return KnownJob(snapshot=self._jobs[job], since=since, ended=ended)
+
+    async def keyed(self, key: str) -> Keyed | None:
+        await trio.lowlevel.checkpoint()
+        for job, accepted in reversed(self._accepted.items()):
+            if accepted.key == key:
+                session = self._jobs[job].session
+                return Keyed(job=job, session=session, request=accepted.request, at=accepted.at)
+        return None
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
         await trio.lowlevel.checkpoint()
@@ -69,3 +118,9 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+
+def _is_wanted(notice: Notice, job: JobId | None, session: SessionKey | None) -> bool:
+    if job is None:
+        return session is None or notice.session == session
+    return notice.session == session if isinstance(notice, SessionChanged) else notice.job == job

@@ -14,11 +14,12 @@ from attrs import define, evolve, field, frozen
 from opencode_actors.errors import ActorGone, StoreError
 from opencode_actors.kernel.actor import NOBODY, Actor, Post
 from opencode_actors.kernel.mailbox import PLACES
-from opencode_actors.machines.notices import Record, SessionRecorded, Step
+from opencode_actors.machines.notices import JobQueued, Notice, Publish, Record, SessionRecorded, Step
 from opencode_actors.machines.vocabulary import (
     AskId,
     Finish,
     Forget,
+    JobId,
     Moment,
     Reply,
     Run,
@@ -77,7 +78,9 @@ class OtherJob:
     work: Work
 
 
+WALL = 1_760_000_000.0
 RECORD = SessionRecorded(session=SessionKey("k"), conversation=None)
+NOTICE = Publish(notice=JobQueued(job=JobId("j"), session=SessionKey("k"), ahead=0))
 
 
 def handle(state: State, message: Do | Heard, moment: Moment) -> Step[State, Any]:
@@ -109,12 +112,14 @@ class Surroundings:
     def deliver(self, effect: Told) -> None:
         self.log.append(effect.what)
 
-    async def record(self, records: tuple[Record, ...]) -> None:
-        assert records
+    async def record(self, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> None:
+        assert records or notices
+        assert at == WALL
         self.log.append("recording")
         await trio.sleep(self.disk)
         if self.broken:
             raise StoreError("the disk is full")
+        self.log += [type(notice).__name__ for notice in notices]
         self.log.append("recorded")
 
 
@@ -123,7 +128,7 @@ TestActor = Actor[State, Any, Any]
 
 def new_actor(surroundings: Surroundings | None = None) -> TestActor:
     def clock() -> Moment:
-        return Moment(now=trio.current_time(), wall=0.0, roll=0.0)
+        return Moment(now=trio.current_time(), wall=WALL, roll=0.0)
 
     return Actor("the actor", State(), handle, surroundings or Surroundings(), clock)
 
@@ -306,7 +311,7 @@ async def test_records_are_durable_before_the_state_and_the_state_before_the_eff
         pass
 
     def become_other(state: State, message: object, moment: Moment) -> Step[State, Any]:
-        return Step(state=Other(), effects=(Told("told"), Finish()), records=(RECORD,))
+        return Step(state=Other(), effects=(Told("told"), NOTICE, Finish()), records=(RECORD,))
 
     actor = new_actor(surroundings := Watching(disk=2.0))
     actor.handle = become_other
@@ -316,12 +321,13 @@ async def test_records_are_durable_before_the_state_and_the_state_before_the_eff
         await trio.sleep(1)
         assert type(actor.state) is State
     assert trio.current_time() == 2.0
-    assert surroundings.log == ["recording", "recorded", "told, and it is Other"]
+    assert surroundings.log == ["recording", "JobQueued", "recorded", "told, and it is Other"]
 
 
-async def test_what_cannot_be_recorded_did_not_happen() -> None:
+@pytest.mark.parametrize("what", [Do((Told("told"),), records=(RECORD,)), Do((Told("told"), NOTICE))])
+async def test_what_cannot_be_recorded_did_not_happen(what: Do) -> None:
     actor = new_actor(surroundings := Surroundings(broken=True))
-    actor.mailbox.put(Do((Told("told"),), records=(RECORD,)))
+    actor.mailbox.put(what)
     with pytest.RaisesGroup(StoreError):
         await actor.run()
     assert surroundings.log == ["recording"]

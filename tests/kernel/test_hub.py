@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import random
+from collections.abc import Callable
 
 import pytest
 import trio
 import trio.testing
+from attrs import define, evolve, field
 
 from opencode_actors.errors import TooSlow
 from opencode_actors.kernel.hub import BACKLOG, HEAVIEST, Following, Hub, NoticesMissed
@@ -28,6 +30,7 @@ from opencode_actors.machines.vocabulary import (
     SessionKey,
     SessionStatus,
 )
+from opencode_actors.store.port import Page
 
 from .schedules import schedules
 
@@ -54,6 +57,15 @@ def ended(job: JobId = JOB, prompt: str = "") -> JobEnded:
     return JobEnded(job=job, session=SESSION, snapshot=snapshot)
 
 
+def publish(hub: Hub, notice: Notice) -> None:
+    """As the journal does: with the next number."""
+    hub.publish(evolve(notice, seq=hub.position + 1))
+
+
+def plain(notice: Notice | NoticesMissed) -> Notice | NoticesMissed:
+    return notice if isinstance(notice, NoticesMissed) else evolve(notice, seq=0)
+
+
 def changed(session: SessionKey) -> SessionChanged:
     return SessionChanged(session=session, status=SessionStatus.READY)
 
@@ -62,8 +74,38 @@ async def read(following: Following) -> list[Notice | NoticesMissed]:
     """All that waits, and no waiting for more."""
     notices: list[Notice | NoticesMissed] = []
     while following.statistics().waiting or following.statistics().missed:
-        notices.append(await anext(following))
+        notices.append(plain(await anext(following)))
     return notices
+
+
+async def read_all(following: Following) -> list[Notice | NoticesMissed]:
+    """Until it ends."""
+    return [plain(notice) async for notice in following]
+
+
+@define
+class Recorded:
+    """A journal that has everything, but for what was `cut` off, and gives it in small pages. `while_read`
+    is called in the middle of each reading."""
+
+    everything: list[Notice] = field(factory=list[Notice])
+    page: int = 3
+    cut: int = 0
+    while_read: Callable[[], None] = lambda: None
+
+    def publish(self, hub: Hub, notice: Notice) -> None:
+        stamped = evolve(notice, seq=hub.position + 1)
+        self.everything.append(stamped)
+        hub.publish(stamped)
+
+    async def read(self, after: int, upto: int) -> Page:
+        await trio.lowlevel.checkpoint()
+        self.while_read()
+        await trio.lowlevel.checkpoint()
+        missed = max(0, self.cut - after)
+        found = self.everything[after + missed : upto][: self.page]
+        reached = upto if len(found) < self.page else found[-1].seq
+        return Page(notices=tuple(found), reached=reached, missed=missed)
 
 
 # ---- what it gets
@@ -82,8 +124,8 @@ async def test_a_follower_of_a_job_gets_what_is_of_the_job_and_its_session_to_th
         mine[3],
         tool("late"),
     ):
-        hub.publish(notice)
-    assert [notice async for notice in following] == mine
+        publish(hub, notice)
+    assert await read_all(following) == mine
 
 
 async def test_a_follower_of_all_gets_all_until_the_hub_closes() -> None:
@@ -91,40 +133,124 @@ async def test_a_follower_of_all_gets_all_until_the_hub_closes() -> None:
     following = hub.follow()
     all_of_it: list[Notice] = [queued(), ended(), changed(ELSEWHERE), queued(OTHER)]
     for notice in all_of_it:
-        hub.publish(notice)
+        publish(hub, notice)
     hub.close()
-    hub.publish(ended(OTHER))
-    assert [notice async for notice in following] == all_of_it
+    publish(hub, ended(OTHER))
+    assert await read_all(following) == all_of_it
 
 
 async def test_who_comes_late_gets_what_is_remembered() -> None:
     hub = Hub()
-    since = hub.position
-    hub.publish(queued())
-    hub.publish(output("hello"))
-    following = hub.follow(JOB, SESSION, since=since)
-    hub.publish(ended())
-    assert [notice async for notice in following] == [queued(), output("hello"), ended()]
-    again = hub.follow(JOB, SESSION, since=since)
+    nothing = Recorded().read
+    publish(hub, queued())
+    publish(hub, output("hello"))
+    following = hub.follow(JOB, SESSION, since=(0, nothing))
+    publish(hub, ended())
+    assert await read_all(following) == [queued(), output("hello"), ended()]
+    again = hub.follow(JOB, SESSION, since=(0, nothing))
     assert again.over
-    assert [notice async for notice in again] == [queued(), output("hello"), ended()]
+    assert await read_all(again) == [queued(), output("hello"), ended()]
+    assert await read_all(hub.follow(JOB, SESSION, since=(2, nothing))) == [ended()]
 
 
-async def test_who_comes_too_late_is_told_so() -> None:
+@pytest.mark.parametrize("since", [0, 1, 7, BACKLOG + 9, BACKLOG + 500])
+async def test_who_comes_very_late_gets_what_is_recorded_and_then_what_is_new(since: int) -> None:
+    hub, recorded = Hub(), Recorded()
+    for number in range(2 * BACKLOG):
+        recorded.publish(hub, tool(str(number)))
+    following = hub.follow(since=(since, recorded.read))
+    numbers = [(await told(following)).seq for _ in range(2 * BACKLOG - since)]
+    for _ in range(3):
+        recorded.publish(hub, queued())
+        numbers.append((await told(following)).seq)
+    assert numbers == list(range(since + 1, 2 * BACKLOG + 4))
+
+
+async def told(following: Following) -> Notice:
+    notice = await anext(following)
+    assert not isinstance(notice, NoticesMissed)
+    return notice
+
+
+async def test_what_is_told_while_the_journal_is_read_is_told_once() -> None:
     hub = Hub()
-    hub.publish(queued())
-    for number in range(BACKLOG + 9):
-        hub.publish(tool(str(number), OTHER))
-    following = hub.follow(JOB, SESSION, since=0)
+
+    def more() -> None:
+        if len(recorded.everything) < 3 * BACKLOG:
+            recorded.publish(hub, tool("more"))
+
+    recorded = Recorded(while_read=more)
+    for number in range(BACKLOG + 20):
+        recorded.publish(hub, tool(str(number)))
+    following = hub.follow(since=(0, recorded.read))
+    numbers: list[int] = []
+    while not numbers or numbers[-1] < hub.position:
+        numbers.append((await told(following)).seq)
+    assert numbers == list(range(1, hub.position + 1))
+    assert len(numbers) > BACKLOG + 20
+
+
+async def test_what_is_not_kept_any_more_is_said() -> None:
+    hub, recorded = Hub(), Recorded(cut=100)
+    for number in range(2 * BACKLOG):
+        recorded.publish(hub, tool(str(number)))
+    following = hub.follow(since=(10, recorded.read))
+    assert await anext(following) == NoticesMissed(count=90)
+    assert (await told(following)).seq == 101
+
+
+@schedules(10)
+async def test_a_cancelled_reading_of_the_journal_loses_nothing(schedule: int) -> None:
+    chance = random.Random(schedule)
+    scopes = [trio.CancelScope()]
+
+    def perhaps() -> None:
+        if chance.random() < 0.5:
+            scopes[-1].cancel()
+
+    hub, recorded = Hub(), Recorded(while_read=perhaps)
+    for number in range(BACKLOG + 50):
+        recorded.publish(hub, tool(str(number)))
+    following = hub.follow(since=(0, recorded.read))
+    numbers: list[int] = []
+    while len(numbers) < BACKLOG + 50:
+        scopes.append(trio.CancelScope())
+        with scopes[-1]:
+            numbers.append((await told(following)).seq)
+    assert numbers == list(range(1, BACKLOG + 51))
+
+
+async def test_a_system_that_ends_ends_the_reading_too() -> None:
+    hub, recorded = Hub(), Recorded()
+    for number in range(2 * BACKLOG):
+        recorded.publish(hub, tool(str(number)))
+    following = hub.follow(since=(0, recorded.read))
+    await anext(following)
+    hub.close()
+    assert len(await read_all(following)) == recorded.page - 1
+
+
+async def test_what_could_not_be_recorded_is_told_and_moves_no_number() -> None:
+    hub = Hub()
+    following = hub.follow(JOB, SESSION)
     hub.publish(ended())
-    assert [notice async for notice in following] == [NoticesMissed(count=10), ended()]
+    assert await read_all(following) == [ended()]
+    assert (hub.position, hub.statistics().remembered) == (0, 0)
+
+
+async def test_a_session_is_followed_with_all_its_jobs() -> None:
+    hub = Hub()
+    following = hub.follow(session=SESSION)
+    for notice in (queued(), changed(ELSEWHERE), changed(SESSION), ended(), queued(OTHER)):
+        publish(hub, notice)
+    assert await read(following) == [queued(), changed(SESSION), ended(), queued(OTHER)]
 
 
 async def test_following_what_is_closed_ends_at_once(autojump_clock: trio.testing.MockClock) -> None:
     hub = Hub()
     hub.close()
     with trio.fail_after(1):
-        assert [notice async for notice in hub.follow()] == []
+        assert await read_all(hub.follow()) == []
 
 
 @schedules(10)
@@ -136,19 +262,19 @@ async def test_a_cancelled_wait_loses_nothing(autojump_clock: trio.testing.MockC
     sent = [tool(str(number)) for number in range(200)]
     got: list[object] = []
 
-    async def publish() -> None:
+    async def publish_all() -> None:
         for notice in sent:
-            hub.publish(notice)
+            publish(hub, notice)
             await trio.sleep(chance.choice((0, 0, 0.01)))
-        hub.publish(ended())
+        publish(hub, ended())
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(publish)
+        nursery.start_soon(publish_all)
         over = False
         while not over:
             try:
                 with trio.move_on_after(chance.choice((0, 0, 0.005))):
-                    got.append(await anext(following))
+                    got.append(plain(await anext(following)))
             except StopAsyncIteration:
                 over = True
     assert got == [*sent, ended()]
@@ -157,8 +283,8 @@ async def test_a_cancelled_wait_loses_nothing(autojump_clock: trio.testing.MockC
 async def test_whoever_reads_a_long_backlog_lets_the_others_run() -> None:
     hub = Hub()
     following = hub.follow()
-    following.miss(1)
-    hub.publish(queued())
+    for _ in range(2):
+        publish(hub, queued())
     for _ in range(2):
         with trio.testing.assert_checkpoints():
             await anext(following)
@@ -178,7 +304,7 @@ async def test_output_that_waits_is_joined_but_never_across_what_lies_between() 
         tool("ls"),
         output("d", offset=4),
     ):
-        hub.publish(notice)
+        publish(hub, notice)
     assert await read(following) == [
         output("ab", offset=0),
         output("!", kind=OutputKind.TOOL, offset=2),
@@ -191,10 +317,10 @@ async def test_output_that_waits_is_joined_but_never_across_what_lies_between() 
 async def test_the_oldest_progress_goes_and_what_counts_never() -> None:
     hub = Hub()
     following = hub.follow()
-    hub.publish(queued())
+    publish(hub, queued())
     for number in range(2 * BACKLOG):
-        hub.publish(tool(str(number)))
-    hub.publish(ended())
+        publish(hub, tool(str(number)))
+    publish(hub, ended())
     notices = await read(following)
     assert notices[0] == NoticesMissed(count=BACKLOG + 2)
     assert notices[1] == queued()
@@ -207,20 +333,18 @@ async def test_heavy_output_does_not_heap_up() -> None:
     following = hub.follow()
     megabyte = "x" * (1 << 20)
     for number in range(100):
-        hub.publish(output(megabyte))
-        hub.publish(tool(str(number)))
+        publish(hub, output(megabyte))
+        publish(hub, tool(str(number)))
     held = [notice for notice in await read(following) if isinstance(notice, OutputAdded)]
     assert 0 < sum(len(notice.text) for notice in held) <= HEAVIEST
     assert hub.statistics().remembered < 20
-    late = await read(hub.follow(JOB, SESSION, since=0))
-    assert isinstance(late[0], NoticesMissed)
 
 
 async def test_one_heavy_notice_gets_through() -> None:
     hub = Hub()
     following = hub.follow()
     everything = output("x" * (2 * HEAVIEST))
-    hub.publish(everything)
+    publish(hub, everything)
     assert await read(following) == [everything]
 
 
@@ -231,7 +355,7 @@ async def test_a_follower_without_room_for_what_counts_is_cut_off_and_told_so() 
     sent: list[Notice] = [queued(JobId(str(number))) for number in range(BACKLOG + 5)]
     got: list[object] = []
     for notice in sent:
-        hub.publish(notice)
+        publish(hub, notice)
         got += await read(good)
     assert got == sent
     assert stuck.over
@@ -244,7 +368,7 @@ def test_prompts_of_ended_jobs_count_as_what_they_hold() -> None:
     hub = Hub()
     hub.follow()
     for number in range(10):
-        hub.publish(ended(JobId(str(number)), prompt="x" * (4 << 20)))
+        publish(hub, ended(JobId(str(number)), prompt="x" * (4 << 20)))
     assert hub.statistics().remembered <= 2
 
 

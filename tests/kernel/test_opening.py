@@ -195,6 +195,7 @@ async def test_a_start_that_is_cancelled_while_it_is_recorded_cancels_its_job(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say first", session="demo")).wait()
         everything = system.follow()
         world.store.slow = 1.0
         with trio.move_on_after(0.5):

@@ -120,7 +120,9 @@ async def test_a_bug_in_a_job_fails_it_stops_its_work_and_nothing_else(
         with trio.fail_after(2 * SOON + 30):
             final = await job.wait()
         check_failed(final, Cause.INTERNAL)
-        assert await job.status() == final == await world.store.job(job.id)
+        known = await world.store.job(job.id)
+        assert known is not None
+        assert await job.status() == final == known.snapshot
         assert [n.snapshot async for n in following if isinstance(n, JobEnded)] == [final]
         # Nobody follows its prompt any more: its container was ended, and the next job has a new one.
         with trio.fail_after(SOON):

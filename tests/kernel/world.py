@@ -39,6 +39,7 @@ class World:
     servers: FakeServers
     store: MemoryStore
     base: Path
+    rng: random.Random
 
     def check_nothing_is_left(self) -> None:
         assert not self.engine.containers
@@ -57,7 +58,7 @@ class World:
             connect=self.servers.connect,
             store=self.store,
             directories=_directories,
-            rng=random.Random(4711),
+            rng=self.rng,
             wall=lambda: 1_760_000_000.0 + trio.current_time(),
         ) as system:
             yield system
@@ -78,4 +79,4 @@ async def open_world(behaviour: FakeBehaviour | None = None) -> AsyncGenerator[W
     with TemporaryDirectory() as base:
         async with open_fake_servers(behaviour) as servers:
             engine = SlowEngine(on_start=servers.on_start, on_exit=servers.on_exit)
-            yield World(engine, servers, MemoryStore(), Path(base))
+            yield World(engine, servers, MemoryStore(), Path(base), random.Random(4711))

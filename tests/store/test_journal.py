@@ -21,6 +21,7 @@ from opencode_actors.store import database as db
 from opencode_actors.store import journal as journal_module
 from opencode_actors.store.journal import Journal, open_journal
 from opencode_actors.store.output_files import OutputFiles
+from opencode_actors.store.schema import MIGRATIONS, script
 
 from .samples import JOB, conversation, job, said
 
@@ -45,10 +46,10 @@ async def test_what_waits_at_one_time_is_written_at_one_time(
     write = db.write
     sizes: list[int] = []
 
-    def held_write(database: sqlite3.Connection, rows: list[db.Row]) -> None:
+    def held_write(database: sqlite3.Connection, rows: list[db.Row], *, durable: bool) -> None:
         assert held.wait(PLENTY)
         sizes.append(len(rows))
-        write(database, rows)
+        write(database, rows, durable=durable)
 
     monkeypatch.setattr(db, "write", held_write)
     async with open_journal(tmp_path) as journal, trio.open_nursery() as nursery:
@@ -78,9 +79,9 @@ async def test_a_settled_job_has_its_output_on_the_disk_first(
         order.append("output")
         make_durable(self, job_)
 
-    def recorded(database: sqlite3.Connection, rows: list[db.Row]) -> None:
+    def recorded(database: sqlite3.Connection, rows: list[db.Row], *, durable: bool) -> None:
         order.append("record")
-        write(database, rows)
+        write(database, rows, durable=durable)
 
     monkeypatch.setattr(OutputFiles, "make_durable", durable)
     monkeypatch.setattr(db, "write", recorded)
@@ -139,7 +140,9 @@ async def test_p18_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None
     acknowledged = acknowledged_before_a_kill(tmp_path)
     async with open_journal(tmp_path) as journal:
         for id_ in map(JobId, acknowledged):
-            assert await journal.job(id_) == job(JobStatus.RUNNING, id_=id_).snapshot
+            known = await journal.job(id_)
+            assert known is not None
+            assert known.snapshot == job(JobStatus.RUNNING, id_=id_).snapshot
             assert (await journal.output(id_, offset=0, limit=100)).text == "all of it"
         unsettled = set((await journal.load()).unsettled)
         assert set(acknowledged) <= unsettled
@@ -160,7 +163,7 @@ async def test_a_disk_that_hangs_does_not_hang_us(tmp_path: Path, monkeypatch: p
     let_go = threading.Event()
     heard: list[str] = []
 
-    def hang(database: sqlite3.Connection, rows: list[db.Row]) -> None:
+    def hang(database: sqlite3.Connection, rows: list[db.Row], *, durable: bool) -> None:
         let_go.wait(PLENTY)
 
     monkeypatch.setattr(db, "write", hang)
@@ -192,7 +195,7 @@ async def test_a_bug_in_the_writer_is_seen_and_nobody_waits_for_ever(
 ) -> None:
     refused = 0
 
-    def bug(database: sqlite3.Connection, rows: list[db.Row]) -> None:
+    def bug(database: sqlite3.Connection, rows: list[db.Row], *, durable: bool) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr(db, "write", bug)
@@ -239,7 +242,7 @@ async def test_p13_a_full_disk_is_said_in_words_and_the_journal_goes_on_when_the
         await journal.append((job(JobStatus.COMPLETED),))
         found = await journal.job(JOB)
         assert found is not None
-        assert found.settled
+        assert found.snapshot.settled
 
 
 async def test_output_that_cannot_be_written_is_said_in_words(
@@ -294,7 +297,7 @@ async def test_a_journal_of_another_version_is_named_as_such(tmp_path: Path) -> 
         database.execute("PRAGMA user_version = 7")
     database.close()
     error = await refusal(tmp_path)
-    assert "format 7, this one reads 1" in error.message
+    assert "format 7, this one reads 2" in error.message
     assert "use the version that wrote it" in error.hint
 
 
@@ -313,14 +316,28 @@ async def test_an_entry_that_cannot_be_understood_is_said_in_words(tmp_path: Pat
 def test_a_process_that_dies_while_it_makes_the_journal_leaves_none(tmp_path: Path) -> None:
     """All of it is one transaction: half a journal could never be opened again."""
     db.open_for_writing(tmp_path / "journal.sqlite").close()
-    statements = db._SCHEMA.format(owner="0", version=db.VERSION).split(";")
-    for count in range(2, len(statements) - 1):
-        path = tmp_path / f"{count}.sqlite"
-        database = sqlite3.connect(path, isolation_level=None)
-        for statement in statements[:count]:
-            database.execute(statement)
-        database.close()  # as a death does: without a commit
-        db.open_for_writing(path).close()
+    for number, step in enumerate(MIGRATIONS):
+        statements = script(step, number + 1).split(";")
+        for count in range(2, len(statements) - 1):
+            path = tmp_path / f"{number}-{count}.sqlite"
+            database = sqlite3.connect(path, isolation_level=None)
+            for whole in range(number):
+                database.executescript(script(MIGRATIONS[whole], whole + 1))
+            for statement in whole_statements(statements[:count]):
+                database.execute(statement)
+            database.close()  # as a death does: without a commit
+            db.open_for_writing(path).close()
+
+
+def whole_statements(parts: list[str]) -> list[str]:
+    """A trigger has a semicolon inside."""
+    statements: list[str] = []
+    for part in parts:
+        if statements and not sqlite3.complete_statement(statements[-1] + ";"):
+            statements[-1] += ";" + part
+        else:
+            statements.append(part)
+    return [statement for statement in statements if sqlite3.complete_statement(statement + ";")]
 
 
 # ---- who may look

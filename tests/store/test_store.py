@@ -47,7 +47,9 @@ async def test_what_was_recorded_is_there_the_next_time(open_store: OpenStore) -
         remembered = await store.load()
         assert (remembered.owner, remembered.unsettled) == (owner, (other,))
         assert await store.conversation(SESSION) == CONVERSATION
-        assert await store.job(JOB) == job(JobStatus.COMPLETED).snapshot
+        known = await store.job(JOB)
+        assert known is not None
+        assert known.snapshot == job(JobStatus.COMPLETED).snapshot
         assert (await store.output(JOB, offset=0, limit=100)).text == "héllo"
 
 

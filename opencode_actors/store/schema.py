@@ -1,0 +1,73 @@
+"""The form of the journal's SQLite file, as the steps that lead from an empty file to it.
+
+A file's `user_version` is the number of steps that it has taken. A step that was ever released stays as it
+is; what is to be different is a new step at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import cast
+
+from opencode_actors.errors import StoreError
+
+_JOBS_AND_SESSIONS = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (key TEXT PRIMARY KEY, conversation TEXT) WITHOUT ROWID;
+CREATE TABLE jobs (id TEXT PRIMARY KEY, session TEXT NOT NULL, settled INTEGER NOT NULL, snapshot TEXT NOT NULL)
+    WITHOUT ROWID;
+CREATE INDEX unsettled ON jobs (id) WHERE settled = 0;
+INSERT INTO about VALUES ('owner', '{owner}');
+"""
+
+# `number` is the order in which jobs were accepted. `since`, `accepted` and `begun` are what is needed to
+# run a job or to follow it on; they are JSON, as the snapshot is.
+# The body of a notice is JSON too, but for what stands elsewhere already: a piece of output is read from
+# its file, the end of a job from the job. Notices of a job go with it.
+_NOTICES = """
+CREATE TABLE jobs_2 (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, session TEXT NOT NULL,
+    settled INTEGER NOT NULL, snapshot TEXT NOT NULL, since INTEGER NOT NULL DEFAULT 0,
+    accepted TEXT, begun TEXT, verdict TEXT, key TEXT, created REAL
+);
+INSERT INTO jobs_2 (id, session, settled, snapshot) SELECT id, session, settled, snapshot FROM jobs;
+DROP TABLE jobs;
+ALTER TABLE jobs_2 RENAME TO jobs;
+CREATE INDEX unsettled ON jobs (number) WHERE settled = 0;
+CREATE INDEX keyed ON jobs (key, number) WHERE key IS NOT NULL;
+ALTER TABLE sessions ADD COLUMN container TEXT;
+ALTER TABLE sessions ADD COLUMN url TEXT;
+ALTER TABLE sessions ADD COLUMN password TEXT;
+CREATE TABLE notices (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, job TEXT, session TEXT NOT NULL, kind TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX notices_of_job ON notices (job, seq) WHERE job IS NOT NULL;
+CREATE INDEX notices_of_session ON notices (session, seq);
+CREATE INDEX notices_of_session_itself ON notices (session, seq) WHERE job IS NULL;
+CREATE TRIGGER notices_go_with_their_job AFTER DELETE ON jobs
+    BEGIN DELETE FROM notices WHERE job = old.id; END;
+INSERT INTO about VALUES ('no_progress', '0'), ('nothing', '0');
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES)
+
+
+def migrate(database: sqlite3.Connection, path: Path) -> None:
+    """Each step is one transaction: a process that dies half-way leaves what was there before it."""
+    (version,) = cast(tuple[int], database.execute("PRAGMA user_version").fetchone())
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path} was written by another version of opencode-actors "
+            f"(format {version}, this one reads {len(MIGRATIONS)})",
+            hint="use the version that wrote it, or choose another sessionsDir",
+        )
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        database.executescript(script(step, number))
+
+
+def script(step: str, number: int) -> str:
+    owner = secrets.token_hex(4)
+    return f"BEGIN IMMEDIATE;{step.format(owner=owner)}PRAGMA user_version = {number};\nCOMMIT;"
