@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from contextlib import suppress
 
 import trio
 from attrs import define, field
@@ -104,15 +105,14 @@ class Sessions:
         `StoreError` when the session cannot record anything."""
         while True:
             entry = await self._open(key)
-            try:
+            answer: object = None
+            with suppress(ActorGone):
                 answer = await self._ask_for_place(entry, job)
-            except ActorGone:
+            if answer is None:
                 # It ended meanwhile. Its successor may begin when the last of it is gone.
                 await entry.done.wait()
                 if entry.failure is not None and entry.failure.cause is Cause.STORE:
-                    raise StoreError(
-                        entry.failure.message, hint="make room on the disk, then try again"
-                    ) from None
+                    raise StoreError(entry.failure.message, hint="make room on the disk, then try again")
                 continue
             if isinstance(answer, Accepted):
                 return answer.ahead
