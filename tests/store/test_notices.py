@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 from attrs import evolve
 
 from opencode_actors.errors import StoreError
