@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trio
-from attrs import frozen
 
 from opencode_actors.cli.arguments import settings_of
 from opencode_actors.cli.bug import keep_details
@@ -39,20 +38,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TROUBLE = (SessionStatus.BACKING_OFF, SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED)
 
 
-@frozen(kw_only=True)
-class How:
-    stop_sessions: bool
-    address: Address
-
-
 def serve(arguments: argparse.Namespace) -> Status:
     loaded = settings_of(arguments)
-    how = How(
-        stop_sessions=bool(arguments.stop_sessions),
-        address=address_of(loaded.settings, insecure=bool(arguments.insecure_listen_anyway)),
-    )
+    address = address_of(loaded.settings, insecure=bool(arguments.insecure_listen_anyway))
     with log_to_stderr(as_json=bool(arguments.json)):
-        return trio.run(_serve, loaded, how)
+        return trio.run(_serve, loaded, address)
 
 
 def address_of(settings: Settings, *, insecure: bool) -> Address:
@@ -74,7 +64,7 @@ def address_of(settings: Settings, *, insecure: bool) -> Address:
     )
 
 
-async def _serve(loaded: LoadedSettings, how: How) -> Status:
+async def _serve(loaded: LoadedSettings, address: Address) -> Status:
     manager = ServiceManager.of(os.environ)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
@@ -83,7 +73,7 @@ async def _serve(loaded: LoadedSettings, how: How) -> Status:
             told_to_end = trio.Event()
             nursery.start_soon(_obey, signals, told_to_end, nursery.cancel_scope, manager)
             nursery.start_soon(manager.keep_alive)
-            await _run(loaded.settings, how, manager, told_to_end)
+            await _run(loaded.settings, address, manager, told_to_end)
             nursery.cancel_scope.cancel()
     _log.info("ended")
     return Status.OK
@@ -107,16 +97,18 @@ async def _obey(
             told_to_end.set()
 
 
-async def _run(settings: Settings, how: How, manager: ServiceManager, told_to_end: trio.Event) -> None:
+async def _run(
+    settings: Settings, address: Address, manager: ServiceManager, told_to_end: trio.Event
+) -> None:
     manager.say(f"STATUS=connecting to {settings.runtime}")
     async with open_model_access(settings, os.environ) as chosen:
         if chosen.remark:
             _log.warning("%s", chosen.remark)
         async with open_system(chosen.settings, access=chosen.access) as system:
-            await _open(system, how, manager, told_to_end)
+            await _open(system, address, manager, told_to_end)
 
 
-async def _open(system: System, how: How, manager: ServiceManager, told_to_end: trio.Event) -> None:
+async def _open(system: System, address: Address, manager: ServiceManager, told_to_end: trio.Event) -> None:
     settings, limits = system.settings, Limits()
     folder = settings.sessions_dir.expanduser()
     token = keep_token(token_file(folder))
@@ -133,7 +125,7 @@ async def _open(system: System, how: How, manager: ServiceManager, told_to_end: 
 
     desk = SystemDesk(system, about, limits, explained)
     async with open_door(
-        how.address,
+        address,
         desk,
         token=token,
         report=lambda error: _as_text(keep_details(error)),
@@ -146,7 +138,7 @@ async def _open(system: System, how: How, manager: ServiceManager, told_to_end: 
             pid=about.pid,
             version=about.version,
             started_at=about.started_at,
-            certificate=how.address.certificate,
+            certificate=address.certificate,
         )
         try:
             announce(door_file(folder), where)

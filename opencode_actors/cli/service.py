@@ -33,8 +33,8 @@ Restart=on-failure
 RestartSec=2
 WatchdogSec=60
 TimeoutStopSec=120
-# Containers go on working while the service is away; it finds them again.
-KillMode=process
+# The service ends its containers itself, each with its own grace.
+KillMode=mixed
 
 [Install]
 WantedBy=default.target

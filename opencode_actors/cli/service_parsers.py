@@ -18,11 +18,9 @@ def add_service(commands: Commands, add_common: AddCommon, parser_class: type[Pa
     serve = commands.add_parser(
         "serve",
         help="run the service that other programs, OpenClaw among them, connect to",
-        description="Runs jobs for whoever connects to its websocket (docs/protocol.md), until SIGTERM or Ctrl-C.\n"
-        "Jobs go on in their containers meanwhile, and are followed on at the next start.",
+        description="Runs jobs for whoever connects to its websocket (docs/protocol.md), until SIGTERM or Ctrl-C.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--stop-sessions", action="store_true", help="end all jobs and containers at the end")
     serve.add_argument("--json", action="store_true", help="log lines as JSON")
     _add_insecure(serve)
     add_common(serve)

@@ -112,15 +112,16 @@ def notice(one: Notice | NoticesMissed, ended: Document | None) -> Document:
     if isinstance(one, NoticesMissed):
         return {"kind": "missed", "count": one.count}
     return {
-        "kind": _kind(one),
+        "kind": kind_of(type(one)),
         **({} if isinstance(one, SessionChanged) else {"jobId": one.job}),
         "sessionKey": one.session,
         **_details(one, ended),
     }
 
 
-def _kind(one: Notice) -> str:
-    name = "Output" if isinstance(one, OutputAdded) else type(one).__name__
+def kind_of(notice: type[Notice]) -> str:
+    """Its name in the protocol."""
+    name = "Output" if notice is OutputAdded else notice.__name__
     return name[0].lower() + name[1:]
 
 

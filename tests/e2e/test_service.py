@@ -1,0 +1,130 @@
+"""The service as it runs: a process of its own, its clients on the command line, jobs in real containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from opencode_actors.containers import OWNER_LABEL
+from tests.e2e.rig import PLENTY, short_folder
+
+pytestmark = [pytest.mark.podman, pytest.mark.image]
+
+
+@frozen
+class Place:
+    """A home of its own: nothing of this host's settings or logins is found from it."""
+
+    base: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "XDG_RUNTIME_DIR")}
+        return {
+            **kept,
+            "HOME": str(self.base),
+            "OPENCODE_ACTORS_SESSIONS_DIR": str(self.base / "sessions"),
+            "OPENCODE_ACTORS_WORKSPACES_DIR": str(self.base / "workspaces"),
+            "OPENCODE_ACTORS_DOOR_PORT": "0",
+        }
+
+    def client(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "opencode_actors.cli", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PLENTY,
+            check=False,
+        )
+
+    def answer(self, *arguments: str) -> Any:
+        done = self.client(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def serve(self) -> subprocess.Popen[str]:
+        """Returns when it listens."""
+        service = subprocess.Popen(
+            [sys.executable, "-m", "opencode_actors.cli", "serve"],
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert service.stderr is not None
+        for line in service.stderr:
+            if "listening on" in line:
+                return service
+        raise AssertionError(f"it ended with {service.wait()}")
+
+
+@pytest.fixture
+def place() -> Generator[Place]:
+    with short_folder() as base:
+        yield Place(base)
+
+
+def end(service: subprocess.Popen[str]) -> str:
+    """What it logs until its end."""
+    service.send_signal(signal.SIGTERM)
+    _, log = service.communicate(timeout=PLENTY)
+    assert service.returncode == 0, log
+    return log
+
+
+def test_without_a_service_a_client_says_what_to_start(place: Place) -> None:
+    done = place.client("sessions")
+    assert done.returncode == 3
+    assert "no service runs" in done.stderr
+    assert "opencode-actors serve" in done.stderr
+
+
+def test_jobs_through_the_door_and_an_end_that_leaves_nothing(place: Place) -> None:
+    service = place.serve()
+    try:
+        followed = place.client("start", "--follow", "--session", "demo", "say hello")
+        assert followed.returncode == 0, followed.stderr
+        assert "The command ran in the container" in followed.stdout
+        assert "completed in " in followed.stderr
+        job = place.answer("start", "::hang", "--session", "demo")["jobId"]
+        (session,) = place.answer("sessions")["sessions"]
+        assert session["sessionKey"] == "demo"
+        cancelled = place.answer("cancel", job)
+        assert cancelled["status"] == "cancelled"
+        assert place.client("status", "job_0").returncode == 2
+        assert place.answer("info")["pid"] == service.pid
+        assert containers_of(place)
+    finally:
+        log = end(service)
+    assert f"job {job} of session demo cancelled" in log
+    assert not (place.base / "sessions" / "door.json").exists()
+    assert (place.base / "sessions" / "door.token").exists()
+    assert containers_of(place) == []
+
+
+def containers_of(place: Place) -> list[str]:
+    with closing(sqlite3.connect(place.base / "sessions" / "journal.sqlite")) as database:
+        (owner,) = database.execute("SELECT value FROM about WHERE name = 'owner'").fetchone()
+    listing = ["podman", "ps", "-a", "--filter", f"label={OWNER_LABEL}={owner}", "--format", "{{.Names}}"]
+    return subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_second_service_is_told_who_has_the_place(place: Place) -> None:
+    service = place.serve()
+    try:
+        second = place.client("serve")
+        assert second.returncode == 3
+        assert f"process {service.pid}" in second.stderr
+    finally:
+        end(service)
