@@ -130,6 +130,8 @@ class NoService(DoorError):
 class CallRefused(DoorError):
     """The service answered with an error; `code` is JSON-RPC's, and `cause` its name."""
 
+    cause: str = ""
+
     def __init__(self, message: str, *, code: int, cause: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code

@@ -75,10 +75,11 @@ class House:
 
 @define(eq=False)
 class _Subscription:
-    """`announced` is set once the peer has been sent the answer that names it."""
+    """`seq` is the number of the last notice that was told; `announced` is set once the peer has been sent the answer that names it."""
 
     name: str
     following: Following
+    seq: int
     announced: trio.Event = field(factory=trio.Event, init=False)
     scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
@@ -247,7 +248,7 @@ class Connection:
             case Follow():
                 self._check_room()
                 following, seq = await self.house.desk.follow(command)
-                subscription = self._subscribe(following)
+                subscription = self._subscribe(following, seq)
                 answers.opened.append(subscription)
                 return {"subscription": subscription.name, "seq": seq}
             case Unfollow():
@@ -299,9 +300,9 @@ class Connection:
         if self.house.subscriptions >= limits.all_subscriptions:
             raise Refused(busy(f"there are {limits.all_subscriptions} subscriptions already"))
 
-    def _subscribe(self, following: Following) -> _Subscription:
+    def _subscribe(self, following: Following, seq: int) -> _Subscription:
         self._check_room()  # again: others may have come while it was made
-        subscription = _Subscription(f"sub_{next(self._numbers)}", following)
+        subscription = _Subscription(f"sub_{next(self._numbers)}", following, seq)
         self._subscriptions[subscription.name] = subscription
         self.house.subscriptions += 1
         if self._work is not None:
@@ -328,12 +329,14 @@ class Connection:
             try:
                 async for notice in subscription.following:
                     await self._tell_one(name, notice)
+                    if not isinstance(notice, NoticesMissed):
+                        subscription.seq = notice.seq
             except TooSlow:
                 self._too_slow()
                 return
             except OpencodeActorsError as error:
                 reason = error.message
-            self.say("followEnded", {"subscription": name, "reason": reason})
+            self.say("followEnded", {"subscription": name, "seq": subscription.seq, "reason": reason})
             self._forget(name)
 
     async def _tell_one(self, subscription: str, notice: Notice | NoticesMissed) -> None:

@@ -13,6 +13,7 @@ from opencode_actors.door import results
 from opencode_actors.door.commands import (
     Ack,
     Answer,
+    Asker,
     Attend,
     Cancel,
     Cleanup,
@@ -37,7 +38,7 @@ from opencode_actors.errors import UnknownJob, UsageError
 from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import JobEnded, Notice
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, Origin
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
@@ -99,17 +100,14 @@ class SystemDesk:
                 assert_never(command)
 
     async def follow(self, command: Follow) -> tuple[Following, int]:
-        if command.since is not None or command.session_id is not None:
-            raise UsageError(
-                "notices are not kept yet, and a session alone cannot be followed yet",
-                hint="follow a job, from its beginning, or everything, from now on",
-            )
-        position = self.system.position
+        if command.job_id is not None and command.session_id is not None:
+            raise UsageError("follow a job or a session, not both", hint="a session's jobs are in it")
         if command.job_id is None:
             await trio.lowlevel.checkpoint()
-            return self.system.follow(), position
+            begin = self.system.position if command.since is None else command.since
+            return self.system.follow(session=command.session_id, since=begin), begin
         job = await self.system.status(JobId(command.job_id))  # an unknown one is said at once
-        return self.system.follow(job.id), position
+        return self.system.follow(job.id, since=command.since), command.since or 0
 
     async def words(self, notice: Notice | NoticesMissed) -> str:
         """All who follow are told the same notices, mostly at the same time."""
@@ -159,8 +157,8 @@ class SystemDesk:
     # ---- jobs
 
     async def _start(self, wishes: Wishes, prompt: str, session: str | None) -> Document:
-        if any((wishes.name, wishes.max_cost_usd, wishes.image, wishes.key, wishes.origin)):
-            raise UsageError("name, max_cost_usd, image, key and origin are not understood yet")
+        if any((wishes.name, wishes.max_cost_usd, wishes.image)):
+            raise UsageError("name, max_cost_usd and image are not understood yet")
         job = await self.system.start(
             prompt,
             session=session,
@@ -168,6 +166,8 @@ class SystemDesk:
             agent=wishes.agent,
             system=wishes.system,
             job_timeout=wishes.timeout,
+            key=wishes.key,
+            origin=_origin(wishes.origin),
         )
         now = await job.status()
         return {
@@ -218,3 +218,9 @@ class SystemDesk:
         return {
             "sessions": [results.session(one, workspace=str(self.system.workspace(one.key))) for one in found]
         }
+
+
+def _origin(asker: Asker | None) -> Origin | None:
+    if asker is None:
+        return None
+    return Origin(session_key=asker.session_key, agent_id=asker.agent_id, channel=asker.channel)

@@ -112,6 +112,8 @@ def notice(one: Notice | NoticesMissed, ended: Document | None) -> Document:
     if isinstance(one, NoticesMissed):
         return {"kind": "missed", "count": one.count}
     return {
+        "seq": one.seq,
+        "at": round(one.at, 3),
         "kind": kind_of(type(one)),
         **({} if isinstance(one, SessionChanged) else {"jobId": one.job}),
         "sessionKey": one.session,

@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from contextlib import suppress
 
 import trio
 from attrs import define, field
