@@ -22,7 +22,8 @@ OpencodeActorsError
 │   ├── NoService            none runs, or the connection to it has ended
 │   └── CallRefused          it answered with an error; `code` is JSON-RPC's
 ├── StoreError               the state directory: in use, unreadable, full
-└── ActorGone                the actor that was asked has ended
+├── ActorGone                the actor that was asked has ended
+└── OpenClawError            OpenClaw is not on this host, or does not take the plugin
 
 The type says whose fault it is; the text says what failed and why; `hint` says what to do next.
 """
@@ -144,3 +145,7 @@ class StoreError(OpencodeActorsError):
 
 class ActorGone(OpencodeActorsError):
     """The actor that was asked has ended."""
+
+
+class OpenClawError(OpencodeActorsError):
+    """OpenClaw is not on this host, or does not take the plugin."""

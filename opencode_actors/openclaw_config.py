@@ -14,10 +14,41 @@ from opencode_actors.json5_file import read_object
 
 ENTRY = ("plugins", "entries", "opencode", "config")
 
+# Options in the same object that are the plugin's, and not the service's: how it finds and starts the service.
+# They are no settings here, and no mistakes either.
+OF_THE_PLUGIN: Mapping[str, Mapping[str, object]] = {
+    "url": {
+        "type": "string",
+        "default": "",
+        "description": "where the service listens (ws:// or wss://); empty: what its door.json in sessionsDir says",
+    },
+    "token": {
+        "type": "string",
+        "default": "",
+        "description": "the service's token; empty: read from tokenFile",
+    },
+    "tokenFile": {
+        "type": "string",
+        "default": "",
+        "description": "file with the service's token; empty: the one that door.json names",
+    },
+    "autoStart": {
+        "type": "boolean",
+        "default": True,
+        "description": "start the service when none runs",
+    },
+    "command": {
+        "type": "array",
+        "items": {"type": "string"},
+        "default": ["opencode-actors", "serve"],
+        "description": "the command that starts the service, and its arguments",
+    },
+}
+
 
 @frozen(kw_only=True)
 class OpenClawConfig:
-    """`path` is None when there is no file. `plugin` is the entry's `config`, its `${VAR}`s filled in."""
+    """`path` is None when there is no file. `plugin` is the settings in the entry's `config`, `${VAR}`s filled in."""
 
     path: Path | None
     plugin: Mapping[str, object] = Factory(dict[str, object])
@@ -47,6 +78,8 @@ def read_openclaw_config(environment: Mapping[str, str]) -> OpenClawConfig:
         return OpenClawConfig(path=None)
     plugin: dict[str, object] = {}
     for key, value in _table(document, ENTRY, path).items():
+        if key in OF_THE_PLUGIN:
+            continue
         plugin[key] = _filled_in(value, environment, f"{'.'.join(ENTRY)}.{key} in {path}")
     token, warnings = _hooks_token(_table(document, ("hooks",), path).get("token"), environment, path)
     return OpenClawConfig(path=path, plugin=plugin, hooks_token=token, warnings=warnings)

@@ -11,6 +11,7 @@ REAL = {
     "docker": "on Docker Engine",
     "image": "of the container image",
     "opencode": "with the real OpenCode server",
+    "openclaw": "with the real OpenClaw gateway",
 }
 WITH_CONTAINERS = {"podman", "docker", "image"}
 

@@ -11,6 +11,7 @@ from opencode_actors.errors import (
     CallRefused,
     EngineError,
     NoService,
+    OpenClawError,
     OpencodeActorsError,
     SettingsError,
     StoreError,
@@ -163,7 +164,7 @@ def of_error(error: OpencodeActorsError) -> Status:
         return Status.USAGE
     if isinstance(error, CallRefused) and error.cause in _CALLERS_FAULT:
         return Status.USAGE
-    if isinstance(error, EngineError | StoreError | NoService):
+    if isinstance(error, EngineError | StoreError | NoService | OpenClawError):
         return Status.ENVIRONMENT
     return Status.FAILED
 

@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_image(commands)
     _add_settings(commands)
+    _add_plugin(commands)
     return parser
 
 
@@ -157,6 +158,23 @@ def _add_settings(commands: Commands) -> None:
     parser.set_defaults(command=_settings)
 
 
+def _add_plugin(commands: Commands) -> None:
+    parser = commands.add_parser("plugin", help="install the OpenClaw plugin, or say where it is")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    path = actions.add_parser(
+        "path", help="print the plugin's folder", description="Prints the folder of the OpenClaw plugin."
+    )
+    path.set_defaults(command=_plugin_path)
+    install = actions.add_parser(
+        "install",
+        help="install the plugin into OpenClaw",
+        description="Installs the OpenClaw plugin with `openclaw plugins install`, and tells it how to start\n"
+        "the service. A running gateway takes it up by itself.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    install.set_defaults(command=_plugin_install)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings (`opencode-actors settings` lists all)")
     group.add_argument("--engine", metavar="podman|docker", help="the container engine")
@@ -197,6 +215,18 @@ def _settings(arguments: argparse.Namespace) -> Status:
     from opencode_actors.cli.settings_table import settings
 
     return settings(arguments)
+
+
+def _plugin_path(arguments: argparse.Namespace) -> Status:
+    from opencode_actors.cli.plugin import path
+
+    return path(arguments)
+
+
+def _plugin_install(arguments: argparse.Namespace) -> Status:
+    from opencode_actors.cli.plugin import install
+
+    return install(arguments)
 
 
 # ---- errors

@@ -1,0 +1,147 @@
+// `/opencode …` in a chat, answered without the model.
+
+import { textOfError } from "./errors.js";
+import { chatTextOf } from "./format.js";
+import { perform } from "./operations.js";
+
+export const HELP = `/opencode start [--session KEY] [--name NAME] [--model PROVIDER/MODEL] PROMPT
+/opencode status [JOB]            without a job: all sessions
+/opencode output JOB [OFFSET]
+/opencode respond SESSION PROMPT  a follow-up: same files, same conversation
+/opencode answer JOB ANSWER       what it asks; a permission: once, always or reject
+/opencode cancel JOB
+/opencode sessions
+/opencode cleanup [--delete-workspaces]`;
+
+/** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
+
+/** Flags of a start, and the parameter that each one is. @type {Record<string, string>} */
+const FLAGS = { session: "session_id", name: "name", model: "model", agent: "agent", image: "image" };
+
+/** @param {string} text what stands behind `/opencode` @returns {Parsed} */
+export function parse(text) {
+  const [verb, rest] = firstWord(text.trim());
+  switch (verb) {
+    case "start":
+      return parseStart(rest);
+    case "respond":
+      return needing(firstWord(rest), "a session and a prompt", (session_id, message) => ({
+        operation: "respond",
+        params: { session_id, message },
+      }));
+    case "answer":
+      return needing(firstWord(rest), "a job and an answer", (job_id, answer) => ({
+        operation: "answer",
+        params: { job_id, answer },
+      }));
+    case "status":
+      return rest ? { operation: "status", params: { job_id: rest } } : { operation: "sessions", params: {} };
+    case "output":
+      return parseOutput(rest);
+    case "cancel":
+      return rest ? { operation: "cancel", params: { job_id: rest } } : { wrong: "cancel needs a job" };
+    case "sessions":
+      return rest ? { wrong: "sessions takes nothing else" } : { operation: "sessions", params: {} };
+    case "cleanup":
+      if (rest && rest !== "--delete-workspaces") return { wrong: `cleanup takes --delete-workspaces, not ${rest}` };
+      return { operation: "cleanup", params: rest ? { delete_workspaces: true } : {} };
+    case "":
+    case "help":
+      return { wrong: "" };
+    default:
+      return { wrong: `there is no "${verb}"` };
+  }
+}
+
+/** @param {string} text @returns {Parsed} */
+function parseStart(text) {
+  /** @type {Record<string, unknown>} */
+  const params = {};
+  let rest = text;
+  for (let flag = /^--([a-z]+)(?:=|\s+)(\S+)\s*/.exec(rest); flag; flag = /^--([a-z]+)(?:=|\s+)(\S+)\s*/.exec(rest)) {
+    const name = FLAGS[flag[1]];
+    if (!name) return { wrong: `start knows no --${flag[1]}` };
+    params[name] = flag[2];
+    rest = rest.slice(flag[0].length);
+  }
+  return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };
+}
+
+/** @param {string} text @returns {Parsed} */
+function parseOutput(text) {
+  const [job_id, offset] = firstWord(text);
+  if (!job_id) return { wrong: "output needs a job" };
+  if (!offset) return { operation: "output", params: { job_id } };
+  if (!/^\d+$/.test(offset)) return { wrong: `an offset is a number of bytes, not ${offset}` };
+  return { operation: "output", params: { job_id, offset: Number(offset) } };
+}
+
+/**
+ * @param {[string, string]} words @param {string} what
+ * @param {(first: string, rest: string) => Parsed} make
+ * @returns {Parsed}
+ */
+function needing([first, rest], what, make) {
+  return first && rest ? make(first, rest) : { wrong: `needs ${what}` };
+}
+
+/** @param {string} text @returns {[string, string]} */
+function firstWord(text) {
+  const [, word, rest] = /^(\S*)\s*([\s\S]*)$/.exec(text) ?? ["", "", ""];
+  return [word, rest.trim()];
+}
+
+const CHAT_PAGE = 3_000; // bytes: a chat message is short
+
+/** @param {any} api of OpenClaw @param {() => import("./link.js").Link} link */
+export function registerCommands(api, link) {
+  api.registerCommand({
+    name: "opencode",
+    description: "OpenCode jobs: start, status, output, respond, answer, cancel, sessions, cleanup",
+    acceptsArgs: true,
+    requireAuth: true,
+    /** @param {any} context */
+    async handler(context) {
+      const parsed = parse(context.args ?? "");
+      if ("wrong" in parsed) return { text: parsed.wrong ? `${parsed.wrong}\n\n${HELP}` : HELP };
+      try {
+        return { text: await run(link(), parsed, context) };
+      } catch (error) {
+        return { text: textOfError(error) };
+      }
+    },
+  });
+}
+
+/** @param {import("./link.js").Link} link @param {{operation: string, params: any}} parsed @param {any} context */
+async function run(link, { operation, params }, { sessionKey, agentId, channel }) {
+  const caller = { sessionKey, agentId, channel };
+  const asked =
+    operation === "answer"
+      ? answerTo(await perform(link, "status", { job_id: params.job_id }, caller), params.answer)
+      : operation === "output"
+        ? { ...params, limit: CHAT_PAGE }
+        : params;
+  return chatTextOf(operation, await perform(link, operation, asked, caller));
+}
+
+/**
+ * A person names the job and says the answer: which request it is for is seen from what the job asks.
+ * @param {any} status of the job @param {string} text
+ */
+export function answerTo({ jobId, pending = [] }, text) {
+  const [first, rest] = firstWord(text);
+  const named = pending.find((/** @type {any} */ asked) => asked.requestId === first);
+  const [asked, answer] = named ? [named, rest] : [pending[0], text];
+  if (!asked) throw new Error(`${jobId} asks nothing at the moment`);
+  if (!named && pending.length > 1) {
+    const ids = pending.map((/** @type {any} */ one) => `${one.requestId}: ${one.text}`).join("\n");
+    throw new Error(`${jobId} asks more than one thing; put the id before the answer:\n${ids}`);
+  }
+  const request = { job_id: jobId, request_id: asked.requestId };
+  if (asked.kind !== "permission") return { ...request, answers: [answer] };
+  if (!["once", "always", "reject"].includes(answer)) {
+    throw new Error("a permission is answered with once, always or reject");
+  }
+  return { ...request, reply: answer };
+}

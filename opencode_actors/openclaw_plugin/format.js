@@ -1,0 +1,125 @@
+// Results as text, for a model and for a person. OpenClaw cuts a tool's result without being asked: at 16,000
+// characters for most models, 32,000 for large ones; what is longer is given in pages.
+
+export const PAGE = 15_000; // bytes of output in one answer; characters are never more than bytes
+const LONGEST_TEXT = 15_500;
+
+/**
+ * @param {string} operation
+ * @param {any} result
+ * @returns {string} for a model
+ */
+export function textOf(operation, result) {
+  switch (operation) {
+    case "output":
+      return pageOf(result);
+    case "sessions":
+      return listOf("sessions", result.sessions ?? []);
+    case "cleanup":
+      return cut(JSON.stringify(result, null, 1));
+    case "start":
+    case "respond":
+      return `${JSON.stringify(result)}\nYou will be told in this session when it ends or asks something: do not poll.`;
+    default:
+      return cut(JSON.stringify(result, null, 1));
+  }
+}
+
+/** @param {string} operation @param {any} result @returns {string} for a person in a chat */
+export function chatTextOf(operation, result) {
+  switch (operation) {
+    case "start":
+    case "respond":
+      return `${result.jobId} is ${result.status} in session ${result.sessionKey}${ahead(result.ahead)}.`;
+    case "status":
+    case "cancel":
+      return statusText(result);
+    case "output":
+      return pageOf(result);
+    case "sessions":
+      return (result.sessions ?? []).map(sessionText).join("\n") || "There are no sessions.";
+    case "cleanup":
+      return cleanupText(result);
+    default:
+      return "Done.";
+  }
+}
+
+/** @param {any} page */
+function pageOf({ jobId, text, offset, nextOffset, hasMore, outputSize, status }) {
+  const where = `bytes ${offset} to ${nextOffset} of ${outputSize} of ${jobId}, which is ${status}`;
+  const rest = hasMore ? `; more: offset ${nextOffset}` : status === "running" ? "; nothing more yet" : "; the end";
+  return `${text}${text.endsWith("\n") || !text ? "" : "\n"}[${where}${rest}]`;
+}
+
+/** @param {string} name @param {object[]} items as many as fit, and how many more there are */
+function listOf(name, items) {
+  const shown = [];
+  let length = 0;
+  for (const item of items) {
+    const line = JSON.stringify(item);
+    length += line.length + 1;
+    if (length > LONGEST_TEXT - 200) break;
+    shown.push(line);
+  }
+  const left = items.length - shown.length;
+  return `${items.length} ${name}\n${shown.join("\n")}${left ? `\n(${left} more are not shown here)` : ""}`;
+}
+
+/** @param {any} status */
+function statusText(status) {
+  const name = status.name ? ` (${status.name})` : "";
+  const lines = [`${status.jobId}${name} in session ${status.sessionKey}: ${doing(status)}`];
+  if (status.error) lines.push(`${status.error}${status.hint ? `\nhint: ${status.hint}` : ""}`);
+  if (status.todoTotal) lines.push(`${status.todoDone} of ${status.todoTotal} todos done`);
+  for (const asked of status.pending ?? []) {
+    const options = asked.options?.length ? ` [${asked.options.join(" | ")}]` : "";
+    lines.push(`asks (${asked.requestId}): ${asked.text}${options}`);
+  }
+  if (status.costUsd) lines.push(`$${status.costUsd.toFixed(4)}`);
+  if (status.tailOutput) lines.push("", status.tailOutput.trim());
+  return cut(lines.join("\n"));
+}
+
+/** @param {any} status */
+function doing(status) {
+  const state = status.cancelling ? "cancelling" : status.status;
+  const activity = status.status === "running" && status.activityState ? `, ${status.activityState}` : "";
+  return `${state}${activity}, ${duration(status.elapsedSeconds)}, ${status.outputSize ?? 0} bytes of output`;
+}
+
+/** @param {any} session */
+function sessionText(session) {
+  const active = session.activeJob ? `, works on ${session.activeJob}` : "";
+  return `${session.sessionKey}: ${session.status}${active}, ${session.jobs ?? 0} jobs, last active ${duration(session.lastActivitySecondsAgo)} ago`;
+}
+
+/** @param {any} result */
+function cleanupText({ ended = [], kept = [], deletedWorkspaces = [] }) {
+  const lines = [`${ended.length} ended, ${kept.length} kept`];
+  for (const one of kept) lines.push(`kept ${one.sessionKey}: ${one.reason}`);
+  if (deletedWorkspaces.length) lines.push(`deleted: ${deletedWorkspaces.join(", ")}`);
+  return cut(lines.join("\n"));
+}
+
+/** @param {number | undefined} jobs */
+function ahead(jobs) {
+  return jobs ? `, ${jobs} ahead of it` : "";
+}
+
+/** @param {number | undefined | null} seconds */
+export function duration(seconds) {
+  if (typeof seconds !== "number") return "?";
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+}
+
+/** @param {string} text @param {number} [longest] the beginning and the end of what is longer, and how much is not there */
+export function cut(text, longest = LONGEST_TEXT) {
+  if (text.length <= longest) return text;
+  const head = Math.floor(longest * 0.4);
+  const tail = longest - head - 40;
+  return `${text.slice(0, head)}\n… ${text.length - head - tail} characters left out …\n${text.slice(-tail)}`;
+}

@@ -1,0 +1,179 @@
+// The tools that OpenClaw's agents see. Their names and parameters are those of earlier OpenCode plugins.
+
+import { PAGE, textOf } from "./format.js";
+import { perform } from "./operations.js";
+
+const jobId = { type: "string", description: "The job's id (or its name)" };
+const sessionId = { type: "string", description: "The session's key" };
+
+/** What a start and a follow-up have in common. No unions in these schemas: some model providers refuse them. */
+const startOptions = {
+  name: { type: "string", description: "A short name for the job, for people" },
+  model: { type: "string", description: "provider/model; default: as configured" },
+  agent: { type: "string", description: "The OpenCode agent that answers, for example build or plan" },
+  system: { type: "string", description: "Added to the agent's system prompt" },
+  max_cost_usd: { type: "number", description: "The job is ended when it has cost more", exclusiveMinimum: 0 },
+  timeout: { type: "number", description: "Seconds for the whole job; default: no bound", exclusiveMinimum: 0 },
+  image: { type: "string", description: "Another container image" },
+};
+
+/**
+ * @typedef {object} Description
+ * @property {string} operation
+ * @property {string} label
+ * @property {string} description
+ * @property {string[]} [required]
+ * @property {Record<string, object>} properties
+ */
+
+/** @type {Record<string, Description>} */
+export const TOOLS = {
+  opencode_start: {
+    operation: "start",
+    label: "OpenCode: start",
+    description:
+      "Gives a coding task to an OpenCode agent, which works on it in a container of its own, with its own " +
+      "workspace, shell and network. Returns at once with the job's id; you are told in this session when the job " +
+      "ends, fails, or asks something. Do not wait or poll. With session_id it goes on in that session: same " +
+      "files, same conversation.",
+    required: ["prompt"],
+    properties: {
+      prompt: { type: "string", description: "The whole task: the agent sees nothing of this conversation" },
+      session_id: { ...sessionId, description: "Go on with this session, or begin it; default: a new one" },
+      ...startOptions,
+    },
+  },
+  opencode_status: {
+    operation: "status",
+    label: "OpenCode: status",
+    description:
+      "How a job is: status, activity, todos, cost, the end of its output, what it asks (pending), and the cause " +
+      "when it failed. Only when somebody wants to know: its end is announced by itself.",
+    required: ["job_id"],
+    properties: { job_id: jobId, session_id: sessionId },
+  },
+  opencode_output: {
+    operation: "output",
+    label: "OpenCode: output",
+    description:
+      `A job's output, also while it runs, in pages of at most ${PAGE} bytes. The last line says which part it is ` +
+      "and the offset of the next page.",
+    required: ["job_id"],
+    properties: {
+      job_id: jobId,
+      session_id: sessionId,
+      offset: { type: "integer", description: "Byte at which to begin; default 0", minimum: 0 },
+      limit: { type: "integer", description: `Bytes; at most ${PAGE} in one answer`, minimum: 1 },
+    },
+  },
+  opencode_cancel: {
+    operation: "cancel",
+    label: "OpenCode: cancel",
+    description: "Ends a job and everything that it runs. Answers when it has ended, which may take half a minute.",
+    required: ["job_id"],
+    properties: { job_id: jobId, session_id: sessionId },
+  },
+  opencode_cleanup: {
+    operation: "cleanup",
+    label: "OpenCode: clean up",
+    description: "Ends idle sessions and their containers; never one that works. Files stay unless asked otherwise.",
+    properties: {
+      delete_workspaces: {
+        type: "boolean",
+        description: "Also delete the files of the sessions that it ends: ask the person first",
+      },
+    },
+  },
+  opencode_sessions: {
+    operation: "sessions",
+    label: "OpenCode: sessions",
+    description: "All sessions: age, last activity, messages, health, the job that they work on, their workspace.",
+    properties: {},
+  },
+  opencode_answer: {
+    operation: "answer",
+    label: "OpenCode: answer",
+    description:
+      "Answers what a job asks (pending in opencode_status). A question: answers. A permission: reply. What a " +
+      "person should decide is not yours to answer: ask them first.",
+    required: ["job_id", "request_id"],
+    properties: {
+      job_id: jobId,
+      request_id: { type: "string", description: "pending[].requestId" },
+      answers: {
+        type: "array",
+        items: { type: "string" },
+        description: "For a question: one answer for each of its questions, in order",
+      },
+      reply: { type: "string", enum: ["once", "always", "reject"], description: "For a permission" },
+      message: { type: "string", description: "With a refusal: what to do instead" },
+      reject: { type: "boolean", description: "Refuse to answer a question" },
+    },
+  },
+  opencode_respond: {
+    operation: "respond",
+    label: "OpenCode: follow up",
+    description:
+      "A further prompt in a session, after its job has ended (or queued behind it): same files, same " +
+      "conversation. Give session_id or job_id. Returns as opencode_start does.",
+    required: ["message"],
+    properties: { message: { type: "string" }, session_id: sessionId, job_id: jobId, ...startOptions },
+  },
+};
+
+/** What a caller of a tool may not say of itself. */
+const OURS = ["key", "origin"];
+
+/** @param {any} api of OpenClaw @param {() => import("./link.js").Link} link */
+export function registerTools(api, link) {
+  for (const [name, description] of Object.entries(TOOLS)) {
+    api.registerTool((/** @type {any} */ context) => toolOf(name, description, link, context), { name });
+  }
+}
+
+/** @param {string} name @param {Description} described @param {() => import("./link.js").Link} link @param {any} context */
+function toolOf(name, { operation, label, description, required = [], properties }, link, context) {
+  return {
+    name,
+    label,
+    description,
+    catalogMode: "direct-only", // otherwise a model with OpenClaw's tool search finds one line of it, if it searches
+    parameters: { type: "object", additionalProperties: false, required, properties },
+    /** @param {string} callId @param {Record<string, unknown>} params @param {AbortSignal} [signal] */
+    async execute(callId, params, signal) {
+      const asked = operation === "output" ? onePage(params) : withoutOurs(params);
+      const result = await perform(link(), operation, asked, callerOf(context, callId), signal);
+      return { content: [{ type: "text", text: textOf(operation, result) }], details: detailsOf(result) };
+    },
+  };
+}
+
+/** @param {Record<string, unknown>} params */
+function withoutOurs(params) {
+  return Object.fromEntries(Object.entries(params ?? {}).filter(([key]) => !OURS.includes(key)));
+}
+
+/** @param {Record<string, unknown>} params */
+function onePage(params) {
+  const limit = params?.limit;
+  return { ...withoutOurs(params), limit: typeof limit === "number" ? Math.min(limit, PAGE) : PAGE };
+}
+
+/** @param {any} context @param {string} callId @returns {import("./operations.js").Caller} */
+function callerOf(context, callId) {
+  return {
+    sessionKey: context.sessionKey,
+    agentId: context.agentId,
+    channel: context.messageChannel ?? context.deliveryContext?.channel,
+    sessionId: context.sessionId,
+    callId,
+  };
+}
+
+/** Small, for OpenClaw repeats them in the text where its tool search is on. @param {any} result */
+function detailsOf(result) {
+  const { jobId, sessionKey, status, nextOffset, hasMore } = result ?? {};
+  return Object.fromEntries(
+    Object.entries({ jobId, sessionKey, status, nextOffset, hasMore }).filter(([, value]) => value !== undefined),
+  );
+}
