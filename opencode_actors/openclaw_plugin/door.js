@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { NotRunning, Unreachable } from "./errors.js";
+import { NotRunning, TurnedAway } from "./errors.js";
 
 export const PROTOCOL = 1;
 
@@ -54,7 +54,7 @@ async function readDoor(file) {
     text = await readFile(file, "utf8");
   } catch (error) {
     if (error?.code === "ENOENT") return null;
-    throw new Unreachable(`${file} cannot be read: ${error?.message}`);
+    throw new TurnedAway(`${file} cannot be read: ${error?.message}`);
   }
   try {
     const { url, tokenFile, pid, protocol } = JSON.parse(text);
@@ -64,7 +64,7 @@ async function readDoor(file) {
   } catch {
     // said below, together with what is not the expected object
   }
-  throw new Unreachable(`${file} is not what a service writes: remove it and start the service again`);
+  throw new TurnedAway(`${file} is not what a service writes: remove it and start the service again`);
 }
 
 /** @param {import("./config.js").Config} config @param {string} file */
@@ -74,7 +74,7 @@ async function tokenOf(config, file) {
   try {
     return (await readFile(named, "utf8")).trim();
   } catch (error) {
-    throw new Unreachable(`the opencode service's token cannot be read: ${error?.message}`);
+    throw new TurnedAway(`the opencode service's token cannot be read: ${error?.message}`);
   }
 }
 

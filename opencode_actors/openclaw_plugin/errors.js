@@ -3,6 +3,17 @@
 /** The service could not be reached, or the connection ended before its answer: asking again may help. */
 export class Unreachable extends Error {
   name = "Unreachable";
+
+  /** @param {string} message @param {{neverSent?: boolean}} [how] `neverSent`: nothing was asked of it */
+  constructor(message, { neverSent = false } = {}) {
+    super(message);
+    this.neverSent = neverSent;
+  }
+}
+
+/** The service is there and does not let us in: asking again does not help. */
+export class TurnedAway extends Error {
+  name = "TurnedAway";
 }
 
 /** No service runs, and none is to be started. */

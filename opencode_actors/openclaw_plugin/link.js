@@ -2,7 +2,8 @@
 // again where asking twice is the same as asking once.
 
 import { endedWithoutAWord, findDoor } from "./door.js";
-import { NotRunning, Refused, Unreachable, textOfError } from "./errors.js";
+import { NotRunning, Refused, TurnedAway, Unreachable, textOfError } from "./errors.js";
+import { whyRefused } from "./refusal.js";
 import { Starter } from "./starter.js";
 
 const OPEN_WITHIN = 10_000; // ms for the upgrade
@@ -137,13 +138,14 @@ export class Link {
   /** @param {unknown} error @param {boolean} again */
   #mayAskAgain(error, again) {
     if (this.#closed) return false;
-    if (error instanceof NotRunning) return Date.now() - this.#lastAlive < RECENTLY;
-    return error instanceof Unreachable && (again || error.message.startsWith(NEVER_SENT));
+    const neverSent = error instanceof NotRunning || (error instanceof Unreachable && error.neverSent);
+    if (neverSent) return Date.now() - this.#lastAlive < RECENTLY;
+    return error instanceof Unreachable && again;
   }
 
   /** @param {string} method @param {object} params @param {number} deadline */
   async #callOnce(method, params, deadline) {
-    const socket = await by(deadline, this.#open({ mayStart: true }), `${NEVER_SENT}: it takes too long to connect`);
+    const socket = await by(deadline, this.#open({ mayStart: true }), new Unreachable(`${AWAY}: it takes too long to connect`, { neverSent: true }));
     while (this.#inFlight >= MOST_IN_FLIGHT) await this.#waitForPlace(deadline);
     this.#inFlight++;
     try {
@@ -163,7 +165,7 @@ export class Link {
       };
       const timer = setTimeout(() => {
         this.#queue.splice(this.#queue.indexOf(called), 1);
-        reject(new Unreachable(`${NEVER_SENT}: it answers nothing of what it was asked before`));
+        reject(new Unreachable(`${AWAY}: it answers nothing of what it was asked before`, { neverSent: true }));
       }, deadline - Date.now());
       this.#queue.push(called);
     });
@@ -178,7 +180,7 @@ export class Link {
       if (socket.readyState === 1) socket.send(JSON.stringify({ jsonrpc: "2.0", id, method, params }));
       else reject(new Unreachable(LOST));
     });
-    return by(deadline, answer, "the opencode service does not answer").finally(() => this.#asked.delete(id));
+    return by(deadline, answer, new Unreachable("the opencode service does not answer")).finally(() => this.#asked.delete(id));
   }
 
   // ---- the connection
@@ -222,24 +224,30 @@ export class Link {
   }
 
   /** @param {import("./door.js").Door} door @returns {Promise<WebSocket>} */
-  #connect({ url, token }) {
+  async #connect(door) {
+    try {
+      return await this.#openSocket(door);
+    } catch {
+      const { why, turnedAway } = await whyRefused(door);
+      const text = `${AWAY} at ${door.url}: ${why}`;
+      throw turnedAway ? new TurnedAway(text) : new Unreachable(text, { neverSent: true });
+    }
+  }
+
+  /** @param {import("./door.js").Door} door @returns {Promise<WebSocket>} */
+  #openSocket({ url, token }) {
     return new Promise((resolve, reject) => {
       // Node's own takes headers beside the protocols; a browser's could not be told the token this way.
       const socket = new this.#WebSocket(url, /** @type {any} */ ({ headers: { authorization: `Bearer ${token}` } }));
-      const fail = (/** @type {string} */ why) => reject(new Unreachable(`${NEVER_SENT} at ${url}: ${why}`));
-      const timer = setTimeout(() => {
-        fail(`no answer in ${OPEN_WITHIN / 1000} s`);
-        socket.close();
-      }, OPEN_WITHIN);
+      const timer = setTimeout(() => socket.close(), OPEN_WITHIN);
       socket.onopen = () => {
         clearTimeout(timer);
         resolve(socket);
       };
-      socket.onerror = (event) => fail(reasonOf(event));
       socket.onmessage = (event) => this.#receive(socket, String(event.data));
       socket.onclose = (event) => {
         clearTimeout(timer);
-        fail(`closed (${event.code})`);
+        reject(new Error("closed"));
         this.#lost(socket, event);
       };
     });
@@ -357,26 +365,19 @@ export class Link {
   }
 }
 
-const NEVER_SENT = "the opencode service cannot be reached";
+const AWAY = "the opencode service cannot be reached";
 const LOST = "the connection to the opencode service was lost before it answered";
 
-/** @param {number} deadline @param {Promise<any>} promise @param {string} otherwise */
-async function by(deadline, promise, otherwise) {
+/** @param {number} deadline @param {Promise<any>} promise @param {Error} late what is thrown then */
+async function by(deadline, promise, late) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Unreachable(otherwise)), Math.max(0, deadline - Date.now()));
+  const never = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(late), Math.max(0, deadline - Date.now()));
   });
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, never]);
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** @param {any} event of a socket that failed */
-function reasonOf(event) {
-  const error = event.error?.cause ?? event.error;
-  const reason = error?.code === "ECONNREFUSED" ? "nothing listens there" : error?.message || event.message;
-  return reason || "connection failed";
 }

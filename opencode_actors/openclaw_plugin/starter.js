@@ -6,7 +6,7 @@ import { chmod, mkdir, open, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { findDoor } from "./door.js";
-import { NotRunning, Unreachable } from "./errors.js";
+import { NotRunning } from "./errors.js";
 
 const READY_WITHIN = 60_000; // ms; it looks after the containers of its last run before it listens
 const OTHERS_DOOR_WITHIN = 10_000; // ms for the door of whoever was faster, once our own child has ended
@@ -84,7 +84,7 @@ export class Starter {
         await findDoor(this.#config);
         return;
       } catch (error) {
-        if (!(error instanceof NotRunning || error instanceof Unreachable)) throw error;
+        if (!(error instanceof NotRunning)) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY));
     }

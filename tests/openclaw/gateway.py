@@ -72,7 +72,7 @@ class Gateway:
             **self.environment,
         }
 
-    def write_config(self, model_url: str, changes: Mapping[str, Any]) -> None:
+    def write_config(self, model_url: str, *, agents: Mapping[str, Any], plugins: Mapping[str, Any]) -> None:
         (self.base / "tmp").mkdir(exist_ok=True)
         (self.base / "workspace").mkdir(exist_ok=True)
         self.state.mkdir(exist_ok=True)
@@ -99,7 +99,8 @@ class Gateway:
                     "workspace": str(self.base / "workspace"),
                     "model": {"primary": "fake/scripted"},
                     "skipBootstrap": True,
-                }
+                },
+                "entries": agents,
             },
             "models": {
                 "mode": "replace",
@@ -109,7 +110,7 @@ class Gateway:
             "update": {"checkOnStart": False},
             "telemetry": {"enabled": False},
             "logging": {"file": str(self.base / "openclaw.log")},
-            **changes,
+            "plugins": plugins,
         }
         self.config_file.write_text(json.dumps(whole, indent=1))
 
@@ -147,7 +148,7 @@ class Gateway:
                 await trio.sleep(PROBE)
             return
         process.kill()
-        process.wait()  # noqa: ASYNC222 - it was killed
+        process.wait()
 
     def said(self) -> str:
         return (self.base / "gateway.out").read_text(errors="replace")[-4_000:]
