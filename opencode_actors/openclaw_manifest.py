@@ -44,9 +44,9 @@ def up_to_date(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest | {"uiHints": secrets, "configSchema": schema}
 
 
-def properties() -> dict[str, object]:
+def properties() -> dict[str, dict[str, object]]:
     """Every key of the entry's `config`: the plugin's own, and the service's settings."""
-    found: dict[str, object] = {key: dict(option) for key, option in OF_THE_PLUGIN.items()}
+    found: dict[str, dict[str, object]] = {key: dict(option) for key, option in OF_THE_PLUGIN.items()}
     types = value_types(Settings)
     for attribute in fields(Settings):
         knob = knob_of(attribute)

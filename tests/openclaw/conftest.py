@@ -26,7 +26,7 @@ AGENTS = ("main", "blue", "red", "busy", "asked", "again", "aborting", "chatting
 def running() -> Iterator[Running]:
     with short_folder() as base:
         running = Running(gateway=Gateway(installation(), base, free_port()), model_port=free_port())
-        agents = {name: {"workspace": str(base / name)} for name in AGENTS}
+        agents: dict[str, object] = {name: {"workspace": str(base / name)} for name in AGENTS}
         agents |= {name: {"workspace": str(base / name), "tools": {"profile": name}} for name in PROFILES}
         config = {"sessionsDir": str(running.sessions_dir), "autoStart": False}
         running.gateway.write_config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import trio
 from attrs import frozen
@@ -92,4 +92,5 @@ def _text(message: dict[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    return "\n".join(part.get("text", "") for part in content or [])
+    parts = cast(list[dict[str, Any]], content or [])
+    return "\n".join(str(part.get("text", "")) for part in parts)

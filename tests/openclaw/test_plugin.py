@@ -15,9 +15,8 @@ from tests.openclaw.scripted_door import HangUp, Refusal
 
 pytestmark = pytest.mark.openclaw
 
-TOOLS = {
-    f"opencode_{name}" for name in "start status output cancel cleanup sessions answer respond".split()
-}
+OPERATIONS = ("start", "status", "output", "cancel", "cleanup", "sessions", "answer", "respond")
+TOOLS = {f"opencode_{operation}" for operation in OPERATIONS}
 
 
 def started(params: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +148,10 @@ async def test_a_long_output_comes_in_pages_that_openclaw_does_not_cut_P19(desk:
     page, _, told_where = desk.last_tool_result().rpartition("[bytes ")
     assert page
     assert whole.startswith(page)
-    assert told_where == f"0 to {len(page)} of {len(whole)} of j-1, which is completed; more: offset {len(page)}]"
+    assert (
+        told_where
+        == f"0 to {len(page)} of {len(whole)} of j-1, which is completed; more: offset {len(page)}]"
+    )
     await desk.turn("agent:main:end", call("opencode_output", job_id="j-1", offset=len(whole) - 100))
     assert desk.last_tool_result() == (
         f"{whole[-100:]}[bytes 59900 to 60000 of 60000 of j-1, which is completed; the end]"
@@ -239,7 +241,9 @@ async def test_a_notice_is_told_once_though_its_acknowledgement_was_lost(desk: D
         await desk.door.deliver(**notice)
         await desk.door.until(lambda: len(desk.door.asked("ack")) == 2)
     await desk.turn("agent:again:main", "what is new?")
-    told = [one for one in desk.provider.exchanges if "OpenCode job job-told-once" in json.dumps(one.request.body)]
+    told = [
+        one for one in desk.provider.exchanges if "OpenCode job job-told-once" in json.dumps(one.request.body)
+    ]
     assert len(told) == 1
 
 

@@ -46,8 +46,7 @@ def test_the_service_takes_the_plugins_own_options_for_no_mistake(tmp_path: Path
 
 def test_each_default_would_be_taken_by_the_service(tmp_path: Path) -> None:
     """What OpenClaw fills in may come back in its file one day."""
-    own = {key: option for key, option in properties().items() if key not in OF_THE_PLUGIN}
-    entry = {key: option["default"] for key, option in own.items() if isinstance(option, dict)}
+    entry = {key: option["default"] for key, option in properties().items() if key not in OF_THE_PLUGIN}
     file = tmp_path / "openclaw.json"
     file.write_text(json.dumps({"plugins": {"entries": {"opencode": {"config": entry}}}}))
     assert load_settings(environment={"OPENCLAW_CONFIG_PATH": str(file)}).settings == Settings()

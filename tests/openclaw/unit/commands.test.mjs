@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { answerTo, parse } from "../../../opencode_actors/openclaw_plugin/commands.js";
+
+const READ = {
+  "start mend it": { operation: "start", params: { prompt: "mend it" } },
+  "start --session demo --model=a/b first\nsecond": {
+    operation: "start",
+    params: { session_id: "demo", model: "a/b", prompt: "first\nsecond" },
+  },
+  "start explain --verbose to me": { operation: "start", params: { prompt: "explain --verbose to me" } },
+  status: { operation: "sessions", params: {} },
+  "status j-1": { operation: "status", params: { job_id: "j-1" } },
+  "output j-1": { operation: "output", params: { job_id: "j-1" } },
+  "output j-1 3000": { operation: "output", params: { job_id: "j-1", offset: 3000 } },
+  "respond demo and now test it": { operation: "respond", params: { session_id: "demo", message: "and now test it" } },
+  "answer j-1 the blue one": { operation: "answer", params: { job_id: "j-1", answer: "the blue one" } },
+  "cancel j-1": { operation: "cancel", params: { job_id: "j-1" } },
+  sessions: { operation: "sessions", params: {} },
+  cleanup: { operation: "cleanup", params: {} },
+  "cleanup --delete-workspaces": { operation: "cleanup", params: { delete_workspaces: true } },
+};
+
+for (const [text, parsed] of Object.entries(READ)) {
+  test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
+}
+
+for (const text of ["", "help", "start", "start --colour blue x", "output", "output j-1 far", "respond demo", "answer j-1", "cancel", "cleanup now", "dance"]) {
+  test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
+}
+
+const question = { requestId: "q-1", kind: "question", text: "Which?", options: ["Blue", "Red"] };
+const permission = { requestId: "p-1", kind: "permission", text: "May I?", options: [] };
+
+test("an answer needs no id where only one thing is asked", () => {
+  const request = { job_id: "j-1", request_id: "q-1" };
+  assert.deepEqual(answerTo({ jobId: "j-1", pending: [question] }, "dark blue"), { ...request, answers: ["dark blue"] });
+  assert.deepEqual(answerTo({ jobId: "j-1", pending: [question] }, "q-1 Red"), { ...request, answers: ["Red"] });
+});
+
+test("a permission takes one of its three words", () => {
+  const status = { jobId: "j-1", pending: [question, permission] };
+  assert.deepEqual(answerTo(status, "p-1 once"), { job_id: "j-1", request_id: "p-1", reply: "once" });
+  assert.throws(() => answerTo(status, "p-1 sure"), /once, always or reject/);
+});
+
+test("what is not clear is asked back", () => {
+  assert.throws(() => answerTo({ jobId: "j-1", pending: [] }, "yes"), /asks nothing/);
+  assert.throws(() => answerTo({ jobId: "j-1", pending: [question, permission] }, "yes"), /q-1: Which\?\np-1: May I\?/);
+});
