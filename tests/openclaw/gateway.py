@@ -131,11 +131,13 @@ class Gateway:
         assert self._process is not None
         async with httpx.AsyncClient() as client:
             with trio.move_on_after(READY_WITHIN):
-                while self._process.poll() is None:
+                while True:
+                    await trio.sleep(PROBE)
+                    if self._process.poll() is not None:
+                        break
                     with suppress(httpx.HTTPError):
                         if (await client.get(f"{self.url}/readyz")).status_code == 200:
                             return
-                    await trio.sleep(PROBE)
         raise AssertionError(f"OpenClaw's gateway is not ready; it said:\n{self.said()}")
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -144,9 +146,10 @@ class Gateway:
             return
         process.send_signal(how)
         with trio.move_on_after(ENDS_WITHIN):
-            while process.poll() is None:  # noqa: ASYNC110 - it is no child of trio's
+            while True:
                 await trio.sleep(PROBE)
-            return
+                if process.poll() is not None:
+                    return
         process.kill()
         process.wait()
 
