@@ -14,13 +14,20 @@ from urllib.parse import urlsplit
 
 import trio
 from attrs import define, field
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
 
 from opencode_actors.door.faults import CloseCode
 from opencode_actors.door.files import Whereabouts, door_file, find_door, read_token
 from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import MIB
-from opencode_actors.errors import CallRefused, NoService
+from opencode_actors.error_groups import leaves
+from opencode_actors.errors import CallRefused, NoService, OpencodeActorsError
 
 Document = dict[str, Any]
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -28,6 +35,7 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 _CONNECT_WITHIN = 10.0
 # A frame of the door's is at most one batch of answers.
 _LARGEST_FRAME = 64 * MIB
+_UNAUTHORIZED = 401
 
 START_ONE = "start one with `opencode-actors serve`, or install it with `opencode-actors service install`"
 
@@ -120,17 +128,29 @@ async def open_client(sessions_dir: Path) -> AsyncGenerator[Client]:
 @asynccontextmanager
 async def connect(where: Whereabouts, token: str) -> AsyncGenerator[Client]:
     """Raises `NoService`."""
+    rejected: list[HandshakeError] = []
+    failed: OpencodeActorsError | None = None
     with trio.CancelScope(deadline=trio.current_time() + _CONNECT_WITHIN) as opening:
-        async with await _stream(where) as stream, trio.open_nursery() as nursery:
-            websocket = await _handshake(nursery, stream, where, token)
-            opening.deadline = math.inf
-            client = Client(websocket)
-            nursery.start_soon(client.read)
-            try:
-                yield client
-            finally:
-                # Without the closing handshake: the library fails on a ping that comes in the middle of it.
-                nursery.cancel_scope.cancel()
+        try:
+            async with await _stream(where) as stream, trio.open_nursery() as nursery:
+                websocket = await _handshake(nursery, stream, where, token)
+                opening.deadline = math.inf
+                client = Client(websocket)
+                nursery.start_soon(client.read)
+                try:
+                    yield client
+                except OpencodeActorsError as error:
+                    failed = error  # raised below, as it is: the nursery is nobody's business
+                finally:
+                    # Without the closing handshake: the library fails on a ping that comes in its middle.
+                    nursery.cancel_scope.cancel()
+        except* HandshakeError as group:
+            # The library's reader raises it into the nursery.
+            rejected.extend(error for error in leaves(group) if isinstance(error, HandshakeError))
+    if failed is not None:
+        raise failed
+    if rejected:
+        raise _not_let_in(rejected[0], where)
     if opening.cancelled_caught:
         raise NoService(
             f"the service at {where.url} (process {where.pid}) does not answer",
@@ -170,15 +190,18 @@ async def _handshake(
             message_queue_size=16,
             max_message_size=_LARGEST_FRAME,
         )
-    except (HandshakeError, OSError, trio.BrokenResourceError) as error:
-        status: object = getattr(error, "status_code", None)
-        said = f"the service at {where.url} does not let this client in"
-        if status == 401:
-            raise NoService(
-                f"{said}: the token is not its own",
-                hint=f"the service may be another user's, or {where.token_file} was changed since it started",
-            ) from None
-        raise NoService(f"{said}: {error!r}", hint=START_ONE) from None
+    except (OSError, trio.BrokenResourceError) as error:
+        raise _not_let_in(error, where) from None
+
+
+def _not_let_in(error: Exception, where: Whereabouts) -> NoService:
+    said = f"the service at {where.url} does not let this client in"
+    if isinstance(error, ConnectionRejected) and error.status_code == _UNAUTHORIZED:
+        return NoService(
+            f"{said}: the token is not its own",
+            hint=f"the service may be another user's, or {where.token_file} was changed since it started",
+        )
+    return NoService(f"{said}: {error!r}", hint=START_ONE)
 
 
 def _gone(closed: ConnectionClosed) -> NoService:

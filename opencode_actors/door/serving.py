@@ -60,7 +60,13 @@ class _Stream(trio.abc.Stream):
         await self.inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.inner.receive_some(max_bytes)
+        data: bytes | bytearray = b""
+        try:
+            data = await self.inner.receive_some(max_bytes)
+        finally:
+            if not data:
+                self.closed.set()
+        return data
 
     async def aclose(self) -> None:
         self.closed.set()

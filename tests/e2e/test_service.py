@@ -128,3 +128,41 @@ def test_a_second_service_is_told_who_has_the_place(place: Place) -> None:
         assert f"process {service.pid}" in second.stderr
     finally:
         end(service)
+
+
+def test_a_service_that_is_killed_loses_no_word_and_its_follower_hears_the_end(place: Place) -> None:
+    service = place.serve()
+    job = place.answer("start", "::words 100000 rate=50", "--session", "demo")["jobId"]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "opencode_actors.cli", "follow", job, "--json"],
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told: list[Any] = []
+    assert follower.stdout is not None
+    for line in follower.stdout:
+        told.append(json.loads(line))
+        if told[-1]["kind"] == "output":
+            break
+    service.kill()
+    service.communicate(timeout=PLENTY)
+    service = place.serve()
+    try:
+        rest, complaints = follower.communicate(timeout=PLENTY)
+        told += [json.loads(line) for line in rest.splitlines()]
+        assert follower.returncode == 1, complaints
+        status = place.answer("status", job)
+        assert status["status"] == "failed"
+        assert told[-1]["kind"] == "jobEnded"
+        assert told[-1]["status"]["cause"] == status["cause"]
+        seqs = [one["seq"] for one in told]
+        assert seqs == sorted(set(seqs))
+        said = "".join(one["text"] for one in told if one["kind"] == "output")
+        assert place.client("output", job).stdout == said
+        again = place.client("start", "--follow", "--session", "demo", "::say still there")
+        assert again.stdout.strip() == "still there"
+    finally:
+        end(service)
+    assert containers_of(place) == []
