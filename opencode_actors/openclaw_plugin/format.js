@@ -91,7 +91,9 @@ function doing(status) {
 /** @param {any} session */
 function sessionText(session) {
   const active = session.activeJob ? `, works on ${session.activeJob}` : "";
-  return `${session.sessionKey}: ${session.status}${active}, ${session.jobs ?? 0} jobs, last active ${duration(session.lastActivitySecondsAgo)} ago`;
+  const jobs = session.jobs === undefined ? "" : `, ${session.jobs} jobs`;
+  const seconds = session.lastActivitySecondsAgo;
+  return `${session.sessionKey}: ${session.status}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
 }
 
 /** @param {any} result */

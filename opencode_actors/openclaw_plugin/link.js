@@ -348,7 +348,7 @@ export class Link {
       keeper.onUp();
     } catch (error) {
       keeper.onDown(`notices do not come: ${textOfError(error)}`);
-      socket.close();
+      if (!(error instanceof Refused)) socket.close(); // what was refused once is refused again; the tools work
     }
   }
 

@@ -118,6 +118,22 @@ test("when another one attends under the same name, the two do not drive each ot
   link.close();
 });
 
+test("a service that offers no notices still does what it is asked for", async () => {
+  const Socket = socketClass((message, socket) => {
+    if (message.method !== "attend") return "done";
+    const error = { code: -32004, message: "not offered", data: {} };
+    queueMicrotask(() => socket.onmessage({ data: JSON.stringify({ id: message.id, error }) }));
+  });
+  const link = new Link(config(), quiet, { WebSocket: Socket });
+  const down = [];
+  link.keep({ name: "n", onDeliver: async () => {}, onUp() {}, onDown: (why) => down.push(why) });
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.match(down.at(-1), /not offered/);
+  assert.equal(await link.call("ping", {}), "done");
+  assert.equal(Socket.made.length, 1);
+  link.close();
+});
+
 test("one that is turned away says so at once, in the words of who turned it away", async () => {
   const server = createServer();
   server.on("upgrade", (_, socket) => socket.end("HTTP/1.1 401 Unauthorized\r\ncontent-length: 9\r\n\r\nno token!"));

@@ -1,0 +1,148 @@
+"""Nothing faked but the two models: OpenClaw's own gateway, the plugin installed as a user would, the service
+that it starts, a container of Podman, OpenCode."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import frozen
+
+from opencode_actors.cli.plugin import own_command
+from opencode_actors.testing.provider import ScriptedProvider, open_provider
+from tests.e2e.rig import short_folder
+from tests.openclaw.gateway import Gateway, GatewayClient, free_port
+from tests.openclaw.installation import installation
+from tests.openclaw.model import obedient
+
+pytestmark = [pytest.mark.openclaw, pytest.mark.podman, pytest.mark.image]
+
+PATIENCE = 180  # seconds; a loaded machine starts a gateway, a service and a container
+
+
+@frozen(kw_only=True)
+class House:
+    gateway: Gateway
+    model_port: int
+
+    @property
+    def sessions_dir(self) -> Path:
+        return self.gateway.base / "sessions"
+
+    def door(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.sessions_dir / "door.json").read_text())
+        return found
+
+    def end_service(self) -> None:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(self.door()["pid"], signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    with short_folder() as base:
+        house = House(gateway=Gateway(installation(), base, free_port()), model_port=free_port())
+        gateway = house.gateway
+        settings = {
+            "sessionsDir": str(house.sessions_dir),
+            "workspacesDir": str(base / "workspaces"),
+            "doorPort": 0,
+        }
+        gateway.write_config(
+            f"http://127.0.0.1:{house.model_port}/v1",
+            agents={"main": {"workspace": str(base / "workspace")}},
+            plugins={},
+        )
+        done = subprocess.run(
+            [*own_command(), "plugin", "install"],
+            env=gateway.full_environment(),
+            cwd=base,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        config = gateway.config()
+        config["plugins"]["entries"]["opencode"]["config"].update(settings)
+        gateway.config_file.write_text(json.dumps(config))
+        trio.run(gateway.start)
+        try:
+            yield house
+        finally:
+            trio.run(gateway.stop)
+            house.end_service()
+
+
+async def result_of(client: GatewayClient, method: str, **params: object) -> dict[str, Any]:
+    found: dict[str, Any] = await client.request(method, **params)
+    return found
+
+
+async def agents_start(client: GatewayClient, provider: ScriptedProvider, session: str, prompt: str) -> str:
+    """An agent's turn that starts a job; its id, as the model was told it."""
+    arguments = json.dumps({"prompt": prompt})
+    run = await client.request(
+        "agent",
+        message=f"CALL:opencode_start {arguments};;",
+        agentId="main",
+        sessionKey=session,
+        idempotencyKey=f"run-{session}",
+    )
+    await client.request("agent.wait", runId=run["runId"], timeoutMs=PATIENCE * 1000)
+    messages: list[dict[str, Any]] = provider.exchanges[-1].request.body["messages"]
+    told = [message["content"] for message in messages if message["role"] == "tool"][-1]
+    text = told if isinstance(told, str) else told[0]["text"]
+    started: dict[str, Any] = json.loads(text.splitlines()[0])
+    return str(started["jobId"])
+
+
+async def until_ended(client: GatewayClient, job: str) -> dict[str, Any]:
+    with trio.fail_after(PATIENCE):
+        while True:
+            status = await result_of(client, "opencode.status", job_id=job)
+            if status["status"] not in ("pending", "running"):
+                return status
+            await trio.sleep(0.2)
+
+
+async def test_an_agent_has_a_job_done_by_a_service_that_the_plugin_starts(house: House) -> None:
+    async with (
+        open_provider(port=house.model_port, script=obedient) as provider,
+        house.gateway.client() as client,
+    ):
+        job = await agents_start(
+            client, provider, "agent:main:work", "::bash echo made-in-a-container\n::say all of it is done"
+        )
+        status = await until_ended(client, job)
+        assert (status["status"], status["error"]) == ("completed", None)
+        output = await result_of(client, "opencode.output", job_id=job)
+        assert "made-in-a-container" in output["text"]
+        assert "all of it is done" in output["text"]
+
+
+async def test_a_job_outlives_the_gateway_and_a_killed_service_is_started_again(house: House) -> None:
+    async with open_provider(port=house.model_port, script=obedient) as provider:
+        async with house.gateway.client() as client:
+            prompt = "::bash sleep 25; echo outlived\n::say and done"
+            job = await agents_start(client, provider, "agent:main:long", prompt)
+        first = house.door()["pid"]
+        await house.gateway.stop()
+        await house.gateway.start()
+        async with house.gateway.client() as client:
+            status = await until_ended(client, job)
+            assert (status["status"], house.door()["pid"]) == ("completed", first)
+            output = await result_of(client, "opencode.output", job_id=job)
+            assert output["text"].count("and done") == 1
+            os.kill(first, signal.SIGKILL)
+            again = await result_of(client, "opencode.status", job_id=job)
+            assert (again["status"], again["seq"] >= status["seq"]) == ("completed", True)
+            assert house.door()["pid"] != first
