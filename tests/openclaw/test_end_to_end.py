@@ -41,9 +41,13 @@ class House:
         found: dict[str, Any] = json.loads((self.sessions_dir / "door.json").read_text())
         return found
 
-    def end_service(self) -> None:
-        with suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(self.door()["pid"], signal.SIGTERM)
+    async def end_service(self) -> None:
+        with suppress(FileNotFoundError, ProcessLookupError), trio.fail_after(PATIENCE):
+            pid = self.door()["pid"]
+            os.kill(pid, signal.SIGTERM)
+            while True:
+                await trio.sleep(0.1)
+                os.kill(pid, 0)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def house() -> Iterator[House]:
             yield house
         finally:
             trio.run(gateway.stop)
-            house.end_service()
+            trio.run(house.end_service)
 
 
 async def result_of(client: GatewayClient, method: str, **params: object) -> dict[str, Any]:
