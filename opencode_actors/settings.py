@@ -179,6 +179,27 @@ class Settings:
     max_sessions: int = knob(
         8, "sessions with a container at one time", unit="sessions", check=number(at_least=1, at_most=10_000)
     )
+    max_session_disk: Size = knob(
+        2 << 30,
+        "OpenCode data kept of one session: above it the tools' saved output and the logs go, oldest first, and "
+        "when that is not enough the session takes no more jobs",
+        unit="bytes",
+        empty="unlimited",
+        check=size(at_least=16 * MIB, zero_allowed=True),
+    )
+    min_free_disk: Size = knob(
+        512 * MIB,
+        "free space that sessionsDir and workspacesDir must have when a job is started",
+        unit="bytes",
+        empty="not checked",
+        check=size(at_least=MIB, zero_allowed=True),
+    )
+    recycle_memory_share: float = knob(
+        0.8,
+        "between two jobs a container that uses more than this share of memory is replaced by a new one",
+        empty="never",
+        check=number(at_least=0, at_most=1),
+    )
     max_queued_jobs: int = knob(
         16, "jobs that wait in one session", unit="jobs", check=number(at_least=1, at_most=100_000)
     )

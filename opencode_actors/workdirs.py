@@ -1,56 +1,126 @@
-"""A session's own directories on the host: its OpenCode data and its workspace.
-
-What is in them belongs to the agent, and a service that runs as root goes into them all the same. So
-nothing in there is ever reached by a path, which the agent could bend with a symbolic link: each step is
-taken from the directory before it, and no link is followed.
-"""
+"""A session's own directories on the host: its OpenCode data and its workspace."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
-import stat
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import trio
+from attrs import frozen
 
-from opencode_actors.containers import AUTH_FILE, SessionPlace, config_copy
+from opencode_actors.agents_files import give, made_directory, names, open_root, opened, remove, replace
+from opencode_actors.containers import AUTH_FILE, ModelAccess, SessionPlace, config_copy
+from opencode_actors.disk_use import prune
 from opencode_actors.errors import StoreError
+from opencode_actors.login_exchange import LoginExchange
+from opencode_actors.settings import Settings
+from opencode_actors.settings_knobs import show_size
 
-MakeDirectories = Callable[[SessionPlace, tuple[int, int], Path | None, Path | None], Awaitable[None]]
+# What is on its way out: named so that whoever looks sees it, and the next clean-up finds it.
+_LEAVING = ".opencode-actors-removed-"
 
-
-async def make_directories(
-    place: SessionPlace, owner: tuple[int, int], auth_file: Path | None, config_file: Path | None = None
-) -> None:
-    """Makes what is missing, gives it to `owner`, the container's user, and copies the credentials in.
-
-    Each session has its own copy of the credentials: two servers on one data directory lose each other's
-    refreshed tokens. A copy that is as new as the host's is left alone, for the server may have refreshed it.
-    The config is the host's each time: no server writes to it. Raises `StoreError`.
-    """
-    await trio.to_thread.run_sync(_make_all, place, owner, auth_file, config_file)
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
-def _make_all(
-    place: SessionPlace, owner: tuple[int, int], auth_file: Path | None, config_file: Path | None
-) -> None:
-    try:
+class Directories(Protocol):
+    """What is done to sessions' directories. Every method raises `StoreError`, and nothing else."""
+
+    async def check_room(self) -> None:
+        """Whether a job can be started: with a disk that is full, not even its end could be recorded."""
+        ...
+
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
+        """Before a container starts: makes what is missing, gives it to `owner`, the container's user, and
+        copies the host's logins and config in. Refuses data that is larger than its bound."""
+        ...
+
+    async def tidy(self, place: SessionPlace) -> int:
+        """Between jobs and after a container: carries renewed logins back to the host, removes what can go
+        of data that is larger than its bound. How much the data takes, in bytes."""
+        ...
+
+    async def remove(self, folder: Path) -> bool:
+        """Of one that nobody uses, all that is in it; whether it was there. Its name is free from the first
+        moment on."""
+        ...
+
+
+@frozen
+class HostDirectories:
+    settings: Settings
+    access: ModelAccess
+
+    async def check_room(self) -> None:
+        least = self.settings.min_free_disk
+        if not least:
+            return
+        for name, folder in (
+            ("sessionsDir", self.settings.sessions_dir),
+            ("workspacesDir", self.settings.workspaces_dir),
+        ):
+            free = await _in_thread(f"{folder} cannot be looked at", _free, folder, abandon=True)
+            if free < least:
+                raise StoreError(
+                    f"{name} ({folder}) has only {show_size(free)} free, and minFreeDisk is {show_size(least)}",
+                    hint="make room on that disk, clean sessions up, or lower minFreeDisk",
+                )
+
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
+        size = await _in_thread(
+            f"the directories of session {place.key} cannot be made", self._make_all, place, owner
+        )
+        bound = self.settings.max_session_disk
+        if 0 < bound < size:
+            raise StoreError(
+                f"the data of session {place.key} takes {show_size(size)} (maxSessionDisk is {show_size(bound)})",
+                hint="use another session, clean this one up, or raise maxSessionDisk",
+            )
+
+    async def tidy(self, place: SessionPlace) -> int:
+        what = f"the data of session {place.key} cannot be tidied up"
+        return await _in_thread(what, self._tidy, place, abandon=True)
+
+    async def remove(self, folder: Path) -> bool:
+        return await _in_thread(f"{folder} cannot be removed", _remove, folder)
+
+    def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> int:
         for folder in (place.data, place.workspace):
             _make(folder, owner)
-        if auth_file is not None and auth_file.exists():
-            with _folder_of_copies(place.data, owner) as copies:
-                if not _is_as_new(AUTH_FILE.name, copies, auth_file.stat().st_mtime):
-                    _replace(AUTH_FILE.name, copies, auth_file, owner)
-        if config_file is not None:
-            with _folder_of_copies(place.data, owner) as copies:
-                _follow(config_copy(config_file).name, copies, config_file, owner)
+        if self.access.auth_file is not None:
+            LoginExchange(self.access.auth_file).renew(place, owner)
+        if self.access.config_file is not None:
+            with (
+                opened(open_root(place.data)) as data,
+                made_directory(str(AUTH_FILE.parent), data, owner) as copies,
+            ):
+                _follow(config_copy(self.access.config_file).name, copies, self.access.config_file, owner)
+        return self._prune(place)
+
+    def _tidy(self, place: SessionPlace) -> int:
+        if not place.data.is_dir():
+            return 0
+        if self.access.auth_file is not None:
+            LoginExchange(self.access.auth_file).carry_back(place)
+        return self._prune(place)
+
+    def _prune(self, place: SessionPlace) -> int:
+        with opened(open_root(place.data)) as data:
+            return prune(data, bound=self.settings.max_session_disk or 1 << 62)
+
+
+async def _in_thread(what: str, call: Callable[[*Ts], T], *arguments: *Ts, abandon: bool = False) -> T:
+    """Who is cancelled does not wait for a disk that hangs, if what is done may end unseen: `abandon`."""
+    try:
+        return await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=abandon)
     except OSError as error:
         raise StoreError(
-            f"the directories of session {place.key} cannot be made: {error}",
+            f"{what}: {error}",
             hint="check sessionsDir and workspacesDir: they must be yours and have room",
         ) from error
 
@@ -61,78 +131,40 @@ def _make(folder: Path, owner: tuple[int, int]) -> None:
     if folder.is_dir():
         return
     folder.mkdir(mode=0o700)
-    with _opened(os.open(folder, _DIRECTORY)) as made:
-        _give(made, owner)
-
-
-# ---- inside what is the agent's
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@contextmanager
-def _folder_of_copies(data: Path, owner: tuple[int, int]) -> Generator[int]:
-    # The data directory itself may be a link: what it lies in is the host's, so the user has set it.
-    with (
-        _opened(os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as above,
-        _directory(str(AUTH_FILE.parent), above, owner) as folder,
-    ):
-        yield folder
+    with opened(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as made:
+        give(made, owner)
 
 
 def _follow(name: str, folder: int, source: Path, owner: tuple[int, int]) -> None:
+    """The config is the host's each time: no server writes to it."""
     if source.exists():
-        _replace(name, folder, source, owner)
+        replace(name, folder, source.read_bytes(), owner)
     else:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
 
 
-@contextmanager
-def _directory(name: str, above: int, owner: tuple[int, int]) -> Generator[int]:
-    try:
-        os.mkdir(name, mode=0o700, dir_fd=above)
-    except FileExistsError:
-        made = False
-    else:
-        made = True
-    with _opened(os.open(name, _DIRECTORY, dir_fd=above)) as folder:
-        if made:
-            _give(folder, owner)
-        yield folder
+def _free(folder: Path) -> int:
+    """Of the nearest directory that exists: that is where the missing ones will be made."""
+    for place in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(str(folder))
 
 
-def _is_as_new(name: str, folder: int, modified: float) -> bool:
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
+def _remove(folder: Path) -> bool:
+    if not folder.parent.is_dir():
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_mtime >= modified
-
-
-def _replace(name: str, folder: int, source: Path, owner: tuple[int, int]) -> None:
-    """A whole new file in the place of whatever is there; the name beside it cannot be guessed."""
-    partial = f"{name}.{secrets.token_hex(8)}"
-    descriptor = os.open(partial, _NEW_FILE, 0o600, dir_fd=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file, source.open("rb") as original:
-            shutil.copyfileobj(original, file)
-            _give(file.fileno(), owner)
-        os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError:
-        os.unlink(partial, dir_fd=folder)
-        raise
-
-
-@contextmanager
-def _opened(descriptor: int) -> Generator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _give(descriptor: int, owner: tuple[int, int]) -> None:
-    if os.geteuid() == 0 and owner != (0, 0):
-        os.fchown(descriptor, *owner)
+    with opened(open_root(folder.parent)) as above:
+        leaving = f"{_LEAVING}{secrets.token_hex(8)}"
+        try:
+            os.rename(folder.name, leaving, src_dir_fd=above, dst_dir_fd=above)
+            found = True
+        except FileNotFoundError:
+            found = False
+        for name in names(above):
+            if name.startswith(_LEAVING):  # those, too, that somebody did not come to the end with
+                remove(name, above)
+    return found

@@ -28,6 +28,7 @@ OWN_PARTS = {
     "Endpoint",
     "Store",
     "SessionPlace",
+    "Directories",
     "ActorStatistics",
     "HubStatistics",
     "SupervisorStatistics",

@@ -6,14 +6,17 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
-from opencode_actors.containers import SessionPlace
+from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.vocabulary import SessionKey
-from opencode_actors.workdirs import make_directories
+from opencode_actors.settings import Settings
+from opencode_actors.workdirs import HostDirectories
 
 OWNER = (1234, 4321)
 ROOT = (0, 0)
@@ -50,8 +53,16 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
     return given
 
 
-def make(place: SessionPlace, owner: tuple[int, int], auth: Path | None) -> None:
-    trio.run(make_directories, place, owner, auth)
+def directories(
+    place: SessionPlace, auth: Path | None = None, config: Path | None = None, **settings: Any
+) -> HostDirectories:
+    where = Settings(sessions_dir=place.data.parent.parent, workspaces_dir=place.workspace.parent)
+    access = ModelAccess(auth_file=auth, config_file=config)
+    return HostDirectories(evolve(where, **{"min_free_disk": 0, **settings}), access)
+
+
+def make(place: SessionPlace, owner: tuple[int, int], auth: Path | None, config: Path | None = None) -> None:
+    trio.run(directories(place, auth, config).make, place, owner)
 
 
 def mode(path: Path) -> int:
@@ -111,21 +122,16 @@ def test_what_is_there_is_left_as_it_is(place: SessionPlace, given: dict[str, tu
 # ---- the credentials
 
 
-def test_p11_each_session_has_a_copy_that_follows_the_hosts_and_keeps_what_was_refreshed(
+def test_p11_each_session_has_a_copy_that_follows_the_hosts(
     place: SessionPlace, auth: Path, given: dict[str, tuple[int, int]]
 ) -> None:
     make(place, OWNER, auth)
     copy = copy_of(place)
-
-    copy.write_text("refreshed")
+    copy.write_text("no logins at all")
+    auth.write_text('{"provider": "logged in anew"}')
+    os.utime(auth, (1, 1))
     make(place, OWNER, auth)
-    assert copy.read_text() == "refreshed"
-
-    auth.write_text("logged in anew")
-    later = copy.stat().st_mtime + 10
-    os.utime(auth, (later, later))
-    make(place, OWNER, auth)
-    assert copy.read_text() == "logged in anew"
+    assert copy.read_text() == '{"provider": "logged in anew"}'
     assert [path.name for path in copy.parent.iterdir()] == ["auth.json"]
 
 
@@ -150,14 +156,14 @@ def test_the_config_is_always_the_hosts_and_only_its_owner_reads_it(
         elif planted is not None:
             copy.unlink()
             copy.symlink_to(planted)
-        trio.run(make_directories, place, OWNER, None, config)
+        make(place, OWNER, None, config)
         assert not copy.is_symlink()
         assert (copy.read_text(), mode(copy)) == ("{}", 0o600)
     copies = [owner for path, owner in given.items() if "host-opencode.jsonc" in path]
     assert copies == [OWNER] * 3
 
     config.unlink()
-    trio.run(make_directories, place, OWNER, None, config)
+    make(place, OWNER, None, config)
     assert not copy.exists()
 
 

@@ -129,6 +129,7 @@ class Jobs:
     async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
         if session is None:
             session = SessionKey(f"s-{self.surroundings.rng.getrandbits(64):016x}")
+        await self.sessions.directories.check_room()
         entry = self._new(session, wish)
         job = entry.actor.state.id
         self._entries[job] = entry

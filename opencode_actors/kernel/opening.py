@@ -25,7 +25,7 @@ from opencode_actors.ports import Engine
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
-from opencode_actors.workdirs import MakeDirectories, make_directories
+from opencode_actors.workdirs import Directories, HostDirectories
 
 # Beyond the ladder's own graces, for the clean-up of what was just being made.
 _SHUTDOWN_MARGIN = 15.0
@@ -39,7 +39,7 @@ async def open_system(
     engine: Engine | None = None,
     connect: Connect = HttpOpenCode,
     store: Store | None = None,
-    directories: MakeDirectories = make_directories,
+    directories: Directories | None = None,
     rng: random.Random | None = None,
     wall: Callable[[], float] = time.time,
 ) -> AsyncGenerator[System]:
@@ -48,6 +48,7 @@ async def open_system(
     Leaving it ends every container by the ladder, within one budget, also when it is left by an
     exception or a cancellation. Raises `EngineUnavailable` and `StoreError` before anything is started.
     """
+    access = access or ModelAccess()
     body = _Body()
     with _plain_errors(body):
         async with AsyncExitStack() as stack:
@@ -74,8 +75,8 @@ async def open_system(
                 system = System(
                     surroundings,
                     owner=remembered.owner,
-                    access=access or ModelAccess(),
-                    directories=directories,
+                    access=access,
+                    directories=directories or HostDirectories(settings, access),
                 )
                 life.nursery.start_soon(system.watch_engine)
                 try:

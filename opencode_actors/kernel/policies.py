@@ -33,6 +33,9 @@ def session_policy(settings: Settings) -> SessionPolicy:
         server_ready_timeout=settings.server_ready_timeout,
         session_idle_timeout=settings.session_idle_timeout,
         max_queued_jobs=settings.max_queued_jobs,
+        memory=settings.memory,
+        recycle_memory_share=settings.recycle_memory_share,
+        max_disk=settings.max_session_disk,
         restart=restart_policy(settings),
         graces=graces(settings),
     )

@@ -59,11 +59,13 @@ class _EndedAtOnce(EngineError):
 
 @define(eq=False)
 class SessionOperations:
-    """`prepare` makes the session's directories and says what the next container is made of."""
+    """`prepare` makes the session's directories and says what the next container is made of; `tidy` says how
+    much its data takes, and raises `StoreError`, as `prepare` does."""
 
     engine: Engine
     servers: Servers
     prepare: Callable[[str], Awaitable[ContainerSpec]]
+    tidy: Callable[[], Awaitable[int]]
     new_password: Callable[[], str]
     _endpoint: Endpoint | None = field(default=None, init=False)
     # Removing a container that the engine is still making leaves Podman with one that it can neither
@@ -84,6 +86,8 @@ class SessionOperations:
                 return await self._follow(operation, post)
             case m.SampleUsage():
                 return await self._sample(operation)
+            case m.TidyUp():
+                return await self._tidy_up()
             case m.EndContainer():
                 return await self._end(operation)
             case _:
@@ -189,6 +193,13 @@ class SessionOperations:
             return m.UsageSampled(usage=await self.engine.usage(operation.container))
         except EngineError:
             return None  # no figures: activity is judged by the server's words alone
+
+    async def _tidy_up(self) -> SessionMessage | None:
+        try:
+            return m.TidiedUp(disk_bytes=await self.tidy())
+        except StoreError as error:
+            _log.warning("%s", error.message)
+            return None
 
     async def _end(self, operation: m.EndContainer) -> SessionMessage:
         name = ContainerId(operation.name)

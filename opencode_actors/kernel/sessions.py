@@ -33,6 +33,7 @@ from opencode_actors.machines.session_messages import (
     GetSession,
     Refused,
     ResetSession,
+    RetireSession,
     SessionEffect,
     SessionMessage,
 )
@@ -47,9 +48,12 @@ from opencode_actors.machines.vocabulary import (
     SessionStatus,
 )
 from opencode_actors.ports import ContainerId, ContainerSpec
-from opencode_actors.workdirs import MakeDirectories
+from opencode_actors.workdirs import Directories
 
 _log = logging.getLogger("opencode_actors")
+
+# Renewed logins are carried back when a session is over; a disk that hangs does not hold the next one.
+_TIDY_WITHIN = 5.0
 
 SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
@@ -61,23 +65,28 @@ class SessionEntry:
 
     actor: SessionActor
     operations: SessionOperations
+    place: SessionPlace
     asking: int = field(default=0, init=False)
     failure: Failure | None = field(default=None, init=False)
     done: trio.Event = field(factory=trio.Event, init=False)
 
     @property
-    def at_rest(self) -> bool:
-        """Without container and without jobs, so that closing it takes nothing away from anybody."""
+    def idle(self) -> bool:
+        """Without jobs, so that ending it takes nothing away from anybody."""
         state = self.actor.state
-        no_jobs = not self.asking and not state.queue and state.current is None
-        return no_jobs and isinstance(state.phase, Absent | GivenUp)
+        return not self.asking and not state.queue and state.current is None
+
+    @property
+    def idle_longest(self) -> tuple[bool, float]:
+        """What sorts those first that are missed least: one without a container, then the longest idle."""
+        return not isinstance(self.actor.state.phase, Absent | GivenUp), self.actor.state.used_at
 
 
 @define(eq=False, repr=False, kw_only=True)
 class Sessions:
     surroundings: Surroundings
     access: ModelAccess
-    directories: MakeDirectories
+    directories: Directories
     place_of: Callable[[SessionKey], SessionPlace]
     _entries: dict[SessionKey, SessionEntry] = field(factory=dict[SessionKey, SessionEntry], init=False)
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
@@ -115,8 +124,9 @@ class Sessions:
                 continue
             if isinstance(answer, Accepted):
                 return answer.ahead
-            reason = answer.reason if isinstance(answer, Refused) else "the session does not answer"
-            raise Busy(reason, hint="wait for one of its jobs to end, or use another session")
+            if isinstance(answer, Refused):
+                raise Busy(answer.reason, hint=answer.hint)
+            raise Busy("the session does not answer", hint="use another session")
 
     async def snapshots(self) -> tuple[SessionSnapshot, ...]:
         snapshots: list[SessionSnapshot] = []
@@ -172,41 +182,47 @@ class Sessions:
                 raise Busy("the system is shutting down")
             if entry is not None:
                 return entry
-            await self._make_room()
+            await self._make_room(key)
             conversation = await self.surroundings.store.conversation(key)
             if self._closing:
                 raise Busy("the system is shutting down")
             return self._begin(key, conversation)
 
-    async def _make_room(self) -> None:
-        """A session without container and jobs keeps its place only until somebody else needs it."""
-        while len(self._entries) >= self.surroundings.settings.max_sessions:
-            resting = self._resting()
-            if resting is None:
-                # A notice is told a moment before the state that it tells of is taken over.
-                await self.snapshots()
-                resting = self._resting()
-            if resting is None:
-                names = ", ".join(self._entries)
+    async def _make_room(self, key: SessionKey) -> None:
+        """A session without jobs keeps its place, and its container, only until somebody else needs it: the
+        one that has been idle for longest is ended first."""
+        most = self.surroundings.settings.max_sessions
+        why = f"idle, and session {key} needs its place"
+        while len(self._entries) >= most:
+            if await self._retire_one(why):
+                continue
+            # A notice is told a moment before the state that it tells of is taken over.
+            await self.snapshots()
+            if not await self._retire_one(why):
                 raise Busy(
-                    f"{len(self._entries)} sessions are open already (maxSessions is "
-                    f"{self.surroundings.settings.max_sessions}): {names}",
-                    hint="use one of them, close one, or raise maxSessions",
+                    f"all {len(self._entries)} sessions that may be open have work (maxSessions is {most}): "
+                    f"{', '.join(self._entries)}",
+                    hint="wait for one of them, use one of them, or raise maxSessions",
                 )
-            await self._close(resting)
 
-    def _resting(self) -> SessionEntry | None:
-        return next((entry for entry in self._entries.values() if entry.at_rest), None)
+    async def _retire_one(self, why: str) -> bool:
+        idle = sorted((entry for entry in self._entries.values() if entry.idle), key=lambda e: e.idle_longest)
+        for entry in idle:
+            if isinstance(await self.retire(entry, why), Climb):
+                return True
+        return False
 
     def _begin(self, key: SessionKey, conversation: ConversationId | None) -> SessionEntry:
         here, place = self.surroundings, self.place_of(key)
 
         async def prepare(password: str) -> ContainerSpec:
-            access, owner = self.access, here.engine.directory_owner()
-            await self.directories(place, owner, access.auth_file, access.config_file)
+            await self.directories.make(place, here.engine.directory_owner())
             return container_spec(here.settings, self.access, place, password=password)
 
-        operations = SessionOperations(here.engine, here.servers, prepare, _new_password)
+        async def tidy() -> int:
+            return await self.directories.tidy(place)
+
+        operations = SessionOperations(here.engine, here.servers, prepare, tidy, _new_password)
         shell = SessionShell(operations, here.store, here.job_mailbox)
         state = SessionState(
             key=key,
@@ -214,9 +230,10 @@ class Sessions:
             title=f"opencode-actors {key}",
             policy=session_policy(here.settings),
             conversation=conversation,
+            used_at=here.moment().now,
         )
         actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
-        entry = self._entries[key] = SessionEntry(actor, operations)
+        entry = self._entries[key] = SessionEntry(actor, operations, place)
         here.nursery.start_soon(self._run, key, entry)
         return entry
 
@@ -240,9 +257,17 @@ class Sessions:
             if entry.failure is not None:
                 await self._clean_up(key, entry, entry.failure)
             await entry.operations.disconnect()
+            await self._tidy_up(entry)
         finally:
             del self._entries[key]
             entry.done.set()
+
+    async def _tidy_up(self, entry: SessionEntry) -> None:
+        try:
+            with trio.move_on_after(_TIDY_WITHIN):
+                await self.directories.tidy(entry.place)
+        except StoreError as error:
+            _log.warning("%s", error.message)
 
     async def _clean_up(self, key: SessionKey, entry: SessionEntry, failure: Failure) -> None:
         """After a bug, or a state directory that takes nothing any more: what it had must not go on."""
@@ -259,6 +284,17 @@ class Sessions:
             _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
         changed = SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message)
         await here.announce(changed)
+
+    async def retire(self, entry: SessionEntry, why: str) -> Climb | Refused:
+        """Ends it unless it has work, or gets some before it is over; `why` is announced."""
+        try:
+            answer = await entry.actor.ask(lambda ask: RetireSession(ask=ask, why=why))
+        except ActorGone:
+            answer = Climb(ended_by=None)
+        if isinstance(answer, Refused):
+            return answer
+        await entry.done.wait()
+        return answer if isinstance(answer, Climb) else Climb(ended_by=None)
 
     async def _close(self, entry: SessionEntry) -> Climb:
         try:

@@ -33,7 +33,7 @@ from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origi
 from opencode_actors.ports import Engine, Prompt
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice, Page
-from opencode_actors.workdirs import MakeDirectories
+from opencode_actors.workdirs import Directories
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
 LONGEST_KEY = 200
@@ -89,7 +89,7 @@ class System:
     _jobs: Jobs
 
     def __init__(
-        self, surroundings: Surroundings, *, owner: str, access: ModelAccess, directories: MakeDirectories
+        self, surroundings: Surroundings, *, owner: str, access: ModelAccess, directories: Directories
     ) -> None:
         self.engine, self.settings, self.owner = surroundings.engine, surroundings.settings, owner
         self._surroundings = surroundings

@@ -1,7 +1,8 @@
 """One container's life: absent, creating, starting, serving, stopping, backing off, given up.
 
-Made for its first job, kept for the next ones, stopped when it has been idle for long; the next job
-starts it again with its conversation intact. A container's end is a fact that is told, never guessed.
+Made for its first job, kept for the next ones, stopped when it has been idle for long or its server has
+grown too large; the next job starts it again with its conversation intact. A container's end is a fact
+that is told, never guessed.
 """
 
 from __future__ import annotations
@@ -70,12 +71,16 @@ SAMPLE_EVERY = 5.0
 ASK_AGAIN_AFTER = 1.0
 # A daemon that is restarted answers again after 1-20 s. Nothing else is lost by waiting longer.
 ENGINE_BACK_WITHIN = 60.0
+MIB = 1 << 20
 
 SessionStep = Step[SessionState, SessionEffect]
 Effects = tuple[SessionEffect, ...]
 
 _CLOSED = Failure(cause=Cause.CLOSED, message="the session was closed")
 _IDLE = Failure(cause=Cause.CLOSED, message="the session was idle, and its container was stopped")
+_GROWN = Failure(
+    cause=Cause.CLOSED, message="the server had grown too large, and was stopped between two jobs"
+)
 _CANCELLED = Failure(cause=Cause.CLOSED, message="the container was stopped to end the job")
 
 
@@ -89,8 +94,12 @@ def handle(state: SessionState, message: SessionMessage, moment: Moment) -> Sess
             return _close(state, message, moment)
         case m.ResetSession():
             return _reset(state, message, moment)
+        case m.RetireSession():
+            return _retire(state, message, moment)
         case JobOver():
             return _job_over(state, message, moment)
+        case m.TidiedUp():
+            return _tidied(state, message)
         case _:
             pass
     match state.phase:
@@ -116,10 +125,13 @@ def handle(state: SessionState, message: SessionMessage, moment: Moment) -> Sess
 def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionStep:
     refusal = _refusal(state)
     if refusal is not None:
-        reply = Reply(ask=message.ask, value=m.Refused(reason=refusal))
-        return Step(state=state, effects=(reply,))
+        reply = Reply(ask=message.ask, value=refusal)
+        # Somebody may have made room meanwhile: the next one who asks is told by a new measure.
+        again: Effects = (Run(operation=m.TidyUp()),) if _is_too_large(state) else ()
+        return Step(state=state, effects=(reply, *again))
     ahead = len(state.queue) + (state.current is not None)
-    state = evolve(state, queue=(*state.queue, message.job))
+    stays, state = _stay(state, f"session {state.key} has a job again"), evolve(state, retiring=())
+    state = evolve(state, queue=(*state.queue, message.job), used_at=moment.now)
     reply = Reply(ask=message.ask, value=m.Accepted(ahead=ahead))
     match state.phase:
         case Absent():
@@ -133,7 +145,7 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
             step = Step(state=state)
         case _:
             assert_never(state.phase)
-    return _before(step, (reply,))
+    return _before(step, (*stays, reply))
 
 
 def _afresh(state: SessionState, phase: BackingOff | GivenUp | Quarantined, moment: Moment) -> SessionStep:
@@ -142,17 +154,48 @@ def _afresh(state: SessionState, phase: BackingOff | GivenUp | Quarantined, mome
     return _create(state) if state.queue else _enter(state, Absent(), "reset")
 
 
-def _refusal(state: SessionState) -> str | None:
+def _refusal(state: SessionState) -> m.Refused | None:
     if state.closing or isinstance(state.phase, Closed):
-        return f"session {state.key} is being closed"
+        return m.Refused(reason=f"session {state.key} is being closed", hint="start again in a moment")
     if isinstance(state.phase, Quarantined):
-        return f"session {state.key} cannot be used: {state.phase.why.message}"
+        return m.Refused(
+            reason=f"session {state.key} cannot be used: {state.phase.why.message}",
+            hint="use another session, and look at the container engine",
+        )
+    if _is_too_large(state):
+        return m.Refused(
+            reason=_too_large(state),
+            hint="use another session, clean this one up, or raise maxSessionDisk",
+        )
     if len(state.queue) >= state.policy.max_queued_jobs:
-        return (
-            f"session {state.key} has {len(state.queue)} jobs waiting already "
-            f"(maxQueuedJobs is {state.policy.max_queued_jobs})"
+        return m.Refused(
+            reason=f"session {state.key} has {len(state.queue)} jobs waiting already "
+            f"(maxQueuedJobs is {state.policy.max_queued_jobs})",
+            hint="wait for one of its jobs to end, or use another session",
         )
     return None
+
+
+def _is_too_large(state: SessionState) -> bool:
+    return 0 < state.policy.max_disk < (state.disk_bytes or 0)
+
+
+def _too_large(state: SessionState) -> str:
+    return (
+        f"the data of session {state.key} takes {(state.disk_bytes or 0) // MIB} MiB "
+        f"(maxSessionDisk is {state.policy.max_disk // MIB} MiB)"
+    )
+
+
+def _tidied(state: SessionState, message: m.TidiedUp) -> SessionStep:
+    """Says once when the data has outgrown its bound: from then on no job is let in."""
+    before = _is_too_large(state)
+    state = evolve(state, disk_bytes=message.disk_bytes)
+    if before or not _is_too_large(state):
+        return Step(state=state)
+    detail = f"{_too_large(state)}: it takes no more jobs"
+    changed = SessionChanged(session=state.key, status=status(state.phase), detail=detail)
+    return Step(state=state, effects=(Publish(notice=changed),))
 
 
 def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
@@ -168,6 +211,8 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
                 StartTimer(timer=SessionTimer.IDLE, seconds=seconds),
             ),
         )
+    if _is_full(state, serving):
+        return _recycle(state, serving, moment)
     job, *rest = state.queue
     turn = TurnGranted(
         container=serving.container, endpoint=serving.endpoint, conversation=state.conversation
@@ -184,13 +229,37 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
 
 
 def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionStep:
-    if message.job == state.current:
-        state = evolve(state, current=None)
+    had_the_turn = message.job == state.current
+    if had_the_turn:
+        state = evolve(state, current=None, used_at=moment.now)
     else:
         state = evolve(state, queue=tuple(job for job in state.queue if job != message.job))
-    if isinstance(state.phase, Serving):
-        return _grant(state, state.phase, moment)
-    return Step(state=state)
+    if not isinstance(state.phase, Serving):
+        return Step(state=state)
+    serving = state.phase
+    step = _grant(state, serving, moment)
+    if not had_the_turn:
+        return step
+    tidy: Effects = (Run(operation=m.TidyUp()),)
+    if state.queue:
+        return _before(step, tidy)
+    # What it has grown to: the reading before may be from the beginning of the job.
+    return _before(step, (*tidy, Run(operation=m.SampleUsage(container=serving.container))))
+
+
+def _is_full(state: SessionState, serving: Serving) -> bool:
+    share = state.policy.recycle_memory_share
+    return share > 0 and serving.memory_bytes >= share * state.policy.memory
+
+
+def _recycle(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
+    """Servers grow for as long as they live, and are killed in the middle of a job when nobody ends them
+    between two. Its end is no crash, and no job is lost."""
+    detail = (
+        f"OpenCode holds {serving.memory_bytes // MIB} MiB of {state.policy.memory // MIB} MiB: "
+        "the next job gets a new container"
+    )
+    return _stop(state, Rung.STOP, _GROWN, moment, detail=detail)
 
 
 def _fail_jobs(state: SessionState, failure: Failure) -> tuple[SessionState, Effects]:
@@ -244,9 +313,37 @@ def _reset(state: SessionState, message: m.ResetSession, moment: Moment) -> Sess
     return evolve(step, effects=(*step.effects, reply))
 
 
+def _retire(state: SessionState, message: m.RetireSession, moment: Moment) -> SessionStep:
+    if state.queue or state.current is not None:
+        refused = m.Refused(reason=f"session {state.key} has work")
+        return Step(state=state, effects=(Reply(ask=message.ask, value=refused),))
+    retiring = evolve(state, retiring=(*state.retiring, message.ask))
+    match state.phase:
+        case Quarantined(why=why) | GivenUp(why=why, leftover=True):
+            refused = m.Refused(reason=why.message)
+            return Step(state=state, effects=(Reply(ask=message.ask, value=refused),))
+        case Absent() | BackingOff() | GivenUp():
+            return _closed(retiring, Climb(ended_by=None))
+        case Closed(climb=climb):
+            return Step(state=state, effects=(Reply(ask=message.ask, value=climb),))
+        case Creating():
+            return _stop(retiring, Rung.REMOVE, _IDLE, moment, detail=message.why)
+        case Starting() | Serving():
+            return _stop(retiring, Rung.STOP, _IDLE, moment, detail=message.why)
+        case Stopping():
+            return Step(state=retiring)
+        case _:
+            assert_never(state.phase)
+
+
+def _stay(state: SessionState, reason: str) -> Effects:
+    """For whoever would have it retired."""
+    return tuple(Reply(ask=ask, value=m.Refused(reason=reason)) for ask in state.retiring)
+
+
 def _closed(state: SessionState, climb: Climb) -> SessionStep:
-    replies: Effects = tuple(Reply(ask=ask, value=climb) for ask in state.closing)
-    step = _enter(evolve(state, closing=()), Closed(climb=climb))
+    replies: Effects = tuple(Reply(ask=ask, value=climb) for ask in (*state.closing, *state.retiring))
+    step = _enter(evolve(state, closing=(), retiring=()), Closed(climb=climb))
     return evolve(step, effects=(*step.effects, *replies, Finish()))
 
 
@@ -470,7 +567,10 @@ def _sample(serving: Serving) -> Effects:
 
 def _sampled(state: SessionState, serving: Serving, message: m.UsageSampled, moment: Moment) -> SessionStep:
     usage, earlier, since = message.usage, serving.usage, serving.usage_at
-    state = evolve(state, phase=evolve(serving, usage=usage, usage_at=moment.now))
+    serving = evolve(serving, usage=usage, usage_at=moment.now, memory_bytes=usage.memory_bytes)
+    state = evolve(state, phase=serving)
+    if state.current is None and _is_full(state, serving):
+        return _recycle(state, serving, moment)
     if earlier is None or moment.now <= since:
         return Step(state=state)
     load = (usage.cpu_seconds - earlier.cpu_seconds) / (moment.now - since)
@@ -533,6 +633,7 @@ def _stop(
     *,
     exited: bool = False,
     afterwards: RestartAfter | GiveUp | None = None,
+    detail: str = "",
 ) -> SessionStep:
     ladder = Ladder(rung=rung, since=moment.now)
     launching = isinstance(state.phase, Creating | GivenUp)
@@ -542,7 +643,7 @@ def _stop(
         told = _tell_current(state, ServerLost(failure=why))
         stopping = evolve(stopping, climb=Climb(ended_by=None))
         state = evolve(state, current=None)
-    step = _enter(state, stopping, why.message if exited else in_words(rung))
+    step = _enter(state, stopping, detail or (why.message if exited else in_words(rung)))
     forget: list[SessionEffect] = [
         Forget(kind=m.LaunchContainer),
         Forget(kind=m.ProbeServer),
@@ -624,6 +725,7 @@ def _rung_over(state: SessionState, stopping: Stopping, moment: Moment) -> Sessi
         message=f"no container engine has answered for {away:.0f} s; before that: {stopping.why.message}",
     )
     state, failed = _fail_jobs(state, failure)
+    failed, state = (*failed, *_stay(state, failure.message)), evolve(state, retiring=())
     step = _enter(state, GivenUp(why=failure, leftover=True), failure.message)
     return _before(step, (*failed, *_no_more_ending()))
 
@@ -676,6 +778,9 @@ def _quarantine(state: SessionState, stopping: Stopping, ladder: Ladder, moment:
         )
     told = _tell_current(state, ServerLost(failure=failure, climb=ladder.ended(moment.now)))
     state, failed = _fail_jobs(evolve(state, current=None), failure)
+    if not state.closing:
+        failed = (*failed, *_stay(state, failure.message))
+        state = evolve(state, retiring=())
     step = _enter(state, Quarantined(why=failure), failure.message)
     step = evolve(step, effects=(*told, *failed, *step.effects, *_no_more_ending()))
     if not state.closing:
@@ -692,8 +797,9 @@ def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionSte
         told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
         state = evolve(state, current=None)
     told = (*told, *_no_more_ending())
-    if state.closing:
+    if state.closing or state.retiring:
         return _before(_closed(state, climb), told)
+    told = (*told, Run(operation=m.TidyUp()))
     match stopping.afterwards:
         case RestartAfter(seconds=seconds):
             step = _enter(

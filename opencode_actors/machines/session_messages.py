@@ -55,7 +55,10 @@ class Accepted:
 
 @frozen(kw_only=True)
 class Refused:
+    """`hint` is what the asker can do about it."""
+
     reason: str
+    hint: str = ""
 
 
 @frozen(kw_only=True)
@@ -70,6 +73,15 @@ class ResetSession:
     """Forgets its crashes and what it was given up for. Answered with the `SessionSnapshot` after it."""
 
     ask: AskId
+
+
+@frozen(kw_only=True)
+class RetireSession:
+    """Ends it as `CloseSession` does, unless somebody needs it. Answered with the `Climb` when it is over,
+    and with `Refused` when it has jobs or gets one before that. `why` is announced."""
+
+    ask: AskId
+    why: str
 
 
 @frozen(kw_only=True)
@@ -134,6 +146,13 @@ class UsageSampled:
 
 
 @frozen(kw_only=True)
+class TidiedUp:
+    """`disk_bytes` is what the session's OpenCode data takes, after the clean-up."""
+
+    disk_bytes: int
+
+
+@frozen(kw_only=True)
 class StopAnswered:
     """The engine answered a rung's request. No proof of anything."""
 
@@ -181,6 +200,7 @@ SessionMessage = (
     AddJob
     | CloseSession
     | ResetSession
+    | RetireSession
     | JobOver
     | StopForJob
     | ContainerLaunched
@@ -195,6 +215,7 @@ SessionMessage = (
     | EventsSeen
     | StreamLost
     | UsageSampled
+    | TidiedUp
     | StopAnswered
     | StopRefused
     | ContainerRemoved
@@ -239,6 +260,11 @@ class SampleUsage:
 
 
 @frozen(kw_only=True)
+class TidyUp:
+    """Carries refreshed logins back to the host, and keeps the session's data within its bound."""
+
+
+@frozen(kw_only=True)
 class EndContainer:
     """One rung's request to the engine, by the container's name."""
 
@@ -248,7 +274,14 @@ class EndContainer:
 
 
 SessionOperation = (
-    LaunchContainer | WatchExit | ProbeServer | OpenConversation | FollowServer | SampleUsage | EndContainer
+    LaunchContainer
+    | WatchExit
+    | ProbeServer
+    | OpenConversation
+    | FollowServer
+    | SampleUsage
+    | TidyUp
+    | EndContainer
 )
 
 

@@ -27,6 +27,9 @@ class SessionPolicy:
     server_ready_timeout: float
     session_idle_timeout: float
     max_queued_jobs: int
+    memory: int
+    recycle_memory_share: float  # 0: never
+    max_disk: int  # 0: no bound
     restart: RestartPolicy
     graces: Graces
 
@@ -57,7 +60,8 @@ class Starting:
 class Serving:
     """Ready, or for the moment not: no new job is let in while the server does not answer.
 
-    `deaf` counts how often in a row the event stream was opened and brought nothing.
+    `deaf` counts how often in a row the event stream was opened and brought nothing. `usage` is the running
+    job's last reading, `memory_bytes` that of any job of this container.
     """
 
     container: Container
@@ -67,6 +71,7 @@ class Serving:
     deaf: int = 0
     usage: Usage | None = None
     usage_at: float = 0.0
+    memory_bytes: int = 0
 
     @property
     def ready(self) -> bool:
@@ -126,7 +131,8 @@ Phase = Absent | Creating | Starting | Serving | Stopping | BackingOff | GivenUp
 
 @frozen(kw_only=True)
 class SessionState:
-    """`queue` holds the jobs that wait, in order; `current` the one that has the turn."""
+    """`queue` holds the jobs that wait, in order; `current` the one that has the turn. `used_at` is when a
+    job came or went last; `disk_bytes` what the session's data took when it was measured last."""
 
     key: SessionKey
     container_name: str
@@ -138,6 +144,9 @@ class SessionState:
     current: JobId | None = None
     crashes: CrashHistory = Factory(CrashHistory)
     closing: tuple[AskId, ...] = ()
+    retiring: tuple[AskId, ...] = ()
+    used_at: float = 0.0
+    disk_bytes: int | None = None
 
 
 def snapshot(state: SessionState) -> SessionSnapshot:
@@ -153,6 +162,7 @@ def snapshot(state: SessionState) -> SessionSnapshot:
         queued=state.queue,
         crashes=state.crashes.count,
         failure=why,
+        disk_bytes=state.disk_bytes,
     )
 
 

@@ -175,7 +175,8 @@ class SessionStatus(Enum):
 
 @frozen(kw_only=True)
 class SessionSnapshot:
-    """A session as it was at one moment. `container` is the container's name, where there is one."""
+    """A session as it was at one moment. `container` is the container's name, where there is one;
+    `disk_bytes` what its OpenCode data takes, once that was measured."""
 
     key: SessionKey
     status: SessionStatus
@@ -185,6 +186,7 @@ class SessionSnapshot:
     queued: tuple[JobId, ...]
     crashes: int
     failure: Failure | None = None
+    disk_bytes: int | None = None
 
 
 OperationT = TypeVar("OperationT")

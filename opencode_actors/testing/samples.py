@@ -74,6 +74,9 @@ SESSION_POLICY = SessionPolicy(
     server_ready_timeout=60.0,
     session_idle_timeout=3600.0,
     max_queued_jobs=2,
+    memory=1 << 30,
+    recycle_memory_share=0.8,
+    max_disk=2 << 30,
     restart=RestartPolicy(max_restarts=2, period=900.0, delay=0.5, factor=2.0, delay_cap=30.0, jitter=0.5),
     graces=GRACES,
 )
@@ -176,6 +179,7 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.AddJob(ask=ASK, job=JOB),
     s.CloseSession(ask=ASK),
     s.ResetSession(ask=ASK),
+    s.RetireSession(ask=AskId(2), why="its place is needed"),
     j.JobOver(job=JOB),
     j.StopForJob(job=JOB),
     s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT),
@@ -194,6 +198,9 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     j.EventsSeen(events=EVENTS),
     s.StreamLost(reason="the server closed the stream"),
     s.UsageSampled(usage=Usage(cpu_seconds=1.0, memory_bytes=1 << 29, pids=9, oom_kills=0)),
+    s.UsageSampled(usage=Usage(cpu_seconds=1.0, memory_bytes=900 << 20, pids=9, oom_kills=0)),
+    s.TidiedUp(disk_bytes=1 << 20),
+    s.TidiedUp(disk_bytes=3 << 30),
     *(s.StopAnswered(rung=rung) for rung in Rung),
     *(s.StopRefused(rung=rung, reason="the engine is busy") for rung in Rung),
     *(s.StopRefused(rung=rung, reason="no engine answers", away=True) for rung in Rung),
@@ -287,12 +294,15 @@ def _session_kind(state: SessionState) -> Hashable:
         state.current is None,
         bool(state.queue),
         bool(state.closing),
+        bool(state.retiring),
+        (state.disk_bytes or 0) > state.policy.max_disk,
         len(state.crashes.at),
     )
     if isinstance(phase, Starting):
         shape += (phase.streaming, phase.opened)
     if isinstance(phase, Serving):
-        shape += (phase.streaming, phase.liveness.failures, phase.deaf == session.DEAF_TO_DEAD - 1)
+        full = phase.memory_bytes > SESSION_POLICY.recycle_memory_share * SESSION_POLICY.memory
+        shape += (phase.streaming, phase.liveness.failures, phase.deaf == session.DEAF_TO_DEAD - 1, full)
     if isinstance(phase, ContainerStopping):
         shape += (phase.ladder.rung, phase.climb is None, type(phase.afterwards).__name__)
         shape += (phase.launching, phase.away_since is None)

@@ -26,7 +26,7 @@ from opencode_actors.containers import SessionPlace, container_spec
 from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.notices import OutputAdded
 from opencode_actors.ports import ContainerSpec
-from opencode_actors.workdirs import make_directories
+from opencode_actors.workdirs import HostDirectories
 from tests.e2e.rig import Rig, open_rig
 
 _PROMPT = "::say hello"
@@ -51,7 +51,7 @@ async def by_hand(rig: Rig, times: Times, label: str) -> None:
         workspace=rig.base / "hand" / directory_name(key) / "workspace",
         owner="by-hand",
     )
-    await make_directories(place, (1000, 1000), None)
+    await HostDirectories(rig.settings, rig.access).make(place, (1000, 1000))
     spec = container_spec(rig.settings, rig.access, place, password=_PASSWORD)
     began = perf_counter()
     await trio.run_process(["podman", "run", "--detach", *_flags(spec), spec.image], capture_stdout=True)

@@ -15,6 +15,11 @@ from opencode_actors.ports import Container, ContainerId, ContainerSpec, Endpoin
 from .engines import Program, RealBench, within
 
 
+async def _tidy() -> int:
+    await trio.lowlevel.checkpoint()
+    return 0
+
+
 def _nobody(endpoint: Endpoint) -> OpenCodeServer:
     raise AssertionError(f"there is no server at {endpoint.url}")
 
@@ -42,7 +47,7 @@ async def test_p25_a_container_that_ended_at_once_is_told_with_its_last_words_an
         await trio.lowlevel.checkpoint()
         return spec
 
-    operations = SessionOperations(real_bench.engine, Servers(_nobody), prepare, lambda: "secret")
+    operations = SessionOperations(real_bench.engine, Servers(_nobody), prepare, _tidy, lambda: "secret")
     answer = await operations.perform(LaunchContainer(name=spec.name), _unheard)
     assert isinstance(answer, LaunchFailed)
     assert not answer.retryable

@@ -17,13 +17,14 @@ from opencode_actors import (
     Job,
     JobStatus,
     SessionKey,
+    SessionStatus,
     StoreError,
     System,
     UnknownSession,
 )
 from opencode_actors.errors import EngineRefused
 from opencode_actors.kernel.hub import Following, NoticesMissed
-from opencode_actors.machines.notices import JobEnded, JobQueued, Notice
+from opencode_actors.machines.notices import JobEnded, JobQueued, Notice, SessionChanged
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
@@ -301,13 +302,71 @@ async def test_a_session_begins_under_a_key_when_the_last_of_the_one_before_is_g
 # ---- places
 
 
+async def test_the_session_that_is_idle_for_longest_makes_room_and_says_why(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = evolve(SETTINGS, max_sessions=3)
+    async with open_world(BEHAVIOUR) as world, world.system(settings) as system:
+        busy = await system.start("::hang", session="busy")
+        for key in ("a", "b", "a"):
+            await (await system.start("::say one", session=key)).wait()
+            await trio.sleep(1)
+        following = system.follow()
+        assert (await (await system.start("::say one", session="c")).wait()).status is JobStatus.COMPLETED
+        stopping = [await anext(following)]
+        while not (
+            isinstance(stopping[-1], SessionChanged) and stopping[-1].status is SessionStatus.STOPPING
+        ):
+            stopping.append(await anext(following))
+        assert isinstance(stopping[-1], SessionChanged)
+        assert stopping[-1].session == "b"
+        assert stopping[-1].detail == "idle, and session c needs its place"
+        assert {session.key for session in await system.sessions()} == {"busy", "a", "c"}
+        assert (await busy.status()).status is JobStatus.RUNNING
+        assert len(world.engine.containers) == 3
+
+
+async def test_sessions_that_all_have_work_make_no_room(autojump_clock: trio.testing.MockClock) -> None:
+    settings = evolve(SETTINGS, max_sessions=2)
+    async with open_world(BEHAVIOUR) as world, world.system(settings) as system:
+        for key in ("a", "b"):
+            await system.start("::hang", session=key)
+        with pytest.raises(Busy, match=r"have work \(maxSessions is 2\): a, b") as raised:
+            await system.start("::say one", session="c")
+        assert "raise maxSessions" in raised.value.hint
+
+
+@schedules(20)
+async def test_many_starts_at_once_never_open_more_sessions_than_may_be(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = evolve(SETTINGS, max_sessions=3)
+    async with open_world(BEHAVIOUR) as world, world.system(settings) as system:
+        for key in ("a", "b", "c"):
+            await (await system.start("::say one", session=key)).wait()
+        outcomes: list[str] = []
+
+        async def start(key: str) -> None:
+            try:
+                job = await system.start("::say two", session=key)
+            except Busy:
+                outcomes.append("busy")
+            else:
+                outcomes.append((await job.wait()).status.value)
+            assert len(world.engine.containers) <= 3
+
+        async with trio.open_nursery() as nursery:
+            for key in ("a", "d", "e", "f", "g", "h"):
+                nursery.start_soon(start, key)
+        assert set(outcomes) <= {"busy", "completed"}
+        assert outcomes.count("completed") >= 3
+
+
 async def test_a_session_at_rest_makes_room_for_another(autojump_clock: trio.testing.MockClock) -> None:
     settings = evolve(SETTINGS, max_sessions=2, session_idle_timeout=60.0)
     async with open_world(BEHAVIOUR) as world, world.system(settings) as system:
         for key in ("a", "b"):
             await (await system.start("::say one", session=key)).wait()
-        with pytest.raises(Busy, match="maxSessions is 2"):
-            await system.start("::say one", session="c")
         await trio.sleep(61)
         assert not world.engine.containers
         before = {session.key: session.conversation for session in await system.sessions()}

@@ -96,6 +96,11 @@ async def test_also_when_it_is_cancelled_in_the_moment_in_which_it_is_done(
     assert made == shop.stands
 
 
+async def _tidy() -> int:
+    await trio.lowlevel.checkpoint()
+    return 0
+
+
 async def test_what_takes_too_long_then_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
     shop = Workshop(making_takes=100.0)
     with trio.move_on_after(3):
@@ -141,7 +146,7 @@ def operations(
         environment = {"OPENCODE_SERVER_PASSWORD": password}
         return ContainerSpec(name=NAME, image=SETTINGS.image, labels={}, environment=environment)
 
-    return SessionOperations(engine, Servers(servers.connect), prepare, lambda: "secret")
+    return SessionOperations(engine, Servers(servers.connect), prepare, _tidy, lambda: "secret")
 
 
 async def launch(done: SessionOperations) -> m.SessionMessage | None:

@@ -37,6 +37,11 @@ async def _prepare(password: str) -> ContainerSpec:
     return ContainerSpec(name="", image="localhost/opencode-actors:latest", labels={}, environment={})
 
 
+async def _tidy() -> int:
+    await trio.lowlevel.checkpoint()
+    return 0
+
+
 async def _launch(engine: FakeEngine) -> SessionMessage | None:
     async with open_fake_servers() as servers:
         before = engine.on_start
@@ -48,7 +53,7 @@ async def _launch(engine: FakeEngine) -> SessionMessage | None:
         engine.on_start, engine.on_exit = started, servers.on_exit
         open_servers = Servers(servers.connect)
         try:
-            operations = SessionOperations(engine, open_servers, _prepare, lambda: "secret")
+            operations = SessionOperations(engine, open_servers, _prepare, _tidy, lambda: "secret")
             return await operations.perform(LaunchContainer(name=NAME), _unheard)
         finally:
             await open_servers.aclose()

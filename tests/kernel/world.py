@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from opencode_actors import Settings, System, open_system
-from opencode_actors.containers import SessionPlace
 from opencode_actors.ports import ContainerId, ContainerSpec
+from opencode_actors.testing.fake_directories import FakeDirectories
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
 from opencode_actors.testing.fake_server import FakeBehaviour
@@ -40,6 +40,7 @@ class World:
     store: MemoryStore
     base: Path
     rng: random.Random
+    directories: FakeDirectories = field(factory=FakeDirectories)
 
     def check_nothing_is_left(self) -> None:
         assert not self.engine.containers
@@ -57,21 +58,11 @@ class World:
             engine=self.engine,
             connect=self.servers.connect,
             store=self.store,
-            directories=_directories,
+            directories=self.directories,
             rng=self.rng,
             wall=lambda: 1_760_000_000.0 + trio.current_time(),
         ) as system:
             yield system
-
-
-async def _directories(
-    place: SessionPlace, owner: tuple[int, int], auth_file: Path | None, config_file: Path | None
-) -> None:
-    """Without the thread that the real one has: threads take real time."""
-    del owner, auth_file, config_file
-    for folder in (place.data, place.workspace):
-        folder.mkdir(parents=True, exist_ok=True)
-    await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ NO_IMAGE = Failure(cause=Cause.IMAGE_MISSING, message="no such image")
 # What can go wrong; a run has some of it, so that each has its chance.
 FAULTS = (
     "launch", "slow", "breaks", "submit", "read", "abort", "away", "dies", "oom", "frozen", "unheard",
-    "ignores_stop", "ignores_kill", "ignores_remove", "deaf", "strays", "unwatched",
+    "ignores_stop", "ignores_kill", "ignores_remove", "deaf", "strays", "unwatched", "grows",
 )  # fmt: skip
 HONEST: frozenset[str] = frozenset()
 
@@ -88,8 +88,9 @@ def outcomes(world: World, flying: Flying, *, faults: frozenset[str]) -> list[Ou
         case s.FollowServer(endpoint=endpoint):
             return _follow(world, flying, world.at(endpoint), faults=faults)
         case s.SampleUsage():
-            usage = Usage(cpu_seconds=0.0, memory_bytes=1 << 29, pids=9, oom_kills=0)
-            found = [("gives figures", lambda: s.UsageSampled(usage=usage)), ("fails", lambda: None)]
+            found = _sample(faults=faults)
+        case s.TidyUp():
+            found = [("measures", lambda: s.TidiedUp(disk_bytes=1 << 20)), ("fails", lambda: None)]
         case s.EndContainer(rung=rung):
             found = _end(world, rung)
         case j.SubmitPrompt(endpoint=endpoint) if not flying.looked:
@@ -185,6 +186,16 @@ def _follow(world: World, flying: Flying, box: Box, *, faults: frozenset[str]) -
     if said > flying.heard + 1:
         found.append(("brings one", lambda: heard(flying.heard + 1)))
     return [*found, ("breaks", lost)] if "breaks" in faults else found
+
+
+def _sample(*, faults: frozenset[str]) -> list[Outcome]:
+    def reading(memory: int) -> s.UsageSampled:
+        return s.UsageSampled(usage=Usage(cpu_seconds=0.0, memory_bytes=memory, pids=9, oom_kills=0))
+
+    found: list[Outcome] = [("gives figures", lambda: reading(1 << 29)), ("fails", lambda: None)]
+    if "grows" in faults:
+        found.append(("finds it grown", lambda: reading((1 << 30) - 1)))
+    return found
 
 
 def _end(world: World, rung: Rung) -> list[Outcome]:

@@ -36,10 +36,12 @@ ANSWERS: dict[type[Any], tuple[type[Any], ...]] = {
     s.OpenConversation: (s.ConversationOpened, s.OpeningFailed),
     s.FollowServer: (s.StreamLost,),
     s.SampleUsage: (s.UsageSampled,),
+    s.TidyUp: (s.TidiedUp,),
     s.EndContainer: (s.StopAnswered, s.StopRefused, s.ContainerRemoved),
 }
 GRACES = samples.GRACES
 POLICY = samples.SESSION_POLICY
+ALWAYS: set[type[Any]] = {s.TidyUp}
 ALLOWED: dict[type[Any], set[type[Any]]] = {
     Absent: set(),
     Creating: {s.LaunchContainer},
@@ -152,6 +154,22 @@ class SessionAlone(RuleBasedStateMachine):
         if really:
             self._watch(lambda: self.book.tell(s.CloseSession(ask=self._ask())))
 
+    @precondition(lambda self: not self.book.finished)
+    @rule(really=st.sampled_from([False, False, True]))
+    def its_place_is_wanted(self, really: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        if really:
+            ask, busy = self._ask(), bool(set(self.accepted) - self.over)
+            self._watch(lambda: self.book.tell(s.RetireSession(ask=ask, why="its place is needed")))
+            refused = isinstance(self.book.replies.get(ask), s.Refused)
+            leftover = isinstance(self.phase, GivenUp) and self.phase.leftover
+            assert refused == (busy or leftover or isinstance(self.phase, Quarantined))
+
+    @invariant()
+    def nobody_is_retired_who_has_a_job(self) -> None:
+        if hasattr(self, "book") and self.book.state.retiring:
+            assert not self.book.state.queue
+            assert self.book.state.current is None
+
     def _watch(self, act: Any) -> None:
         before = self.phase
         act()
@@ -179,7 +197,7 @@ class SessionAlone(RuleBasedStateMachine):
     @invariant()
     def nothing_runs_that_the_phase_has_no_use_for(self) -> None:
         if hasattr(self, "book"):
-            assert set(self.book.operations) <= ALLOWED[self.phase.__class__]
+            assert set(self.book.operations) <= ALLOWED[self.phase.__class__] | ALWAYS
 
     @invariant()
     def something_will_move_it(self) -> None:

@@ -67,6 +67,11 @@ class Together(RuleBasedStateMachine):
         if really and self.world.closed is None:
             self.world.ask(SESSION, s.CloseSession)
 
+    @rule(really=st.sampled_from([False, False, True]))
+    def its_place_is_wanted(self, really: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        if really:
+            self.world.ask(SESSION, s.RetireSession, why="its place is needed")
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
@@ -112,6 +117,8 @@ def _live(dice: random.Random) -> None:
                 world.cancel(dice.choice(waiting).name)
         elif roll < 0.065 and world.closed is None and not world.session.owed and dice.random() < 0.1:
             world.ask(SESSION, s.CloseSession)
+        elif roll < 0.068:
+            world.ask(SESSION, s.RetireSession, why="its place is needed")
         elif roll < 0.1:
             world.advance(dice.choice([0.3, 2.0, 11.0, 40.0, 130.0]))
         elif roll < 0.3:

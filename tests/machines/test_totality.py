@@ -123,7 +123,7 @@ def test_a_cancel_is_answered_with_the_settled_job_or_remembered() -> None:
 def test_a_new_job_has_one_answer_at_once() -> None:
     for decision in session_decisions():
         if isinstance(decision.message, s.AddJob):
-            (reply,) = replies(decision.step)
+            (reply,) = [reply for reply in replies(decision.step) if reply.ask == decision.message.ask]
             assert isinstance(reply.value, s.Accepted | s.Refused)
             taken = decision.message.job in (*decision.step.state.queue, decision.step.state.current)
             if isinstance(reply.value, s.Accepted):
@@ -143,6 +143,18 @@ def test_a_close_is_answered_when_the_session_ends_and_not_before() -> None:
             assert decision.step.state.closing == ()
             assert decision.step.state.queue == ()
             assert decision.step.state.current is None
+
+
+def test_whoever_has_work_is_not_retired_and_whoever_asked_for_it_is_told() -> None:
+    for decision in session_decisions():
+        state = decision.step.state
+        if state.retiring:
+            assert state.current is None
+            assert not state.queue
+        answered = {reply.ask for reply in replies(decision.step)}
+        assert set(decision.before.retiring) <= answered | set(state.retiring), decision
+        if isinstance(decision.message, s.RetireSession):
+            assert (decision.message.ask in answered) != (decision.message.ask in state.retiring)
 
 
 def test_a_job_settles_with_one_record_one_notice_one_word_to_its_session_and_one_finish() -> None:
