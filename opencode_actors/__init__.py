@@ -17,6 +17,7 @@ from opencode_actors.errors import (
 )
 from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
+from opencode_actors.kernel.outbox import Announcement, Attendance
 from opencode_actors.kernel.system import Job, System, SystemStatistics
 from opencode_actors.machines.notices import (
     InputWanted,
@@ -25,6 +26,7 @@ from opencode_actors.machines.notices import (
     JobQueued,
     JobStarted,
     Notice,
+    NotificationFailed,
     OutputAdded,
     OutputKind,
     ProviderRetrying,
@@ -52,6 +54,8 @@ from opencode_actors.store.port import OutputSlice
 
 __all__ = [
     "ActivityState",
+    "Announcement",
+    "Attendance",
     "Busy",
     "Cause",
     "Climb",
@@ -72,6 +76,7 @@ __all__ = [
     "ModelAccess",
     "Notice",
     "NoticesMissed",
+    "NotificationFailed",
     "OpenCodeError",
     "OpencodeActorsError",
     "Origin",

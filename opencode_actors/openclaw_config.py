@@ -1,4 +1,4 @@
-"""OpenClaw's config file, as far as it concerns this project: the plugin's entry, and the hooks' token."""
+"""OpenClaw's config file, as far as it concerns this project: the plugin's entry, and the hooks."""
 
 from __future__ import annotations
 
@@ -46,13 +46,28 @@ OF_THE_PLUGIN: Mapping[str, Mapping[str, object]] = {
 }
 
 
+USUAL_PORT = 18789
+USUAL_HOOKS_PATH = "/hooks"
+
+
+@frozen(kw_only=True)
+class Hooks:
+    """How OpenClaw's gateway takes webhooks. `url` is None when all of it is as usual, or cannot be told;
+    `aimed` is whether a request may name the session that it is for."""
+
+    enabled: bool = False
+    token: str = field(default="", repr=False)
+    url: str | None = None
+    aimed: bool = False
+
+
 @frozen(kw_only=True)
 class OpenClawConfig:
     """`path` is None when there is no file. `plugin` is the settings in the entry's `config`, `${VAR}`s filled in."""
 
     path: Path | None
     plugin: Mapping[str, object] = Factory(dict[str, object])
-    hooks_token: str = field(default="", repr=False)
+    hooks: Hooks = Factory(Hooks)
     warnings: tuple[str, ...] = ()
 
 
@@ -81,8 +96,16 @@ def read_openclaw_config(environment: Mapping[str, str]) -> OpenClawConfig:
         if key in OF_THE_PLUGIN:
             continue
         plugin[key] = _filled_in(value, environment, f"{'.'.join(ENTRY)}.{key} in {path}")
-    token, warnings = _hooks_token(_table(document, ("hooks",), path).get("token"), environment, path)
-    return OpenClawConfig(path=path, plugin=plugin, hooks_token=token, warnings=warnings)
+    hooks = _table(document, ("hooks",), path)
+    token, warnings = _hooks_token(hooks.get("token"), environment, path)
+    port = _table(document, ("gateway",), path).get("port", USUAL_PORT)
+    read = Hooks(
+        enabled=hooks.get("enabled") is True,
+        token=token,
+        url=_hooks_url(port, hooks.get("path", USUAL_HOOKS_PATH)),
+        aimed=hooks.get("allowRequestSessionKey") is True,
+    )
+    return OpenClawConfig(path=path, plugin=plugin, hooks=read, warnings=warnings)
 
 
 def _under(home: Path, text: str) -> Path:
@@ -135,3 +158,17 @@ def _hooks_token(value: object, environment: Mapping[str, str], path: Path) -> t
         return str(_filled_in(value, environment, f"hooks.token in {path}")), ()
     except SettingsError as error:
         return "", (f"{unreadable}: {error.message}",)
+
+
+def _hooks_url(port: object, folder: object) -> str | None:
+    """What OpenClaw itself would refuse is its business, and no reason to refuse to run."""
+    if (port, folder) == (USUAL_PORT, USUAL_HOOKS_PATH):
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536:
+        return None
+    if not isinstance(folder, str):
+        return None
+    inside = folder.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]+", inside):
+        return None
+    return f"http://localhost:{port}/{inside}/agent"

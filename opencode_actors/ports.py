@@ -1,8 +1,9 @@
-"""The two ports to the outside world, and the values that cross them.
+"""The three ports to the outside world, and the values that cross them.
 
-`Engine` is a container engine (Podman, Docker, a fake); `OpenCodeServer` is one running server.
-Both are held to their contract by the same tests on the fake and on the real thing. Every method may
-raise the errors that `opencode_actors.errors` lists for its side, and nothing else.
+`Engine` is a container engine (Podman, Docker, a fake); `OpenCodeServer` is one running server; `Webhook`
+is where the end of a job is announced. Each is held to its contract by the same tests on the fake and on
+the real thing. Every method may raise the errors that `opencode_actors.errors` lists for its side, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -380,3 +381,31 @@ class OpenCodeServer(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+# ---- OpenClaw's webhooks
+
+
+@frozen(kw_only=True)
+class HookRequest:
+    """`key` makes sending it twice the same as once, where the receiver knows of such keys."""
+
+    url: str
+    key: str
+    body: Mapping[str, object] = field(repr=False)
+
+
+@frozen(kw_only=True)
+class HookAnswer:
+    """`status` is None when there was none; `said` is the answer's words, or why there are none. Seconds of
+    `retry_after` are asked for by a receiver that is busy."""
+
+    status: int | None
+    said: str = ""
+    retry_after: float | None = None
+
+
+class Webhook(Protocol):
+    async def post(self, request: HookRequest) -> HookAnswer:
+        """Whatever is at the other end: it returns within a bounded time, and raises nothing."""
+        ...

@@ -23,6 +23,7 @@ from opencode_actors.settings_knobs import (
     environment_names,
     http_url,
     ip_literal,
+    is_on_this_host,
     knob,
     matching,
     network_word,
@@ -262,16 +263,25 @@ class Settings:
     # notifications to OpenClaw
     notify_webhook_url: str = knob(
         "http://localhost:18789/hooks/agent",
-        "where a settled job is announced: for the notifications to OpenClaw, which are not sent yet",
+        "where a service announces that a job has settled; one that ends in /hooks/agent or /hooks/wake is "
+        "OpenClaw's, and its port and path are taken from openclaw.json where they are not the usual ones",
         empty="no announcement",
         check=http_url,
     )
     hooks_token: str = knob(
         "",
-        "the token for notifyWebhookUrl: for the notifications to OpenClaw, which are not sent yet",
-        empty="hooks.token of openclaw.json",
+        "the token for notifyWebhookUrl; without one nothing is sent",
+        empty="hooks.token of openclaw.json, for an address on this host",
         secret=True,
         check=secret_text,
+    )
+    # OpenClaw takes up to 15 s to admit a run, and says so then.
+    notify_timeout: float = knob(20.0, "one attempt to announce a settled job", unit="s", check=duration)
+    notify_give_up: float = knob(
+        86_400.0,
+        "an announcement that could not be delivered for this long is given up",
+        unit="s",
+        check=duration,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -311,6 +321,11 @@ def warnings_of(settings: Settings) -> tuple[str, ...]:
         )
     if 0 < settings.job_timeout < settings.idle_timeout:
         found.append("idleTimeout: longer than jobTimeout, so it is never reached")
+    url = settings.notify_webhook_url
+    if url.startswith("http:") and not is_on_this_host(url):
+        found.append(
+            "notifyWebhookUrl: http:// to another host carries the token for everybody to read; use https://"
+        )
     return tuple(found)
 
 

@@ -243,6 +243,14 @@ def web_origins(value: tuple[object, ...]) -> str | None:
     return None
 
 
+def is_on_this_host(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
 def network_word(value: str) -> str | None:
     if value in ("none", "host"):
         return (

@@ -31,6 +31,7 @@ from opencode_actors.settings_knobs import (
     Size,
     describe_type,
     describe_value,
+    is_on_this_host,
     key_of,
     knobs,
     value_types,
@@ -69,7 +70,11 @@ class LoadedSettings:
     settings: Settings
     sources: Mapping[str, Source]
     warnings: tuple[str, ...]
-    file: Path | None
+    openclaw: OpenClawConfig
+
+    @property
+    def file(self) -> Path | None:
+        return self.openclaw.path
 
 
 ATTRIBUTES = {key_of(name): name for name in knobs(Settings)}
@@ -85,18 +90,14 @@ def load_settings(
     given.update(_from_file(config))
     given.update(_from_environment(environment))
     given.update(_from_flags(flags or {}))
-    if "hooks_token" not in given and config.hooks_token:
-        given["hooks_token"] = (
-            config.hooks_token,
-            Source(kind=SourceKind.FILE, place=f"hooks.token in {config.path}"),
-        )
+    given.update(_from_hooks(config, given))
     _lower_idle_timeout(given)
     settings = _build(given)
     sources = {
         name: given[name][1] if name in given else Source(kind=SourceKind.DEFAULT) for name in knobs(Settings)
     }
     return LoadedSettings(
-        settings=settings, sources=sources, warnings=(*warnings, *warnings_of(settings)), file=config.path
+        settings=settings, sources=sources, warnings=(*warnings, *warnings_of(settings)), openclaw=config
     )
 
 
@@ -117,6 +118,23 @@ def _from_file(config: OpenClawConfig) -> dict[str, tuple[object, Source]]:
             Source(kind=SourceKind.FILE, place=where),
         )
     return given
+
+
+def _from_hooks(
+    config: OpenClawConfig, given: Mapping[str, tuple[object, Source]]
+) -> dict[str, tuple[object, Source]]:
+    """OpenClaw's own settings, which stand in for ours. Its token is for a gateway on this host: whoever
+    names another address names its token too."""
+    found: dict[str, tuple[object, Source]] = {}
+    if config.hooks.url is not None and "notify_webhook_url" not in given:
+        place = f"gateway.port and hooks.path in {config.path}"
+        found["notify_webhook_url"] = (config.hooks.url, Source(kind=SourceKind.FILE, place=place))
+    url = given.get("notify_webhook_url", (Settings().notify_webhook_url, None))[0]
+    own = given.get("hooks_token", ("", None))[0]
+    if config.hooks.token and not own and is_on_this_host(str(url)):
+        place = f"hooks.token in {config.path}"
+        found["hooks_token"] = (config.hooks.token, Source(kind=SourceKind.FILE, place=place))
+    return found
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[object, Source]]:

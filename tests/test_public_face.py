@@ -33,6 +33,8 @@ OWN_PARTS = {
     "HubStatistics",
     "SupervisorStatistics",
     "FollowingStatistics",
+    "OutboxStatistics",
+    "Webhook",
 }
 
 

@@ -20,6 +20,7 @@ from opencode_actors.machines.notices import (
     JobQueued,
     JobStarted,
     Notice,
+    NotificationFailed,
     OutputAdded,
     OutputKind,
     ProviderRetrying,
@@ -151,6 +152,9 @@ def notice_of(told: Document) -> Notice | None:
     session = SessionKey(told["sessionKey"])
     if told["kind"] == "sessionChanged":
         return SessionChanged(session=session, status=SessionStatus(told["status"]), detail=told["detail"])
+    if told["kind"] == "notificationFailed":
+        about, reason, hint = JobId(told["about"]), told["reason"], told["hint"]
+        return NotificationFailed(session=session, about=about, reason=reason, hint=hint)
     job = JobId(told["jobId"])
     match told["kind"]:
         case "jobQueued":

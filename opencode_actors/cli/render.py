@@ -20,6 +20,7 @@ from opencode_actors.machines.notices import (
     JobQueued,
     JobStarted,
     Notice,
+    NotificationFailed,
     OutputAdded,
     OutputKind,
     ProviderRetrying,
@@ -128,6 +129,8 @@ def show(view: View, notice: Notice) -> Shown:
             return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}{why}", Tone.WARNING),)
         case JobEnded():
             return _end_line(view)
+        case NotificationFailed():
+            return view, (Line(f"OpenClaw was not told: {one_line(notice.reason)}", Tone.WARNING),)
         case _:
             assert_never(notice)
 

@@ -104,7 +104,7 @@ async def _run(
     async with open_model_access(settings, os.environ) as chosen:
         if chosen.remark:
             _log.warning("%s", chosen.remark)
-        async with open_system(chosen.settings, access=chosen.access) as system:
+        async with open_system(chosen.settings, access=chosen.access, notify=True) as system:
             await _open(system, address, manager, told_to_end)
 
 

@@ -259,6 +259,32 @@ def _mend_disk(facts: HostFacts, path: Path) -> str:
     return f"{facts.settings.runtime} image prune"
 
 
+def notifications(facts: HostFacts) -> tuple[Finding, ...]:
+    """P16: what OpenClaw would not take is said here once, and not with every job."""
+    settings, openclaw = facts.settings, facts.loaded.openclaw
+    url = settings.notify_webhook_url
+    if not url:
+        return ok("notifications", "off: notifyWebhookUrl is empty")
+    if not settings.hooks_token and openclaw.path is None:
+        return ok("notifications", "off: no OpenClaw is configured for this user")
+    if not settings.hooks_token:
+        return warning(
+            "notifications",
+            "OpenClaw is not told when a job ends: no hooks token is known",
+            "openclaw config set hooks.token $(openssl rand -hex 24) && openclaw config set hooks.enabled true",
+        )
+    if openclaw.path is not None and not openclaw.hooks.enabled:
+        return warning(
+            "notifications",
+            f"OpenClaw will not take what is sent to {url}: hooks.enabled is not true in {openclaw.path}",
+            "openclaw config set hooks.enabled true",
+        )
+    if openclaw.path is not None and not openclaw.hooks.aimed:
+        text = f"to {url}; not to the very session that asked: hooks.allowRequestSessionKey is not true"
+        return ok("notifications", text)
+    return ok("notifications", f"to {url}")
+
+
 def settings(facts: HostFacts) -> tuple[Finding, ...]:
     changed = [str(source) for source in facts.loaded.sources.values() if source.place]
     found = [warning_of(text) for text in facts.loaded.warnings]
@@ -302,5 +328,6 @@ CHECKS: tuple[Check, ...] = (
     lingering,
     path_lengths,
     disks,
+    notifications,
     settings,
 )

@@ -13,6 +13,7 @@ from opencode_actors.machines.notices import (
     JobQueued,
     JobStarted,
     Notice,
+    NotificationFailed,
     OutputAdded,
     ProviderRetrying,
     SessionChanged,
@@ -115,7 +116,7 @@ def notice(one: Notice | NoticesMissed, ended: Document | None) -> Document:
         "seq": one.seq,
         "at": round(one.at, 3),
         "kind": kind_of(type(one)),
-        **({} if isinstance(one, SessionChanged) else {"jobId": one.job}),
+        **({} if isinstance(one, SessionChanged | NotificationFailed) else {"jobId": one.job}),
         "sessionKey": one.session,
         **_details(one, ended),
     }
@@ -149,6 +150,8 @@ def _details(one: Notice, ended: Document | None) -> Document:
             return {"rung": one.rung.name.lower()}
         case JobEnded():
             return {"status": ended}
+        case NotificationFailed():
+            return {"about": one.about, "reason": one.reason, "hint": one.hint}
         case _:
             assert_never(one)
 

@@ -19,7 +19,14 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import TooSlow
-from opencode_actors.machines.notices import PROGRESS, JobEnded, Notice, OutputAdded, SessionChanged
+from opencode_actors.machines.notices import (
+    PROGRESS,
+    JobEnded,
+    Notice,
+    NotificationFailed,
+    OutputAdded,
+    SessionChanged,
+)
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.store.port import Page
 
@@ -148,7 +155,7 @@ class Following:
     def _wants(self, notice: Notice) -> bool:
         if self.job is None:
             return self.session is None or notice.session == self.session
-        if isinstance(notice, SessionChanged):
+        if isinstance(notice, SessionChanged | NotificationFailed):
             return notice.session == self.session
         return notice.job == self.job
 

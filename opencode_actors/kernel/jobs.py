@@ -229,6 +229,7 @@ class Jobs:
             policy=job_policy(here.settings, timeout=wish.timeout),
             now=trio.current_time(),
             origin=wish.origin,
+            notify=here.notify,
         )
         shell = JobShell(JobOperations(here.engine, here.servers), here.store, self.sessions.mailbox)
         actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)

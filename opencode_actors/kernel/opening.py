@@ -13,15 +13,17 @@ import trio
 from attrs import define, field
 
 from opencode_actors.adapters.engine import open_engine
+from opencode_actors.adapters.openclaw_hooks import open_webhook
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.containers import ModelAccess
 from opencode_actors.error_groups import leaves
+from opencode_actors.kernel.outbox import Outbox
 from opencode_actors.kernel.policies import graces
 from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.servers import Connect, Servers
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.system import System
-from opencode_actors.ports import Engine
+from opencode_actors.ports import Engine, Webhook
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
@@ -42,9 +44,13 @@ async def open_system(
     directories: Directories | None = None,
     rng: random.Random | None = None,
     wall: Callable[[], float] = time.time,
+    notify: bool = False,
+    webhook: Webhook | None = None,
 ) -> AsyncGenerator[System]:
     """A running system. Everything with an outside effect can be given; what is not is the real thing.
 
+    With `notify` the end of each job that it accepts is announced, to a client that attends or to
+    OpenClaw's webhook; what an earlier system with it still owed, too. Without, it announces nothing.
     Leaving it ends every container by the ladder, within one budget, also when it is left by an
     exception or a cancellation. Raises `EngineUnavailable` and `StoreError` before anything is started.
     """
@@ -59,6 +65,8 @@ async def open_system(
                 engine = await stack.enter_async_context(
                     open_engine(runtime=settings.runtime, socket=settings.engine_socket)
                 )
+            if notify and webhook is None:
+                webhook = await stack.enter_async_context(open_webhook(settings, wall))
             remembered = await store.load()
             await recover(engine, store, remembered, at=wall())
             async with _open_life() as life:
@@ -70,15 +78,20 @@ async def open_system(
                     nursery=life.nursery,
                     rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
                     wall=wall,
+                    notify=notify,
                 )
+                outbox = Outbox(surroundings, webhook) if notify else None
                 surroundings.hub.begin((await store.load()).last_seq)
                 system = System(
                     surroundings,
                     owner=remembered.owner,
                     access=access,
                     directories=directories or HostDirectories(settings, access),
+                    outbox=outbox,
                 )
                 life.nursery.start_soon(system.watch_engine)
+                if outbox is not None:
+                    life.nursery.start_soon(outbox.run)
                 try:
                     with body:
                         yield system

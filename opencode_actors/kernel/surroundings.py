@@ -41,6 +41,7 @@ class Surroundings:
     nursery: trio.Nursery
     rng: random.Random
     wall: Callable[[], float]
+    notify: bool = False  # whether the end of a job is announced
     hub: Hub = field(factory=Hub, init=False)
     supervisor: Supervisor = field(factory=Supervisor, init=False)
     addresses: dict[JobId, JobAddress] = field(factory=dict[JobId, JobAddress], init=False)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from opencode_actors.kernel.actor import ActorStatistics
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs, Wish
+from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.names import directory_name, session_key
+from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origin, SessionKey, SessionSnapshot
 from opencode_actors.ports import Engine, Prompt
 from opencode_actors.settings import Settings
@@ -39,6 +42,8 @@ LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
 LONGEST_KEY = 200
 _MODEL = re.compile(r"[^\s/]+/\S+")
 _CLOSE_SERVERS_WITHIN = 5.0
+# What ended with the system is announced at once, if OpenClaw takes it; the rest by the next process.
+_FLUSH_WITHIN = 5.0
 
 
 @frozen
@@ -74,6 +79,7 @@ class SystemStatistics:
     jobs: int
     notices: HubStatistics
     supervisor: SupervisorStatistics
+    outbox: OutboxStatistics | None
     actors: dict[str, ActorStatistics]
 
 
@@ -87,9 +93,16 @@ class System:
     _surroundings: Surroundings
     _sessions: Sessions
     _jobs: Jobs
+    _outbox: Outbox | None
 
     def __init__(
-        self, surroundings: Surroundings, *, owner: str, access: ModelAccess, directories: Directories
+        self,
+        surroundings: Surroundings,
+        *,
+        owner: str,
+        access: ModelAccess,
+        directories: Directories,
+        outbox: Outbox | None = None,
     ) -> None:
         self.engine, self.settings, self.owner = surroundings.engine, surroundings.settings, owner
         self._surroundings = surroundings
@@ -97,7 +110,8 @@ class System:
             surroundings=surroundings, access=access, directories=directories, place_of=self._place
         )
         self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
-        surroundings.store.listen(self._jobs.told)
+        self._outbox = outbox
+        surroundings.store.listen(self._told)
 
     def __repr__(self) -> str:
         return f"<System {len(self._sessions)} sessions, {len(self._jobs)} jobs>"
@@ -186,6 +200,12 @@ class System:
         history = partial(self._history, key)
         return self._surroundings.hub.follow(session=key, since=(since, history))
 
+    def _told(self, notice: Notice) -> None:
+        """By the journal, when it is durable."""
+        self._jobs.told(notice)
+        if self._outbox is not None and isinstance(notice, JobEnded):
+            self._outbox.wake()
+
     async def _history(self, session: SessionKey | None, after: int, upto: int) -> Page:
         return await self._surroundings.store.notices(None, session, after=after, upto=upto)
 
@@ -210,6 +230,15 @@ class System:
         """The session's working directory on this host."""
         return self._place(session).workspace
 
+    # ---- announcements
+
+    def attend(self) -> AbstractAsyncContextManager[Attendance]:
+        """While it is entered, the ends of jobs that a chat asked for are given to whoever iterates it, and
+        not sent to the webhook. Raises `UsageError` when this system announces nothing."""
+        if self._outbox is None:
+            raise UsageError("this system announces nothing", hint="open it with notify=True")
+        return self._outbox.attend()
+
     # ---- itself
 
     async def watch_engine(self) -> None:
@@ -223,6 +252,7 @@ class System:
             jobs=len(self._jobs),
             notices=self._surroundings.hub.statistics(),
             supervisor=self._surroundings.supervisor.statistics(),
+            outbox=self._outbox.statistics() if self._outbox is not None else None,
             actors={
                 **{actor.name: actor.statistics() for actor in self._sessions.actors()},
                 **{actor.name: actor.statistics() for actor in self._jobs.actors()},
@@ -234,8 +264,12 @@ class System:
         try:
             await self._sessions.close_all()
             await self._jobs.wait_all()
+            if self._outbox is not None:
+                await self._outbox.flush(within=_FLUSH_WITHIN)
         finally:
             self._surroundings.hub.close()
+            if self._outbox is not None:
+                self._outbox.end()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SERVERS_WITHIN):
                 await self._surroundings.servers.aclose()
 

@@ -82,6 +82,7 @@ class JobState:
     phase: Phase = Queued()
     meter: OutputMeter
     origin: Origin | None = None
+    notify: bool = False
     last_output_at: float | None = None
     memory_bytes: int | None = None
     waiting: tuple[AskId, ...] = ()  # the cancels to answer
@@ -95,6 +96,7 @@ def new_job(
     policy: JobPolicy,
     now: float,
     origin: Origin | None = None,
+    notify: bool = False,
 ) -> JobState:
     return JobState(
         id=job,
@@ -103,6 +105,7 @@ def new_job(
         policy=policy,
         created_at=now,
         origin=origin,
+        notify=notify,
         meter=OutputMeter(limit=policy.max_output_size),
     )
 
@@ -130,6 +133,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         cpu_load=work.activity.cpu_load if work is not None else None,
         memory_bytes=state.memory_bytes,
         origin=state.origin,
+        notify=state.notify,
     )
 
 

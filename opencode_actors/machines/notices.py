@@ -18,6 +18,7 @@ from opencode_actors.machines.vocabulary import (
     Failure,
     JobId,
     JobSnapshot,
+    NotificationState,
     Rung,
     SessionKey,
     SessionStatus,
@@ -139,6 +140,18 @@ class JobEnded(_Stamped):
     snapshot: JobSnapshot
 
 
+@frozen(kw_only=True)
+class NotificationFailed(_Stamped):
+    """OpenClaw was not told that the job `about` has settled, and will not be: it refused, or could not be
+    reached for too long. `hint` is which setting to look at. It is the session's: nothing of a job comes
+    after its end."""
+
+    about: JobId
+    session: SessionKey
+    reason: str
+    hint: str
+
+
 Notice = (
     SessionChanged
     | JobQueued
@@ -150,6 +163,7 @@ Notice = (
     | ProviderRetrying
     | JobCancelling
     | JobEnded
+    | NotificationFailed
 )
 
 # What may be left out for who is slow or comes late: there is more of it, or it can be asked for.
@@ -212,7 +226,24 @@ class OutputRecorded:
     text: str = field(repr=False)
 
 
-Record = SessionRecorded | JobRecorded | OutputRecorded
+@frozen(kw_only=True)
+class NotificationRecorded:
+    """Of a notification that stands with its job's end. `due`, in epoch seconds, is when it is looked at
+    again; a final one never is, and stays as it is."""
+
+    job: JobId
+    state: NotificationState
+    due: float = 0.0
+    attempts: int = 0
+    last_offer: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody still has to be told."""
+        return self.state in (NotificationState.PENDING, NotificationState.CLAIMED)
+
+
+Record = SessionRecorded | JobRecorded | OutputRecorded | NotificationRecorded
 
 
 @frozen(kw_only=True)

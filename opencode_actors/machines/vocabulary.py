@@ -152,11 +152,28 @@ class JobSnapshot:
     cpu_load: float | None = None  # 1.0 is one whole core
     memory_bytes: int | None = None
     origin: Origin | None = None
+    notify: bool = False  # its end is announced to OpenClaw
+
+    @property
+    def aimed(self) -> bool:
+        """Whether a chat session asked for it, which can be told of its end."""
+        return self.origin is not None and bool(self.origin.session_key)
 
     @property
     def settled(self) -> bool:
         """Whether its end is told here; nothing changes after it."""
         return self.status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class NotificationState(Enum):
+    """What became of the word that a job has settled. `claimed`: a client has it and has not said yet that
+    it passed it on. The last three are final: passed on, refused for good, given up."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    DONE = "done"
+    REFUSED = "refused"
+    EXPIRED = "expired"
 
 
 class SessionStatus(Enum):

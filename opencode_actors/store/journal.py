@@ -17,11 +17,19 @@ import trio
 from attrs import define, field, frozen
 
 from opencode_actors.errors import StoreError
-from opencode_actors.machines.notices import JobRecorded, Notice, OutputAdded, OutputRecorded, Record
+from opencode_actors.machines.notices import (
+    JobRecorded,
+    Notice,
+    NotificationRecorded,
+    OutputAdded,
+    OutputRecorded,
+    Record,
+)
+from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.store import database as db
-from opencode_actors.store import notice_rows
+from opencode_actors.store import notice_rows, outbox_rows
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
@@ -56,9 +64,14 @@ class _Batch:
             if isinstance(record, OutputRecorded):
                 batch.texts.append((record.job, record.text.encode(errors="replace")))
                 continue
+            if isinstance(record, NotificationRecorded):
+                batch.rows.append(outbox_rows.row_of(record))
+                continue
             batch.rows.append(db.row_of(record))
             if isinstance(record, JobRecorded) and record.snapshot.settled:
                 batch.settled.append(record.snapshot.id)
+                if record.snapshot.notify:
+                    batch.rows.append(outbox_rows.new_row(record.snapshot, at))
         batch.notices = [notice_rows.notice_row(notice, at) for notice in notices]
         batch.only_output = not batch.rows and all(isinstance(notice, OutputAdded) for notice in notices)
         return batch
@@ -130,6 +143,9 @@ class Journal:
     async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
         read, piece = notice_rows.read_page, self._outputs.piece
         return await self._read(read, self._reading, piece, job, session, after, upto)
+
+    async def notifications(self, look: LookForNotifications) -> NotificationsFound:
+        return await self._read(outbox_rows.read_due, self._reading, look)
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
         return await self._read(self._outputs.read, job, offset, limit)

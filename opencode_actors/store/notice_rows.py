@@ -18,6 +18,7 @@ from opencode_actors.machines.notices import (
     PROGRESS,
     JobEnded,
     Notice,
+    NotificationFailed,
     OutputAdded,
     OutputKind,
     SessionChanged,
@@ -69,7 +70,7 @@ class NoticeRow:
 
 
 def notice_row(notice: Notice, at: float) -> NoticeRow:
-    job = None if isinstance(notice, SessionChanged) else notice.job
+    job = None if isinstance(notice, SessionChanged | NotificationFailed) else notice.job
     kind = type(notice).__name__
     return NoticeRow(notice, (job, notice.session, kind, _body(notice), at))
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from attrs import frozen
 
 from opencode_actors.machines.notices import Notice, Record
+from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 
@@ -97,6 +98,11 @@ class Store(Protocol):
 
     async def keyed(self, key: str) -> Keyed | None:
         """The newest job that was accepted under this key."""
+        ...
+
+    async def notifications(self, look: LookForNotifications) -> NotificationsFound:
+        """One stands there for each job that was recorded as settled and is to `notify`, since that very
+        record; what is final is never found again."""
         ...
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:

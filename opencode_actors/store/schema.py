@@ -52,7 +52,20 @@ CREATE TRIGGER notices_go_with_their_job AFTER DELETE ON jobs
 INSERT INTO about VALUES ('no_progress', '0'), ('nothing', '0');
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES)
+# One row for each settled job that is to be announced, written with its end. It stays when all is done, so
+# that a second record of the same end does not announce it again.
+_OUTBOX = """
+CREATE TABLE outbox (
+    job TEXT PRIMARY KEY, session TEXT NOT NULL, aimed INTEGER NOT NULL, state TEXT NOT NULL,
+    since REAL NOT NULL, due REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+    last_offer INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX outbox_open ON outbox (due) WHERE state IN ('pending', 'claimed');
+CREATE TRIGGER outbox_goes_with_its_job AFTER DELETE ON jobs
+    BEGIN DELETE FROM outbox WHERE job = old.id; END;
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

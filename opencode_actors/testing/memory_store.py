@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import trio
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import (
@@ -11,17 +13,47 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobRecorded,
     Notice,
+    NotificationFailed,
+    NotificationRecorded,
     OutputRecorded,
     Record,
     SessionChanged,
     SessionRecorded,
 )
+from opencode_actors.machines.outbox_messages import LookForNotifications, Notification, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, NotificationState, SessionKey
 from opencode_actors.store.output_files import output_slice
 from opencode_actors.store.port import Keyed, KnownJob, OutputSlice, Page, Remembered, Tell
 
 _PAGE = 256
+
+
+@frozen(kw_only=True)
+class OutboxRow:
+    """A notification as it stands in the outbox."""
+
+    notification: Notification
+    state: NotificationState = NotificationState.PENDING
+    due: float
+
+    @classmethod
+    def of(cls, job: JobSnapshot, at: float) -> Self:
+        """When the job settles at that time of day."""
+        one = Notification(job=job.id, session=job.session, aimed=job.aimed, since=at)
+        return cls(notification=one, due=at)
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody still has to be told."""
+        return self.state in (NotificationState.PENDING, NotificationState.CLAIMED)
+
+    def after(self, record: NotificationRecorded) -> OutboxRow:
+        """What is final stays as it is."""
+        if not self.open:
+            return self
+        one = evolve(self.notification, attempts=record.attempts, last_offer=record.last_offer)
+        return OutboxRow(notification=one, state=record.state, due=record.due)
 
 
 @define(eq=False)
@@ -41,6 +73,7 @@ class MemoryStore:
         factory=dict[SessionKey, ConversationId | None]
     )
     _outputs: dict[JobId, bytes] = field(factory=dict[JobId, bytes])
+    outbox: dict[JobId, OutboxRow] = field(factory=dict[JobId, OutboxRow])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
         """All of them, as they were last recorded."""
@@ -64,20 +97,24 @@ class MemoryStore:
         if self.full:
             raise StoreError("writing to memory failed: no space left")
         for record in records:
-            self._record(record)
+            self._record(record, at)
         for notice in notices:
             stamped = evolve(notice, seq=len(self.told) + 1, at=at)
             self.told.append(stamped)
             if self._tell is not None:
                 self._tell(stamped)
 
-    def _record(self, record: Record) -> None:
+    def _record(self, record: Record, at: float) -> None:
         self.records.append(record)
         match record:
             case JobRecorded(snapshot=job):
                 self._jobs[job.id] = job
                 if record.accepted is not None:
                     self._accepted[job.id] = record.accepted
+                if job.settled and job.notify:
+                    self.outbox.setdefault(job.id, OutboxRow.of(job, at))
+            case NotificationRecorded():
+                self.outbox[record.job] = self.outbox[record.job].after(record)
             case SessionRecorded():
                 self._conversations[record.session] = record.conversation
             case OutputRecorded():
@@ -111,6 +148,19 @@ class MemoryStore:
                 return Keyed(job=job, session=session, request=accepted.request, at=accepted.at)
         return None
 
+    async def notifications(self, look: LookForNotifications) -> NotificationsFound:
+        await trio.lowlevel.checkpoint()
+        rows = [
+            row
+            for row in self.outbox.values()
+            if row.open and (row.notification.aimed or not look.aimed_only)
+        ]
+        due = sorted((row for row in rows if row.due <= look.now), key=lambda row: row.due)
+        return NotificationsFound(
+            found=tuple(row.notification for row in due[: look.limit]),
+            next_due=min((row.due for row in rows if row.due > look.now), default=None),
+        )
+
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
         await trio.lowlevel.checkpoint()
         written = self._outputs.get(job, b"")
@@ -123,4 +173,6 @@ class MemoryStore:
 def _is_wanted(notice: Notice, job: JobId | None, session: SessionKey | None) -> bool:
     if job is None:
         return session is None or notice.session == session
-    return notice.session == session if isinstance(notice, SessionChanged) else notice.job == job
+    if isinstance(notice, SessionChanged | NotificationFailed):
+        return notice.session == session
+    return notice.job == job

@@ -13,6 +13,7 @@ from opencode_actors.credentials import Credentials
 from opencode_actors.doctor.checks import Level, examine
 from opencode_actors.doctor.facts import Disk, EngineFacts, HostFacts, Storage, _subordinate_ids
 from opencode_actors.image import ImageState
+from opencode_actors.openclaw_config import Hooks, OpenClawConfig
 from opencode_actors.ports import EngineInfo, EngineKind, ImageInfo
 from opencode_actors.settings import Settings
 from opencode_actors.settings_knobs import knobs
@@ -52,11 +53,17 @@ CREDENTIALS = Credentials(
 )
 
 
-def loaded(**values: object) -> LoadedSettings:
+OPENCLAW = OpenClawConfig(path=Path("/o.json"))
+
+
+def loaded(openclaw: OpenClawConfig | None = None, **values: object) -> LoadedSettings:
     settings = Settings(**values)  # type: ignore[arg-type]
     default = Source(kind=SourceKind.DEFAULT)
     return LoadedSettings(
-        settings=settings, sources=dict.fromkeys(knobs(Settings), default), warnings=(), file=None
+        settings=settings,
+        sources=dict.fromkeys(knobs(Settings), default),
+        warnings=(),
+        openclaw=openclaw or OpenClawConfig(path=None),
     )
 
 
@@ -157,6 +164,39 @@ def test_a_healthy_host_has_nothing_but_ok() -> None:
             "unset apparmorProfile",
         ),
         ({"engine": engine(selinux=True)}, "confinement", Level.OK, "SELinux active", ""),
+        ({"loaded": loaded(notify_webhook_url="")}, "notifications", Level.OK, "off: notifyWebhookUrl", ""),
+        (
+            {"loaded": loaded(OPENCLAW)},
+            "notifications",
+            Level.WARNING,
+            "no hooks token is known",
+            "openclaw config set hooks.token",
+        ),
+        (
+            {"loaded": loaded(OPENCLAW, hooks_token="t-1")},
+            "notifications",
+            Level.WARNING,
+            "hooks.enabled is not true in /o.json",
+            "openclaw config set hooks.enabled true",
+        ),
+        (
+            {"loaded": loaded(attrs.evolve(OPENCLAW, hooks=Hooks(enabled=True)), hooks_token="t-1")},
+            "notifications",
+            Level.OK,
+            "hooks.allowRequestSessionKey is not true",
+            "",
+        ),
+        (
+            {
+                "loaded": loaded(
+                    attrs.evolve(OPENCLAW, hooks=Hooks(enabled=True, aimed=True)), hooks_token="t-1"
+                )
+            },
+            "notifications",
+            Level.OK,
+            "to http://localhost:18789/hooks/agent",
+            "",
+        ),
         ({"subuids": 0}, "subuid/subgid", Level.PROBLEM, "0 uids", "usermod --add-subuids"),
         ({"lingering": False}, "lingering", Level.WARNING, "logging out", "loginctl enable-linger u"),
         (

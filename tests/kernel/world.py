@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from opencode_actors import Settings, System, open_system
-from opencode_actors.ports import ContainerId, ContainerSpec
+from opencode_actors.ports import ContainerId, ContainerSpec, Webhook
 from opencode_actors.testing.fake_directories import FakeDirectories
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
@@ -49,7 +49,9 @@ class World:
         assert not unsettled
 
     @asynccontextmanager
-    async def system(self, settings: Settings = SETTINGS) -> AsyncGenerator[System]:
+    async def system(
+        self, settings: Settings = SETTINGS, *, webhook: Webhook | None = None, notify: bool = False
+    ) -> AsyncGenerator[System]:
         places = evolve(
             settings, sessions_dir=self.base / "sessions", workspaces_dir=self.base / "workspaces"
         )
@@ -61,6 +63,8 @@ class World:
             directories=self.directories,
             rng=self.rng,
             wall=lambda: 1_760_000_000.0 + trio.current_time(),
+            notify=notify or webhook is not None,
+            webhook=webhook,
         ) as system:
             yield system
 

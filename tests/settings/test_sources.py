@@ -286,6 +286,8 @@ def test_P16_the_hooks_token_comes_from_openclaws_own_config(tmp_path: Path) -> 
     assert loaded.sources["hooks_token"].place.startswith("hooks.token in ")
     own = load(tmp_path, file='{"hooks": {"token": "t-1"}}', OPENCODE_ACTORS_HOOKS_TOKEN="t-2")
     assert own.settings.hooks_token == "t-2"
+    empty = load(tmp_path, file='{"hooks": {"token": "t-1"}, ' + entry(hooksToken="")[1:])
+    assert empty.settings.hooks_token == "t-1"
 
 
 def test_references_are_filled_in_as_openclaw_does(tmp_path: Path) -> None:
@@ -304,6 +306,44 @@ def test_a_token_that_cannot_be_read_is_a_warning(tmp_path: Path, token: str) ->
     loaded = load(tmp_path, file='{"hooks": {"token": ' + token + "}}")
     assert loaded.settings.hooks_token == ""
     assert loaded.warnings[0].startswith("hooksToken: hooks.token in")
+
+
+def test_P16_the_address_of_the_hooks_comes_from_openclaws_own_config(tmp_path: Path) -> None:
+    usual = load(tmp_path, file='{"hooks": {"path": "/hooks"}, "gateway": {"port": 18789}}')
+    assert usual.settings.notify_webhook_url == "http://localhost:18789/hooks/agent"
+    assert usual.sources["notify_webhook_url"].kind is SourceKind.DEFAULT
+    other = load(tmp_path, file='{"hooks": {"path": "my/hooks/"}, "gateway": {"port": 19000}}')
+    assert other.settings.notify_webhook_url == "http://localhost:19000/my/hooks/agent"
+    assert other.sources["notify_webhook_url"].place.startswith("gateway.port and hooks.path in ")
+    url = "http://elsewhere:1/hooks/wake"
+    own = load(tmp_path, file='{"gateway": {"port": 19000}}', OPENCODE_ACTORS_NOTIFY_WEBHOOK_URL=url)
+    assert own.settings.notify_webhook_url == url
+
+
+def test_P14_openclaws_token_is_not_sent_to_another_host(tmp_path: Path) -> None:
+    file = '{"hooks": {"token": "t-1"}}'
+    for url in ("http://127.0.0.1:1/hooks/wake", "http://[::1]:1/hooks/ci", "https://localhost/x"):
+        here = load(tmp_path, file=file, OPENCODE_ACTORS_NOTIFY_WEBHOOK_URL=url)
+        assert (here.settings.hooks_token, here.warnings) == ("t-1", ())
+    for url in ("https://example.com/hooks/agent", "http://127.evil.example/hooks/agent"):
+        there = load(tmp_path, file=file, OPENCODE_ACTORS_NOTIFY_WEBHOOK_URL=url)
+        assert there.settings.hooks_token == ""
+        clear = [text for text in there.warnings if text.startswith("notifyWebhookUrl: http://")]
+        assert bool(clear) == url.startswith("http:")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        '{"gateway": {"port": "${PORT}"}}',
+        '{"gateway": {"port": 99999}}',
+        '{"gateway": {"port": true}, "hooks": {"path": "/"}}',
+        '{"hooks": {"path": "/a b"}}',
+        '{"hooks": {"path": 5}}',
+    ],
+)
+def test_an_address_that_cannot_be_told_stays_the_usual_one(tmp_path: Path, file: str) -> None:
+    assert load(tmp_path, file=file).settings.notify_webhook_url == "http://localhost:18789/hooks/agent"
 
 
 # ---- sizes
