@@ -104,11 +104,21 @@ async def _run(
     async with open_model_access(settings, os.environ) as chosen:
         if chosen.remark:
             _log.warning("%s", chosen.remark)
-        async with open_system(chosen.settings, access=chosen.access, notify=True) as system:
-            await _open(system, address, manager, told_to_end)
+        async with (
+            open_system(chosen.settings, access=chosen.access, notify=True) as system,
+            trio.open_nursery() as nursery,
+        ):
+            await _open(system, nursery, address, manager, told_to_end)
+            nursery.cancel_scope.cancel()
 
 
-async def _open(system: System, address: Address, manager: ServiceManager, told_to_end: trio.Event) -> None:
+async def _open(
+    system: System,
+    nursery: trio.Nursery,
+    address: Address,
+    manager: ServiceManager,
+    told_to_end: trio.Event,
+) -> None:
     settings, limits = system.settings, Limits()
     folder = settings.sessions_dir.expanduser()
     token = keep_token(token_file(folder))
@@ -123,7 +133,7 @@ async def _open(system: System, address: Address, manager: ServiceManager, told_
         explanation = explain(failure, settings)
         return explanation.what, explanation.hint
 
-    desk = SystemDesk(system, about, limits, explained)
+    desk = SystemDesk(system, about, limits, explained, nursery)
     async with open_door(
         address,
         desk,
@@ -151,10 +161,8 @@ async def _open(system: System, address: Address, manager: ServiceManager, told_
                 where.token_file,
             )
             manager.say("READY=1", f"STATUS=listening on {door.url}")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_tell, system)
-                await told_to_end.wait()
-                nursery.cancel_scope.cancel()
+            nursery.start_soon(_tell, system)
+            await told_to_end.wait()
         finally:
             withdraw(door_file(folder), about.pid)
 

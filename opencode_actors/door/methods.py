@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import assert_never
 
 import trio
@@ -30,12 +31,14 @@ from opencode_actors.door.commands import (
     Wishes,
 )
 from opencode_actors.door.connection import Guest
+from opencode_actors.door.faults import CloseCode
 from opencode_actors.door.files import PROTOCOL
 from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.results import Document, Explain
-from opencode_actors.errors import UnknownJob, UsageError
+from opencode_actors.errors import StoreError, UnknownJob, UsageError
 from opencode_actors.kernel.hub import Following, NoticesMissed
+from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, Origin
@@ -55,6 +58,12 @@ class About:
     engine: EngineInfo
 
 
+@frozen(eq=False)
+class _Attendant:
+    guest: Guest
+    scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+
+
 @define(eq=False)
 class SystemDesk:
     """Does what the door is asked for. `explain` says what happened, and what to do next."""
@@ -63,16 +72,21 @@ class SystemDesk:
     about: About
     limits: Limits
     explain: Explain
+    nursery: trio.Nursery
     wall: Callable[[], float] = time.time
+    _attending: dict[str, _Attendant] = field(factory=dict[str, _Attendant], init=False)
     _last: tuple[Notice | NoticesMissed, str] | None = field(default=None, init=False)
 
     def lasts(self, command: Command) -> bool:
         return isinstance(command, _LASTING)
 
     def gone(self, guest: Guest) -> None:
-        """Nothing is kept of it here."""
+        for name, attendant in tuple(self._attending.items()):
+            if attendant.guest is guest:
+                attendant.scope.cancel()
+                del self._attending[name]
 
-    async def perform(self, command: Command, _: Guest) -> Document:
+    async def perform(self, command: Command, guest: Guest) -> Document:
         match command:
             case Info():
                 return await self._info()
@@ -92,8 +106,12 @@ class SystemDesk:
                 return await self._status(await self.system.cancel(JobId(command.job_id)))
             case Sessions():
                 return await self._sessions()
-            case Cleanup() | Answer() | Attend() | Ack():
-                raise UsageError("notifications are not offered on this connection")
+            case Attend():
+                return await self._attend(command.name, guest)
+            case Ack():
+                return await self._acknowledge(command.id, guest)
+            case Cleanup() | Answer():
+                raise UsageError("this is not offered yet")
             case Follow() | Unfollow():
                 raise TypeError(f"{command!r} is the connection's own")
             case _:
@@ -210,6 +228,36 @@ class SystemDesk:
         limit = min(command.limit, self.limits.output)
         piece = await self.system.output(job.id, offset=command.offset, limit=limit)
         return results.output(job, piece, offset=command.offset)
+
+    # ---- notifications
+
+    async def _attend(self, name: str, guest: Guest) -> Document:
+        """One for each name: a gateway that comes back is not kept out by what it was before."""
+        entered = self.system.attend()
+        older = self._attending.get(name)
+        if older is not None:
+            older.scope.cancel()
+            if older.guest is not guest:
+                older.guest.close(CloseCode.REPLACED, f"another connection attends as {name}")
+        attendant = self._attending[name] = _Attendant(guest)
+        self.nursery.start_soon(self._deliver, attendant, entered)
+        await trio.lowlevel.checkpoint()
+        return {"attending": name}
+
+    async def _deliver(self, attendant: _Attendant, entered: AbstractAsyncContextManager[Attendance]) -> None:
+        with attendant.scope:
+            try:
+                async with entered as attendance:
+                    async for announced in attendance:
+                        attendant.guest.say("deliver", results.delivery(announced))
+            except StoreError as error:
+                attendant.guest.close(CloseCode.GOING_AWAY, error.message)
+
+    async def _acknowledge(self, id_: str, guest: Guest) -> Document:
+        if not any(attendant.guest is guest for attendant in self._attending.values()):
+            raise UsageError("this connection does not attend", hint="call attend first")
+        await self.system.acknowledge(JobId(id_))
+        return {}
 
     # ---- sessions
 

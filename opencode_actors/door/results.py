@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from opencode_actors.kernel.hub import NoticesMissed
+from opencode_actors.kernel.outbox import Announcement
 from opencode_actors.machines.notices import (
     InputWanted,
     JobCancelling,
@@ -26,6 +27,7 @@ from opencode_actors.machines.vocabulary import (
     Failure,
     JobSnapshot,
     JobStatus,
+    Origin,
     SessionSnapshot,
 )
 from opencode_actors.store.port import OutputSlice
@@ -104,6 +106,24 @@ def session(one: SessionSnapshot, *, workspace: str) -> Document:
         "queued": list(one.queued),
         "workspace": workspace,
         "error": one.failure.message if one.failure is not None else None,
+    }
+
+
+def delivery(announced: Announcement) -> Document:
+    """For the chat that asked for the job. There is one for each job, so its id is the job's."""
+    job, origin = announced.job, announced.job.origin or Origin()
+    return {
+        "id": job.id,
+        "kind": job.status.value,
+        "jobId": job.id,
+        "sessionKey": job.session,
+        "name": None,
+        "origin": {
+            "session_key": origin.session_key,
+            "agent_id": origin.agent_id,
+            "channel": origin.channel,
+        },
+        "text": announced.text,
     }
 
 

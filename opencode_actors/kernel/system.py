@@ -239,6 +239,12 @@ class System:
             raise UsageError("this system announces nothing", hint="open it with notify=True")
         return self._outbox.attend()
 
+    async def acknowledge(self, job: JobId) -> None:
+        """What was offered to an attendant was passed on. Raises `StoreError`."""
+        if self._outbox is None:
+            raise UsageError("this system announces nothing", hint="open it with notify=True")
+        await self._outbox.acknowledge(job)
+
     # ---- itself
 
     async def watch_engine(self) -> None:

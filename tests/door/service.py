@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.methods import About, SystemDesk
@@ -14,7 +14,9 @@ from opencode_actors.door.serving import Address, Door, open_door
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import Failure
 from tests.door.room import PLENTY, TOKEN
-from tests.kernel.world import World, open_world
+from tests.kernel.world import SETTINGS, World, open_world
+
+NO_WEBHOOK = evolve(SETTINGS, notify_webhook_url="")
 
 
 @frozen
@@ -27,12 +29,17 @@ class Service:
 @asynccontextmanager
 async def a_service() -> AsyncGenerator[Service]:
     with trio.fail_after(PLENTY):
-        async with open_world() as world, world.system() as system:
+        async with (
+            open_world() as world,
+            world.system(NO_WEBHOOK, notify=True) as system,
+            trio.open_nursery() as nursery,
+        ):
             about = About(version="0.1.0", pid=1, started_at=1.5, engine=await system.engine.info())
-            desk = SystemDesk(system, about, Limits(), explained)
+            desk = SystemDesk(system, about, Limits(), explained, nursery)
             address = Address(host="127.0.0.1", port=0)
             async with open_door(address, desk, token=TOKEN, report=lambda _: None) as door:
                 yield Service(world, system, door)
+            nursery.cancel_scope.cancel()
 
 
 def explained(failure: Failure) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from opencode_actors.door.faults import Code
+from opencode_actors.door.faults import CloseCode, Code
 from tests.door.room import Peer, a_peer
 from tests.door.service import a_service
 
@@ -110,3 +110,30 @@ async def test_a_door_tells_what_it_is() -> None:
         assert (info["service"], info["protocol"]) == ("opencode-actors", 1)
         assert info["limits"]["messageBytes"] == 8 << 20
         assert set(await peer.call("ping")) == {"now", "seq"}
+
+
+ORIGIN = {"session_key": "agent:main:main", "agent_id": "main", "channel": "cli"}
+
+
+async def test_the_end_of_a_chats_job_is_given_to_who_attends_until_it_is_acknowledged() -> None:
+    async with a_service() as service, a_peer(service.door) as first:
+        assert await first.call("attend", name="gateway") == {"attending": "gateway"}
+        job = (await first.call("start", prompt="::say done", origin=ORIGIN))["jobId"]
+        told = (await first.notice())["params"]
+        assert (told["jobId"], told["kind"], told["origin"]) == (job, "completed", ORIGIN)
+        async with a_peer(service.door) as second:
+            assert (await second.call("ack", id=told["id"]))["code"] == Code.USAGE
+            await second.call("attend", name="gateway")
+            assert await first.close_code() == CloseCode.REPLACED
+            again = (await second.notice())["params"]
+            assert again == told
+            assert await second.call("ack", id=told["id"]) == {}
+            quiet = (await second.call("start", prompt="::say nobody asked"))["jobId"]
+            await ended(second, quiet)
+            assert not [one for one in second.notices if one["method"] == "deliver"]
+
+
+async def ended(peer: Peer, job: str) -> None:
+    await peer.call("follow", job_id=job)
+    while (await peer.notice())["method"] != "followEnded":
+        pass
