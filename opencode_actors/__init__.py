@@ -8,6 +8,7 @@ from opencode_actors.errors import (
     ImageMissing,
     OpencodeActorsError,
     OpenCodeError,
+    RequestGone,
     SettingsError,
     StoreError,
     TooSlow,
@@ -20,6 +21,8 @@ from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.outbox import Announcement, Attendance
 from opencode_actors.kernel.system import Job, System, SystemStatistics
 from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputEnd,
     InputWanted,
     JobCancelling,
     JobEnded,
@@ -43,12 +46,16 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    OnUnanswered,
     Origin,
+    PendingRequest,
+    RequestKind,
     Rung,
     SessionKey,
     SessionSnapshot,
     SessionStatus,
 )
+from opencode_actors.ports import PermissionReply
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 
@@ -64,6 +71,8 @@ __all__ = [
     "Failure",
     "Following",
     "ImageMissing",
+    "InputAnswered",
+    "InputEnd",
     "InputWanted",
     "Job",
     "JobCancelling",
@@ -77,13 +86,18 @@ __all__ = [
     "Notice",
     "NoticesMissed",
     "NotificationFailed",
+    "OnUnanswered",
     "OpenCodeError",
     "OpencodeActorsError",
     "Origin",
     "OutputAdded",
     "OutputKind",
     "OutputSlice",
+    "PendingRequest",
+    "PermissionReply",
     "ProviderRetrying",
+    "RequestGone",
+    "RequestKind",
     "Rung",
     "SessionChanged",
     "SessionKey",

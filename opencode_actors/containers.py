@@ -22,6 +22,9 @@ AUTH_FILE = Path("opencode/auth.json")  # below the data directory
 
 _PROVIDER_FOLDER = "/run/opencode-actors/provider"
 
+# What an agent changes or reaches with: OpenCode's own names of permissions.
+_ASKED_FOR = ("bash", "edit", "webfetch", "websearch", "external_directory")
+
 # The image's entry script forwards this address to the mounted socket.
 PROVIDER_URL_INSIDE = "http://127.0.0.1:4097/v1"
 
@@ -108,21 +111,25 @@ def _git_identity(settings: Settings, access: ModelAccess) -> dict[str, str]:
 
 
 def _config(settings: Settings, access: ModelAccess) -> dict[str, object]:
-    """What wins over the baked-in config, the host's and the workspace's.
-
-    Nobody answers a question in here, so the tool that asks one is taken away.
-    """
+    """What wins over the baked-in config, the host's and the workspace's."""
     config: dict[str, object] = {
         "autoupdate": False,
         "share": "disabled",
         "snapshot": False,
-        "permission": {"*": "allow", "question": "deny"},
+        "permission": _permission(settings),
         **access.config,
     }
     if settings.model:
         config |= {"model": settings.model, "small_model": settings.model}
     _bound_providers(config, settings, access.providers)
     return config
+
+
+def _permission(settings: Settings) -> dict[str, str]:
+    """A denied question is a tool that the agent does not have. Reading is never asked for."""
+    asked = _ASKED_FOR if settings.permissions == "ask" else ()
+    question = "allow" if settings.questions == "ask" else "deny"
+    return {"*": "allow", **dict.fromkeys(asked, "ask"), "question": question}
 
 
 def _bound_providers(config: dict[str, object], settings: Settings, usable: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ OpencodeActorsError
 ├── UsageError               the caller asked for something that cannot be
 │   ├── UnknownJob           no job has this id
 │   ├── UnknownSession       no session has this key
+│   ├── RequestGone          the question or permission waits for no answer any more
 │   ├── Busy                 a bound is reached (sessions, queue, mailbox); try again later
 │   └── TooSlow              notices were not read for so long that no more could be kept
 ├── EngineError              the container engine's side
@@ -58,6 +59,10 @@ class UnknownJob(UsageError):
 
 class UnknownSession(UsageError):
     """No session with this key is open."""
+
+
+class RequestGone(UsageError):
+    """The question or permission waits for no answer any more, or is not known."""
 
 
 class Busy(UsageError):

@@ -298,10 +298,14 @@ class Agent:
 
 @frozen(kw_only=True)
 class PendingQuestion:
+    """`message` is the one whose tool asks: a ghost's is older than the prompt that runs."""
+
     request: str
     conversation: ConversationId
     text: str
     options: tuple[str, ...]
+    questions: int = 1
+    message: MessageId | None = None
 
 
 @frozen(kw_only=True)
@@ -310,9 +314,12 @@ class PendingPermission:
     conversation: ConversationId
     permission: str
     text: str
+    message: MessageId | None = None
 
 
 class PermissionReply(Enum):
+    """This time, from now on, or not at all."""
+
     ONCE = "once"
     ALWAYS = "always"
     REJECT = "reject"
@@ -361,15 +368,22 @@ class OpenCodeServer(Protocol):
 
     async def questions(self) -> tuple[PendingQuestion, ...]: ...
 
-    async def answer_question(self, request: str, answers: tuple[tuple[str, ...], ...]) -> None: ...
+    async def answer_question(self, request: str, answers: tuple[tuple[str, ...], ...]) -> None:
+        """One answer for each question, of its options or in free words. A request that is over is
+        refused with status 404, as in the calls below."""
+        ...
 
-    async def reject_question(self, request: str) -> None: ...
+    async def reject_question(self, request: str) -> None:
+        """Also ends the prompt that asked."""
+        ...
 
     async def permissions(self) -> tuple[PendingPermission, ...]: ...
 
     async def answer_permission(
         self, request: str, reply: PermissionReply, *, message: str | None = None
-    ) -> None: ...
+    ) -> None:
+        """A rejection without a message ends the prompt that asked; with one, the model goes on."""
+        ...
 
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[tuple[ServerEvent, ...]]]:
         """The server's one stream, in batches: all that one read of the socket brought.

@@ -145,6 +145,23 @@ class Settings:
         check=environment_names,
     )
 
+    questions: str = knob(
+        "ask",
+        "whether agents may ask questions: ask, and they wait for an answer; deny, and they have no such tool",
+        check=one_of("ask", "deny"),
+    )
+    permissions: str = knob(
+        "allow",
+        "what agents may do in their container: allow, all of it; ask, before commands, edits and web access",
+        check=one_of("allow", "ask"),
+    )
+    on_unanswered: str = knob(
+        "reject",
+        "what becomes of a question or permission after questionTimeout: reject, the agent is told that nobody "
+        "answered, and goes on; fail, the job ends",
+        check=one_of("reject", "fail"),
+    )
+
     # how long what may take
     startup_timeout: float = knob(30.0, "creating and starting a container", unit="s", check=duration)
     server_ready_timeout: float = knob(
@@ -152,6 +169,13 @@ class Settings:
     )
     idle_timeout: float = knob(
         120.0, "a running job without any sign of life is failed after this", unit="s", check=duration
+    )
+    question_timeout: float = knob(
+        300.0,
+        "a question or permission that nobody answers",
+        unit="s",
+        empty="waits for ever",
+        check=number(at_least=0, at_most=LONGEST),
     )
     job_timeout: float = knob(
         0.0, "a whole job, busy or not", unit="s", empty="no bound", check=number(at_least=0, at_most=LONGEST)

@@ -87,7 +87,7 @@ def test_everything_is_handed_on() -> None:
         "autoupdate": False,
         "share": "disabled",
         "snapshot": False,
-        "permission": {"*": "allow", "question": "deny"},
+        "permission": {"*": "allow", "question": "allow"},
         "model": "acme/large",
         "small_model": "acme/large",
         "provider": {
@@ -98,6 +98,21 @@ def test_everything_is_handed_on() -> None:
             "groq": BOUNDED,
             "acme": BOUNDED,
         },
+    }
+
+
+def test_p1_p2_what_is_asked_for_is_what_the_settings_say() -> None:
+    deaf = config_of(spec_of(evolve(SETTINGS, questions="deny")))
+    assert deaf["permission"] == {"*": "allow", "question": "deny"}
+    asking = config_of(spec_of(evolve(SETTINGS, permissions="ask")))["permission"]
+    assert asking == {
+        "*": "allow",
+        "bash": "ask",
+        "edit": "ask",
+        "webfetch": "ask",
+        "websearch": "ask",
+        "external_directory": "ask",
+        "question": "allow",
     }
 
 

@@ -16,6 +16,7 @@ from opencode_actors.adapters.opencode_wire import (
     WireQuestion,
     WireSession,
     WireTodo,
+    WireToolCall,
     WireToolState,
 )
 from opencode_actors.errors import ServerUnintelligible
@@ -38,6 +39,7 @@ from opencode_actors.machines.server_events import (
 from opencode_actors.ports import Agent, Conversation, PendingPermission, PendingQuestion
 
 LONGEST_TITLE = 160  # characters; one line of a wide terminal
+LONGEST_NAME = 60  # of a tool; a model may have made it up
 LONGEST_ERROR = 1000  # an error text may quote a whole file
 # OpenCode puts its JavaScript stack after the message: a line `at name (place:1:2)`, or a place in its binary.
 _STACK_FRAME = re.compile(
@@ -140,7 +142,7 @@ def _tool_part(part_id: PartId, message_id: MessageId, tool: str, state: WireToo
     return ToolPart(
         id=part_id,
         message=message_id,
-        tool=tool,
+        tool=one_line(tool, longest=LONGEST_NAME) or "tool",
         state=status,
         title=tool_title(state.title, state.input),
         exit_code=exit_code if isinstance(exit_code, int) else None,
@@ -170,8 +172,10 @@ def question(wire: WireQuestion) -> PendingQuestion:
     return PendingQuestion(
         request=wire.id,
         conversation=ConversationId(wire.session_id),
-        text="\n".join(item.question for item in wire.questions),
+        text="\n".join(one_line(item.question, longest=LONGEST_ERROR) for item in wire.questions),
         options=tuple(option.label for item in wire.questions for option in item.options),
+        questions=len(wire.questions),
+        message=_asking(wire.tool),
     )
 
 
@@ -182,7 +186,12 @@ def permission(wire: WirePermission) -> PendingPermission:
         conversation=ConversationId(wire.session_id),
         permission=wire.permission,
         text=tool_title(None, wire.metadata) or one_line(", ".join(wire.patterns), longest=LONGEST_TITLE),
+        message=_asking(wire.tool),
     )
+
+
+def _asking(tool: WireToolCall | None) -> MessageId | None:
+    return None if tool is None else MessageId(tool.message_id)
 
 
 def _seconds(milliseconds: float | None) -> float | None:

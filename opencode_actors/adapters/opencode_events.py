@@ -187,7 +187,11 @@ def _todo_updated(properties: object) -> ServerEvent:
 def _question_asked(properties: object) -> ServerEvent:
     asked = decode.question(structure(WireQuestion, properties, what="question.asked"))
     return QuestionAsked(
-        conversation=asked.conversation, request=asked.request, text=asked.text, options=asked.options
+        conversation=asked.conversation,
+        request=asked.request,
+        text=asked.text,
+        options=asked.options,
+        questions=asked.questions,
     )
 
 

@@ -169,10 +169,16 @@ class WireQuestionItem:
 
 
 @frozen(kw_only=True)
+class WireToolCall:
+    message_id: str = field(alias="messageID")
+
+
+@frozen(kw_only=True)
 class WireQuestion:
     id: str
     session_id: str = field(alias="sessionID")
     questions: tuple[WireQuestionItem, ...]
+    tool: WireToolCall | None = None
 
 
 @frozen(kw_only=True)
@@ -182,6 +188,7 @@ class WirePermission:
     permission: str
     patterns: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(factory=dict[str, Any])
+    tool: WireToolCall | None = None
 
 
 @frozen(kw_only=True)

@@ -82,6 +82,11 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
                 "OpenCode's server stopped answering, though its container runs",
                 "run the job again: the container is started anew; if it happens often, give it more memory or CPU",
             )
+        case Cause.UNANSWERED:
+            return (
+                "the agent asked something, and nobody answered",
+                "--set questions=deny takes the tool away; with --set onUnanswered=reject the agent goes on",
+            )
         case Cause.IDLE_TIMEOUT:
             return (
                 f"the job showed no sign of life for {settings.idle_timeout:g} s",

@@ -14,6 +14,8 @@ from attrs import evolve, frozen
 
 from opencode_actors.cli.explain import explain
 from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputEnd,
     InputWanted,
     JobCancelling,
     JobEnded,
@@ -28,7 +30,14 @@ from opencode_actors.machines.notices import (
     TodosChanged,
     ToolStarted,
 )
-from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus, Rung, SessionStatus
+from opencode_actors.machines.vocabulary import (
+    JobSnapshot,
+    JobStatus,
+    OnUnanswered,
+    RequestKind,
+    Rung,
+    SessionStatus,
+)
 from opencode_actors.settings import Settings
 
 
@@ -100,6 +109,14 @@ _RUNG_WORDS = {
 }
 
 
+_INPUT_WORDS = {
+    InputEnd.ANSWERED: "answered",
+    InputEnd.REJECTED: "rejected",
+    InputEnd.UNANSWERED: "nobody answered, and the agent was told so",
+    InputEnd.GONE: "the agent does not wait for that answer any more",
+}
+
+
 def show(view: View, notice: Notice) -> Shown:
     match notice:
         case SessionChanged():
@@ -119,7 +136,9 @@ def show(view: View, notice: Notice) -> Shown:
         case TodosChanged():
             return view, _todos(notice)
         case InputWanted():
-            return view, (Line(f"the agent asks: {one_line(notice.text)}", Tone.WARNING),)
+            return view, _asked(notice)
+        case InputAnswered():
+            return view, (Line(_INPUT_WORDS[notice.end], Tone.FAINT),)
         case ProviderRetrying():
             wait = f", next try in {notice.seconds:.0f} s" if notice.seconds > 0 else ""
             text = f"the model provider failed (attempt {notice.attempt}{wait}): {one_line(notice.reason)}"
@@ -133,6 +152,21 @@ def show(view: View, notice: Notice) -> Shown:
             return view, (Line(f"OpenClaw was not told: {one_line(notice.reason)}", Tone.WARNING),)
         case _:
             assert_never(notice)
+
+
+def _asked(notice: InputWanted) -> tuple[Action, ...]:
+    who = "a sub-agent" if notice.sub_agent else "the agent"
+    wants = "asks" if notice.kind is RequestKind.QUESTION else "wants permission"
+    options = f" ({' | '.join(one_line(option) for option in notice.options)})" if notice.options else ""
+    asked = Line(f"{who} {wants}: {one_line(notice.text)}{options}", Tone.WARNING)
+    if not notice.timeout:
+        return (asked, Line("nobody can answer here, and questionTimeout is 0: it waits for ever", Tone.BAD))
+    then = (
+        "the job fails"
+        if notice.on_unanswered is OnUnanswered.FAIL
+        else "the agent goes on without an answer"
+    )
+    return (asked, Line(f"nobody can answer here: in {duration(notice.timeout)} {then}", Tone.WARNING))
 
 
 def _session(notice: SessionChanged) -> tuple[Action, ...]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from opencode_actors.cli.arguments import settings_of
 from opencode_actors.cli.explain import of_job
@@ -35,7 +35,7 @@ from opencode_actors.machines.names import session_key
 from opencode_actors.machines.vocabulary import JobSnapshot
 from opencode_actors.model_access import ChosenModel, open_model_access
 from opencode_actors.ports import ContainerId
-from opencode_actors.settings_sources import LoadedSettings
+from opencode_actors.settings_sources import LoadedSettings, SourceKind
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,7 +49,7 @@ class Wish:
 
 
 def run(arguments: argparse.Namespace) -> Status:
-    loaded = settings_of(arguments)
+    loaded = _for_nobody(settings_of(arguments))
     if arguments.session is not None:
         session_key(arguments.session)  # refused before anything is started
     wish = Wish(prompt=prompt_of(arguments.prompt), session=arguments.session)
@@ -59,6 +59,13 @@ def run(arguments: argparse.Namespace) -> Status:
         return trio.run(_run, loaded, wish, screen)
     finally:
         screen.close()
+
+
+def _for_nobody(loaded: LoadedSettings) -> LoadedSettings:
+    """Nobody can answer a question here, so agents have no such tool, unless it was asked for."""
+    if loaded.sources["questions"].kind is not SourceKind.DEFAULT:
+        return loaded
+    return evolve(loaded, settings=evolve(loaded.settings, questions="deny"))
 
 
 def prompt_of(given: str) -> str:

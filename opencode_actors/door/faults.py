@@ -12,6 +12,7 @@ from opencode_actors.errors import (
     EngineError,
     OpencodeActorsError,
     OpenCodeError,
+    RequestGone,
     StoreError,
     TooSlow,
     UnknownJob,
@@ -69,6 +70,7 @@ class Refused(Exception):
 _CODES: tuple[tuple[type[OpencodeActorsError], Code], ...] = (
     (UnknownJob, Code.UNKNOWN_JOB),
     (UnknownSession, Code.UNKNOWN_SESSION),
+    (RequestGone, Code.REQUEST_GONE),
     (Busy, Code.BUSY),
     (TooSlow, Code.TOO_SLOW),
     (EngineError, Code.ENGINE_UNAVAILABLE),

@@ -106,11 +106,13 @@ class SystemDesk:
                 return await self._status(await self.system.cancel(JobId(command.job_id)))
             case Sessions():
                 return await self._sessions()
+            case Answer():
+                return await self._answer(command)
             case Attend():
                 return await self._attend(command.name, guest)
             case Ack():
                 return await self._acknowledge(command.id, guest)
-            case Cleanup() | Answer():
+            case Cleanup():
                 raise UsageError("this is not offered yet")
             case Follow() | Unfollow():
                 raise TypeError(f"{command!r} is the connection's own")
@@ -222,6 +224,16 @@ class SystemDesk:
         begin = max(0, job.output_bytes - results.TAIL_BYTES)
         tail = await self.system.output(job.id, offset=begin, limit=results.TAIL_BYTES)
         return results.status(job, tail=tail.text, explain=self.explain, seq=self.system.position)
+
+    async def _answer(self, command: Answer) -> Document:
+        await self.system.answer(
+            JobId(command.job_id),
+            command.request_id,
+            answers=command.answers,
+            reply="reject" if command.reject and command.answers is None else command.reply,
+            message=command.message or "",
+        )
+        return {"answered": True}
 
     async def _output(self, command: Output) -> Document:
         job = await self._job(command)

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.outbox import Announcement
 from opencode_actors.machines.notices import (
+    InputAnswered,
     InputWanted,
     JobCancelling,
     JobEnded,
@@ -81,6 +82,17 @@ def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Docume
         },
         "model": job.model or None,
         "climb": _climb(job.climb),
+        "pending": [
+            {
+                "requestId": request.id,
+                "kind": request.kind.value,
+                "text": request.text,
+                "options": list(request.options),
+                "questions": request.questions,
+                "subAgent": request.sub_agent,
+            }
+            for request in job.pending
+        ],
         "seq": seq,
     }
 
@@ -163,7 +175,18 @@ def _details(one: Notice, ended: Document | None) -> Document:
         case TodosChanged():
             return {"todos": _todos(one.todos)}
         case InputWanted():
-            return {"requestId": one.request, "text": one.text}
+            return {
+                "requestId": one.request,
+                "requestKind": one.kind.value,
+                "text": one.text,
+                "options": list(one.options),
+                "questions": one.questions,
+                "subAgent": one.sub_agent,
+                "timeoutSeconds": one.timeout,
+                "onUnanswered": one.on_unanswered.value,
+            }
+        case InputAnswered():
+            return {"requestId": one.request, "end": one.end.value}
         case ProviderRetrying():
             return {"attempt": one.attempt, "reason": one.reason, "seconds": round(one.seconds, 3)}
         case JobCancelling():

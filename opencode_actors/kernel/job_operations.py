@@ -23,17 +23,35 @@ from opencode_actors.machines.job_messages import (
     JobOperation,
     LookAtProcesses,
     LookFailed,
+    PermissionAnswer,
     ProcessesSeen,
     PromptRefused,
     PromptTaken,
     PromptUnsure,
+    QuestionAnswer,
     ReadConversation,
     ReadFailed,
+    ReadRequests,
+    Rejection,
+    ReplyFailed,
+    ReplyTaken,
+    ReplyToRequest,
+    RequestsRead,
+    RequestsUnread,
     ResidentsSeen,
     SubmitPrompt,
 )
-from opencode_actors.machines.vocabulary import Cause, Failure
-from opencode_actors.ports import ConversationState, Engine
+from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.vocabulary import Cause, Failure, RequestKind
+from opencode_actors.machines.work import permission, question
+from opencode_actors.ports import (
+    ConversationState,
+    Engine,
+    OpenCodeServer,
+    PendingPermission,
+    PendingQuestion,
+    PermissionReply,
+)
 
 _NOT_FOUND = 404
 _BAD_REQUEST = 400
@@ -55,6 +73,10 @@ class JobOperations:
                 return await self._look(operation)
             case ReadConversation():
                 return await self._read(operation)
+            case ReadRequests():
+                return await self._list(operation)
+            case ReplyToRequest():
+                return await self._reply(operation)
             case AbortConversation():
                 return await self._abort(operation)
             case _:
@@ -88,6 +110,69 @@ class JobOperations:
             return ProcessesSeen(processes=await self.engine.processes(operation.container))
         except EngineError as error:
             return LookFailed(reason=error.message)
+
+    async def _list(self, operation: ReadRequests) -> JobMessage:
+        try:
+            server = self.servers.at(operation.endpoint)
+            children = await self._descendants(server, operation.conversation)
+            questions = await server.questions()
+            permissions = await server.permissions()
+            # Last, so that what has ended meanwhile is seen to have.
+            busy = frozenset(await server.status())
+        except OpenCodeError as error:
+            return RequestsUnread(reason=error.message)
+
+        def waits(asked: PendingQuestion | PendingPermission) -> bool:
+            """An abort leaves what was asked on the list for ever. Nobody works on a ghost's conversation, or
+            works on a later prompt."""
+            if asked.conversation == operation.conversation:
+                return asked.message is None or asked.message > operation.since
+            return asked.conversation in children and asked.conversation in busy
+
+        own = operation.conversation
+        listed = (
+            *(question(q, sub_agent=q.conversation != own) for q in questions if waits(q)),
+            *(permission(p, sub_agent=p.conversation != own) for p in permissions if waits(p)),
+        )
+        return RequestsRead(children=children, busy=busy, requests=listed if own in busy else ())
+
+    async def _descendants(
+        self, server: OpenCodeServer, conversation: ConversationId
+    ) -> frozenset[ConversationId]:
+        found: set[ConversationId] = set()
+        parents = [conversation]
+        while parents:
+            children = await server.children(parents.pop())
+            fresh = [child.id for child in children if child.id not in found]
+            found.update(fresh)
+            parents.extend(fresh)
+        return frozenset(found)
+
+    async def _reply(self, operation: ReplyToRequest) -> JobMessage:
+        request, answer = operation.request, operation.answer
+        try:
+            server = self.servers.at(operation.endpoint)
+            match answer:
+                case QuestionAnswer(answers=answers):
+                    await server.answer_question(request.id, answers)
+                case PermissionAnswer(reply=reply):
+                    await server.answer_permission(request.id, reply)
+                case Rejection(message=message) if request.kind is RequestKind.PERMISSION:
+                    await server.answer_permission(
+                        request.id, PermissionReply.REJECT, message=message or None
+                    )
+                case Rejection(message=""):
+                    await server.reject_question(request.id)
+                case Rejection(message=message):
+                    # A rejected question ends the prompt; an answer in free words does not.
+                    await server.answer_question(request.id, ((message,),) * request.questions)
+                case _:
+                    assert_never(answer)
+        except ServerRefused as refused:
+            return ReplyFailed(gone=refused.status == _NOT_FOUND, reason=refused.message)
+        except OpenCodeError as error:
+            return ReplyFailed(gone=False, reason=error.message)
+        return ReplyTaken()
 
     async def _abort(self, operation: AbortConversation) -> JobMessage:
         try:

@@ -11,7 +11,15 @@ from functools import partial
 import trio
 from attrs import define, evolve, field, frozen
 
-from opencode_actors.errors import ActorGone, StoreError, UnknownJob, UsageError
+from opencode_actors.errors import (
+    ActorGone,
+    OpencodeActorsError,
+    OpenCodeError,
+    RequestGone,
+    StoreError,
+    UnknownJob,
+    UsageError,
+)
 from opencode_actors.kernel.actor import NOBODY, Actor
 from opencode_actors.kernel.hub import HEAVIEST, Following, weight_of
 from opencode_actors.kernel.job_operations import JobOperations
@@ -21,11 +29,15 @@ from opencode_actors.kernel.shells import JobShell
 from opencode_actors.kernel.surroundings import JobAddress, Surroundings
 from opencode_actors.machines import job as job_machine
 from opencode_actors.machines.job_messages import (
+    Answer,
+    AnswerRequest,
     CancelJob,
     GetJob,
     JobEffect,
     JobMessage,
     JobOver,
+    NoAnswer,
+    NotAnswered,
     StopForJob,
 )
 from opencode_actors.machines.job_state import JobState, new_job, snapshot
@@ -49,6 +61,22 @@ _log = logging.getLogger("opencode_actors")
 _REMEMBERED = 256
 # How long a client's key stands for its job, in seconds.
 KEY_LASTS = 24 * 3600.0
+
+
+def _not_answered(outcome: NotAnswered) -> OpencodeActorsError:
+    match outcome.why:
+        case NoAnswer.GONE:
+            return RequestGone(outcome.reason, hint="the job's status lists what waits for an answer")
+        case NoAnswer.UNFIT:
+            return UsageError(
+                outcome.reason, hint="the job's status lists what waits for an answer, and its options"
+            )
+        case NoAnswer.UNSURE:
+            return OpenCodeError(
+                f"nobody knows whether OpenCode took the answer: {outcome.reason}",
+                hint="the job's status says whether it still waits; then answer again",
+            )
+
 
 JobActor = Actor[JobState, JobMessage, JobEffect]
 
@@ -164,6 +192,21 @@ class Jobs:
 
     async def cancel(self, job: JobId) -> JobSnapshot:
         return await self._ask(job, lambda ask: CancelJob(ask=ask))
+
+    async def answer(self, job: JobId, request: str, answer: Answer) -> None:
+        """Raises `RequestGone`, `UsageError` for what does not fit, and `OpenCodeError` when nobody knows."""
+        entry = self._entries.get(job)
+        if entry is None:
+            await self.settled(job)  # or it is not known at all
+            raise RequestGone(f"job {job} has ended, and waits for no answer")
+        try:
+            outcome = await entry.actor.ask(
+                lambda ask: AnswerRequest(ask=ask, request=request, answer=answer)
+            )
+        except ActorGone:
+            raise RequestGone(f"job {job} has ended, and waits for no answer") from None
+        if isinstance(outcome, NotAnswered):
+            raise _not_answered(outcome)
 
     async def settled(self, job: JobId) -> JobSnapshot:
         """What is remembered or recorded of a job that does not run. Raises `UnknownJob`."""

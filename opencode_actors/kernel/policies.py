@@ -5,6 +5,7 @@ from __future__ import annotations
 from opencode_actors.machines.cancellation import Graces
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.session_state import SessionPolicy
+from opencode_actors.machines.vocabulary import OnUnanswered
 from opencode_actors.settings import Settings, restart_policy
 
 
@@ -23,6 +24,8 @@ def job_policy(settings: Settings, *, timeout: float | None) -> JobPolicy:
         job_timeout=settings.job_timeout if timeout is None else timeout,
         max_output_size=settings.max_output_size,
         max_provider_retries=settings.max_provider_retries,
+        question_timeout=settings.question_timeout,
+        on_unanswered=OnUnanswered(settings.on_unanswered),
         graces=graces(settings),
     )
 

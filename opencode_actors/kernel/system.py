@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from attrs import define, field, frozen
 from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import UsageError
 from opencode_actors.kernel.actor import ActorStatistics
+from opencode_actors.kernel.answers import answer_of
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs, Wish
@@ -33,7 +35,7 @@ from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origin, SessionKey, SessionSnapshot
-from opencode_actors.ports import Engine, Prompt
+from opencode_actors.ports import Engine, PermissionReply, Prompt
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice, Page
 from opencode_actors.workdirs import Directories
@@ -65,6 +67,17 @@ class Job:
     async def cancel(self) -> JobSnapshot:
         """Returns when it has settled, by whatever rung of the ladder that took."""
         return await self._system.cancel(self.id)
+
+    async def answer(
+        self,
+        request: str,
+        *,
+        answers: Sequence[Sequence[str]] | str | None = None,
+        reply: PermissionReply | str | None = None,
+        message: str = "",
+    ) -> None:
+        """As `System.answer`."""
+        await self._system.answer(self.id, request, answers=answers, reply=reply, message=message)
 
     async def output(self, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
         """As `System.output`."""
@@ -169,6 +182,28 @@ class System:
     async def cancel(self, job: JobId) -> JobSnapshot:
         """Returns when it has settled, by whatever rung of the ladder that took. Raises `UnknownJob`."""
         return await self._jobs.cancel(job)
+
+    async def answer(
+        self,
+        job: JobId,
+        request: str,
+        *,
+        answers: Sequence[Sequence[str]] | str | None = None,
+        reply: PermissionReply | str | None = None,
+        message: str = "",
+    ) -> None:
+        """Answers what the agent asks (`JobSnapshot.pending`, `InputWanted`); returns when OpenCode has it.
+
+        A question takes `answers`, one sequence for each of its questions (a plain text where there is one),
+        of its options or in free words. A permission takes `reply`: once, always or reject. Either can be
+        rejected with `reply="reject"`: with a `message` the agent is told it and goes on, without one it ends
+        its answer there.
+
+        Raises `UnknownJob`; `RequestGone` when nothing waits for it any more (each request takes one answer,
+        and some time out); `UsageError` for what does not fit; `OpenCodeError` when nobody knows whether
+        OpenCode has it.
+        """
+        await self._jobs.answer(job, request, answer_of(answers=answers, reply=reply, message=message))
 
     async def output(self, job: JobId, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
         """Readable while the job runs. `offset` and `limit` are bytes; a character is never split."""

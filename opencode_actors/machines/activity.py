@@ -20,6 +20,15 @@ LOAD_HOLDS_FOR = 15.0
 
 
 @frozen(kw_only=True)
+class Retrying:
+    """The provider has failed since a time, so many times, for the last time of this."""
+
+    since: float
+    attempt: int
+    reason: str
+
+
+@frozen(kw_only=True)
 class Activity:
     sign_at: float  # when output or progress was last seen
     work_at: float  # when there was last any reason to call it work
@@ -28,10 +37,16 @@ class Activity:
     tools: frozenset[PartId] = frozenset()
     waiting_for: frozenset[str] = frozenset()
     children: int = 0
-    retrying: str = ""
+    retrying: Retrying | None = None
 
     def progressed(self, now: float) -> Activity:
-        return evolve(self, sign_at=now, work_at=now, retrying="")
+        return evolve(self, sign_at=now, work_at=now, retrying=None)
+
+    def retried(self, attempt: int, reason: str, now: float) -> Activity:
+        """No sign of life: a provider that fails for ever keeps no job alive."""
+        since = now if self.retrying is None else self.retrying.since
+        reason = reason or "it gives no reason"
+        return evolve(self, retrying=Retrying(since=since, attempt=attempt, reason=reason))
 
     def loaded(self, cpu_load: float, now: float) -> Activity:
         work_at = now if cpu_load >= BUSY_LOAD else self.work_at
@@ -51,10 +66,3 @@ class Activity:
     def _engaged(self, now: float) -> bool:
         busy = self.cpu_load >= BUSY_LOAD and now - self.load_at < LOAD_HOLDS_FOR
         return bool(self.tools) or self.children > 0 or busy
-
-    def why_idle(self, *, text_seen: bool) -> str:
-        if self.retrying:
-            return f"OpenCode keeps asking the provider again: {self.retrying}"
-        if text_seen:
-            return "the model fell silent in the middle of its answer"
-        return "the model's first word never came"

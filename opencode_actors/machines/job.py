@@ -11,7 +11,7 @@ from typing import assert_never
 from attrs import evolve
 
 from opencode_actors.machines import job_messages as m
-from opencode_actors.machines import leftovers, verdicts
+from opencode_actors.machines import leftovers, requests, verdicts
 from opencode_actors.machines import notices as n
 from opencode_actors.machines.activity import Activity
 from opencode_actors.machines.cancellation import Ladder
@@ -38,7 +38,7 @@ from opencode_actors.machines.vocabulary import (
     StartTimer,
     StopTimer,
 )
-from opencode_actors.machines.work import Heard, Work, hear, left_over, read
+from opencode_actors.machines.work import Heard, Work, hear, left_over, looked, read
 from opencode_actors.ports import ConversationState
 
 # The first prompt of an instance takes 1.5 s to begin; this is for a machine that is busy.
@@ -70,12 +70,17 @@ def handle(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
         case Stopping():
             return _stopping(state, state.phase, message, now)
         case Settled():
-            if isinstance(message, m.CancelJob):
-                reply = Reply(ask=message.ask, value=state.phase.snapshot)
-                return Step(state=state, effects=(reply,))
-            return Step(state=state)
+            return _settled(state, state.phase, message)
         case _:
             assert_never(state.phase)
+
+
+def _settled(state: JobState, settled: Settled, message: JobMessage) -> JobStep:
+    if isinstance(message, m.CancelJob):
+        return Step(state=state, effects=(Reply(ask=message.ask, value=settled.snapshot),))
+    if isinstance(message, m.AnswerRequest):
+        return Step(state=state, effects=(requests.no_request(message),))
+    return Step(state=state)
 
 
 # ---- queued
@@ -89,6 +94,8 @@ def _queued(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
             return _settle(state, JobStatus.CANCELLED, now, climb=Climb(ended_by=None))
+        case m.AnswerRequest():
+            return Step(state=state, effects=(requests.no_request(message),))
         case m.SessionFailed():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
         case _:
@@ -149,6 +156,16 @@ def _read(work: Work) -> Run[m.JobOperation]:
     )
 
 
+def _look(work: Work) -> Run[m.JobOperation]:
+    return Run(
+        operation=m.ReadRequests(
+            endpoint=work.endpoint,
+            conversation=work.transcript.conversation,
+            since=work.transcript.prompt,
+        )
+    )
+
+
 # ---- running
 
 
@@ -183,10 +200,21 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
         case m.StreamOpened():
             work = evolve(running.work, transcript=running.work.transcript.after_gap())
-            state = evolve(state, phase=evolve(running, work=work))
-            return Step(state=state, effects=(_read(work),))
+            running = evolve(running, work=work, looked_with=frozenset(work.requests))
+            return Step(state=evolve(state, phase=running), effects=(_read(work), _look(work)))
         case m.ReadFailed():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
+        case m.RequestsRead():
+            heard = looked(running.work, message, running.looked_with, now)
+            return _running_heard(state, running, heard, moment)
+        case m.RequestsUnread():
+            return Step(state=state, effects=(StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY),))
+        case m.AnswerRequest():
+            return _acted(requests.answer(state, running, message))
+        case m.ReplyTaken() if state.replies:
+            return _acted(requests.taken(state, running, now))
+        case m.ReplyFailed() if state.replies:
+            return _reply_failed(state, running, message, now)
         case m.LoadSeen():
             state = evolve(state, memory_bytes=message.memory_bytes)
             return Step(state=_with_work(state, _loaded(running.work, message, now)))
@@ -198,11 +226,33 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             | m.AbortFailed()
             | m.ProcessesSeen()
             | m.LookFailed()
+            | m.ReplyTaken()
+            | m.ReplyFailed()
             | m.GetJob()
         ):
             return Step(state=state)
         case _:
             assert_never(message)
+
+
+def _acted(acted: requests.Acted) -> JobStep:
+    state, effects = acted
+    return Step(state=state, effects=tuple(effects))
+
+
+def _reply_failed(state: JobState, running: Running, message: m.ReplyFailed, now: float) -> JobStep:
+    state, effects = requests.failed(state, running, message, now)
+    if isinstance(state.phase, Running) and (request := requests.beyond_reach(state.phase)) is not None:
+        verdict = verdicts.unanswerable(request, message.reason)
+        return _also(_stop(state, state.phase, verdict, now), effects, [])
+    return Step(state=state, effects=tuple(effects))
+
+
+def _unanswered(state: JobState, running: Running, now: float) -> JobStep:
+    request = requests.overdue(state, running, now)
+    if request is not None and requests.is_fatal(state):
+        return _stop(state, running, verdicts.unanswered(state.policy, request), now)
+    return _acted(requests.reject_overdue(state, running, now))
 
 
 def _unsure(state: JobState, running: Running, message: m.PromptUnsure, now: float) -> JobStep:
@@ -227,12 +277,17 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
         case JobTimer.IDLE:
             idle = work.activity.idle_for(now)
             if idle >= state.policy.idle_timeout - ROUNDING:
-                return _stop(state, running, verdicts.idle(state.policy, work, idle), now)
+                return _stop(state, running, verdicts.idle(state.policy, work, idle, now), now)
             rest = state.policy.idle_timeout - (now - work.activity.work_at)
             seconds = rest if rest > ROUNDING else state.policy.idle_timeout
             return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
         case JobTimer.TOTAL:
             return _stop(state, running, verdicts.timed_out(state.policy), now)
+        case JobTimer.LOOK:
+            running = evolve(running, looked_with=frozenset(work.requests))
+            return Step(state=evolve(state, phase=running), effects=(_look(work),))
+        case JobTimer.UNANSWERED:
+            return _unanswered(state, running, now)
         case JobTimer.RUNG:
             return Step(state=state)
         case _:
@@ -326,6 +381,7 @@ def _conclude(state: JobState, work: Work, now: float) -> JobStep:
 
 def _stop(state: JobState, running: Running, verdict: Failure | None, now: float) -> JobStep:
     work = running.work
+    state, gone = requests.given_up(state, "the job is being stopped")
     stopping = Stopping(
         work=work,
         ladder=Ladder(rung=Rung.ABORT, since=now),
@@ -334,11 +390,14 @@ def _stop(state: JobState, running: Running, verdict: Failure | None, now: float
     )
     state = evolve(state, phase=stopping)
     effects: tuple[JobEffect, ...] = (
+        *gone,
         Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)),
         StopTimer(timer=JobTimer.IDLE),
         StopTimer(timer=JobTimer.TOTAL),
         StopTimer(timer=JobTimer.START),
         StopTimer(timer=JobTimer.SUBMIT),
+        StopTimer(timer=JobTimer.LOOK),
+        Forget(kind=m.ReadRequests),
         _abort(work),
         StartTimer(timer=JobTimer.RUNG, seconds=state.policy.graces.abort),
     )
@@ -365,6 +424,8 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
         case m.AbortAnswered():
             state = evolve(state, phase=evolve(stopping, aborting=False))
             return Step(state=state, effects=(_read(stopping.work),))
+        case m.AnswerRequest():
+            return Step(state=state, effects=(requests.no_request(message),))
         case m.PromptTaken() | m.PromptUnsure() | m.PromptRefused():
             # It, or one before it, may have arrived after the abort, and would run on.
             return _abort_again(state, evolve(stopping, submitting=False))
@@ -401,6 +462,10 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
             | m.ReadFailed()
             | m.ProcessesSeen()
             | m.LookFailed()
+            | m.RequestsRead()
+            | m.RequestsUnread()
+            | m.ReplyTaken()
+            | m.ReplyFailed()
             | m.JobTimerFired()
         ):
             return Step(state=state)
@@ -521,8 +586,10 @@ def _settle(
     climb: Climb | None = None,
 ) -> JobStep:
     state, last_words, records = _last_words(state, now)
+    state, gone = requests.given_up(state, "the job has ended")
     final = evolve(
         snapshot(state, now),
+        pending=(),
         status=status,
         failure=failure,
         climb=climb,
@@ -531,6 +598,7 @@ def _settle(
     replies = tuple(Reply(ask=ask, value=final) for ask in state.waiting)
     effects: tuple[JobEffect, ...] = (
         *last_words,
+        *gone,
         m.TellSession(session=state.session, message=m.JobOver(job=state.id)),
         Publish(notice=n.JobEnded(job=state.id, session=state.session, snapshot=final)),
         *replies,
@@ -544,7 +612,7 @@ def _last_words(state: JobState, now: float) -> tuple[JobState, list[JobEffect],
     """What was heard since the stream broke last is all that there will ever be."""
     if not isinstance(state.phase, Running | Stopping) or state.phase.work.transcript.held is None:
         return state, [], []
-    heard = left_over(state.phase.work)
+    heard = left_over(state.phase.work, now)
     return given_out(_with_work(state, heard.work), heard, now)
 
 

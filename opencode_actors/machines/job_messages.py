@@ -22,6 +22,7 @@ from opencode_actors.machines.vocabulary import (
     Finish,
     Forget,
     JobId,
+    PendingRequest,
     Reply,
     Run,
     SessionKey,
@@ -32,6 +33,7 @@ from opencode_actors.ports import (
     Container,
     ConversationState,
     Endpoint,
+    PermissionReply,
     Process,
     Prompt,
 )
@@ -42,6 +44,58 @@ class CancelJob:
     """Answered with the job's snapshot once it has settled."""
 
     ask: AskId
+
+
+@frozen(kw_only=True)
+class QuestionAnswer:
+    """One answer for each question; each is a choice of options, or free text."""
+
+    answers: tuple[tuple[str, ...], ...]
+
+
+@frozen(kw_only=True)
+class PermissionAnswer:
+    """`reply` is not a rejection: that is a `Rejection`."""
+
+    reply: PermissionReply
+
+
+@frozen(kw_only=True)
+class Rejection:
+    """With a message the model is told it and goes on; without one the prompt ends there."""
+
+    message: str = ""
+
+
+Answer = QuestionAnswer | PermissionAnswer | Rejection
+
+
+@frozen(kw_only=True)
+class AnswerRequest:
+    """Answered with `Answered` once the server has taken it, or with `NotAnswered`."""
+
+    ask: AskId
+    request: str
+    answer: Answer
+
+
+@frozen(kw_only=True)
+class Answered:
+    pass
+
+
+class NoAnswer(Enum):
+    """The request is over; the answer does not fit it; nobody knows whether the server took it."""
+
+    GONE = "gone"
+    UNFIT = "unfit"
+    UNSURE = "unsure"
+
+
+@frozen(kw_only=True)
+class NotAnswered:
+    why: NoAnswer
+    reason: str
 
 
 @frozen(kw_only=True)
@@ -124,6 +178,33 @@ class ReadFailed:
 
 
 @frozen(kw_only=True)
+class RequestsRead:
+    """What waits for an answer by the server's own lists, without the ghosts that aborts leave there."""
+
+    children: frozenset[ConversationId]
+    busy: frozenset[ConversationId]
+    requests: tuple[PendingRequest, ...]
+
+
+@frozen(kw_only=True)
+class RequestsUnread:
+    reason: str
+
+
+@frozen(kw_only=True)
+class ReplyTaken:
+    """The server passed the answer on to whoever asked."""
+
+
+@frozen(kw_only=True)
+class ReplyFailed:
+    """`gone` when the server knows no such request."""
+
+    gone: bool
+    reason: str
+
+
+@frozen(kw_only=True)
 class AbortAnswered:
     pass
 
@@ -156,6 +237,8 @@ class JobTimer(Enum):
     IDLE = "idle"
     TOTAL = "total"
     REREAD = "reread"
+    LOOK = "look"
+    UNANSWERED = "unanswered"
     RUNG = "rung"
 
 
@@ -166,6 +249,7 @@ class JobTimerFired:
 
 JobMessage = (
     CancelJob
+    | AnswerRequest
     | TurnGranted
     | ServerLost
     | SessionFailed
@@ -178,6 +262,10 @@ JobMessage = (
     | PromptUnsure
     | ConversationRead
     | ReadFailed
+    | RequestsRead
+    | RequestsUnread
+    | ReplyTaken
+    | ReplyFailed
     | AbortAnswered
     | AbortFailed
     | ProcessesSeen
@@ -205,6 +293,22 @@ class ReadConversation:
 
 
 @frozen(kw_only=True)
+class ReadRequests:
+    """After a gap: the conversation's children, and what they and it wait for. `since` is the prompt."""
+
+    endpoint: Endpoint
+    conversation: ConversationId
+    since: MessageId
+
+
+@frozen(kw_only=True)
+class ReplyToRequest:
+    endpoint: Endpoint
+    request: PendingRequest
+    answer: Answer
+
+
+@frozen(kw_only=True)
 class AbortConversation:
     """Children first, or they go on working for a parent that is gone."""
 
@@ -217,7 +321,9 @@ class LookAtProcesses:
     container: Container
 
 
-JobOperation = SubmitPrompt | ReadConversation | AbortConversation | LookAtProcesses
+JobOperation = (
+    SubmitPrompt | ReadConversation | ReadRequests | ReplyToRequest | AbortConversation | LookAtProcesses
+)
 
 
 @frozen(kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from attrs import evolve
 
 from opencode_actors.machines import notices as n
+from opencode_actors.machines import requests
 from opencode_actors.machines.job_messages import JobEffect
-from opencode_actors.machines.job_state import JobState
+from opencode_actors.machines.job_state import JobState, Running
 from opencode_actors.machines.output import admit
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.work import Heard
@@ -32,10 +33,8 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
         n.Publish(notice=n.ToolStarted(job=job, session=session, tool=tool.tool, title=tool.title))
         for tool in heard.tools
     )
-    effects.extend(
-        n.Publish(notice=n.InputWanted(job=job, session=session, request=w.request, text=w.text))
-        for w in heard.wanted
-    )
+    if isinstance(state.phase, Running):
+        effects.extend(requests.announced(state, heard.wanted, heard.ended, now))
     if heard.todos_changed:
         changed = n.TodosChanged(job=job, session=session, todos=heard.work.todos)
         effects.append(n.Publish(notice=changed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from opencode_actors.machines.cancellation import Graces, Ladder
+from opencode_actors.machines.job_messages import Answer
 from opencode_actors.machines.output import OutputMeter
 from opencode_actors.machines.server_events import Tokens
 from opencode_actors.machines.vocabulary import (
@@ -14,7 +15,9 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    OnUnanswered,
     Origin,
+    PendingRequest,
     SessionKey,
 )
 from opencode_actors.machines.work import Work
@@ -27,7 +30,18 @@ class JobPolicy:
     job_timeout: float  # 0: no bound
     max_output_size: int
     max_provider_retries: int
+    question_timeout: float  # 0: no bound
+    on_unanswered: OnUnanswered
     graces: Graces
+
+
+@frozen(kw_only=True)
+class Owed:
+    """An answer on its way to the server. `ask` is None when nobody gave it: its time was over."""
+
+    request: PendingRequest
+    answer: Answer
+    ask: AskId | None
 
 
 @frozen(kw_only=True)
@@ -43,6 +57,8 @@ class Running:
     submitting: bool = True
     submissions: int = 1
     fruitless_reads: int = 0
+    # What waited for an answer when the lists of it that are on their way were asked for.
+    looked_with: frozenset[str] = frozenset()
 
 
 @frozen(kw_only=True)
@@ -86,6 +102,7 @@ class JobState:
     last_output_at: float | None = None
     memory_bytes: int | None = None
     waiting: tuple[AskId, ...] = ()  # the cancels to answer
+    replies: tuple[Owed, ...] = ()  # to the server, one after another; the first is on its way
 
 
 def new_job(
@@ -127,6 +144,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         output_truncated=state.meter.truncated,
         last_output_seconds_ago=(None if state.last_output_at is None else now - state.last_output_at),
         todos=work.todos if work is not None else (),
+        pending=pending(state),
         cost_usd=work.transcript.cost if work is not None else 0.0,
         tokens=work.transcript.tokens if work is not None else Tokens(),
         model=last.model if last is not None else "",
@@ -135,6 +153,13 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         origin=state.origin,
         notify=state.notify,
     )
+
+
+def pending(state: JobState) -> tuple[PendingRequest, ...]:
+    """A job that is being stopped takes no answers any more."""
+    if not isinstance(state.phase, Running):
+        return ()
+    return tuple(request.about for request in state.phase.work.requests.values())
 
 
 def _status(phase: Queued | Running | Stopping) -> JobStatus:

@@ -19,6 +19,8 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     NotificationState,
+    OnUnanswered,
+    RequestKind,
     Rung,
     SessionKey,
     SessionStatus,
@@ -102,12 +104,41 @@ class TodosChanged(_Stamped):
 
 @frozen(kw_only=True)
 class InputWanted(_Stamped):
-    """The agent asks something, and waits."""
+    """The agent asks something, and waits: for ever when `timeout` is 0, else for so many seconds.
+
+    The fields are those of `PendingRequest`; `request` is what an answer names.
+    """
 
     job: JobId
     session: SessionKey
     request: str
+    kind: RequestKind
     text: str
+    options: tuple[str, ...] = ()
+    questions: int = 1
+    conversation: ConversationId
+    sub_agent: bool = False
+    timeout: float = 0.0
+    on_unanswered: OnUnanswered = OnUnanswered.REJECT
+
+
+class InputEnd(Enum):
+    """How a request ended. `GONE` is without us: somebody answered at the server, or its tool is over."""
+
+    ANSWERED = "answered"
+    REJECTED = "rejected"
+    UNANSWERED = "unanswered"
+    GONE = "gone"
+
+
+@frozen(kw_only=True)
+class InputAnswered(_Stamped):
+    """The agent waits for this request no more. There is one of these for each `InputWanted`."""
+
+    job: JobId
+    session: SessionKey
+    request: str
+    end: InputEnd
 
 
 @frozen(kw_only=True)
@@ -160,6 +191,7 @@ Notice = (
     | ToolStarted
     | TodosChanged
     | InputWanted
+    | InputAnswered
     | ProviderRetrying
     | JobCancelling
     | JobEnded

@@ -197,10 +197,13 @@ class TodosUpdated:
 
 @frozen(kw_only=True)
 class QuestionAsked:
+    """`questions` is how many stand in one request: an answer to it has as many."""
+
     conversation: ConversationId
     request: str
     text: str
     options: tuple[str, ...]
+    questions: int = 1
 
 
 @frozen(kw_only=True)

@@ -101,6 +101,16 @@ class Transcript:
         return None if last.finish in _GOES_ON else Ending.ANSWERED
 
     @property
+    def silence(self) -> str:
+        """What is missing, were nothing to come any more."""
+        last = self.last
+        if last is not None and len(self.answers) > 1 and last.id not in self.newest_texts:
+            return "the model has not said a word since its last tool call ended"
+        if self.text_seen:
+            return "the model fell silent in the middle of its answer"
+        return "the model's first word never came"
+
+    @property
     def cost(self) -> float:
         return sum(info.cost for info in self.answers.values())
 

@@ -6,16 +6,38 @@ from opencode_actors.machines import failures
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.server_events import ConversationRetrying
 from opencode_actors.machines.transcript import ABORTED, Ending
-from opencode_actors.machines.vocabulary import Cause, Failure
+from opencode_actors.machines.vocabulary import Cause, Failure, PendingRequest, RequestKind
 from opencode_actors.machines.work import Work
 
 
-def idle(policy: JobPolicy, work: Work, seconds: float) -> Failure:
-    why = work.activity.why_idle(text_seen=work.transcript.text_seen)
+def idle(policy: JobPolicy, work: Work, seconds: float, now: float) -> Failure:
     retrying = work.activity.retrying
+    cause, why = Cause.IDLE_TIMEOUT, work.transcript.silence
+    if retrying is not None:
+        cause = _provider_cause(retrying.reason)
+        why = (
+            f"OpenCode has been asking the provider again for {now - retrying.since:.0f} s "
+            f"(attempt {retrying.attempt}: {retrying.reason})"
+        )
     return Failure(
-        cause=_provider_cause(retrying) if retrying else Cause.IDLE_TIMEOUT,
+        cause=cause,
         message=f"nothing happened for {seconds:.0f} s (idleTimeout is {policy.idle_timeout:g} s): {why}",
+    )
+
+
+def unanswered(policy: JobPolicy, request: PendingRequest) -> Failure:
+    what = "question" if request.kind is RequestKind.QUESTION else "permission"
+    return Failure(
+        cause=Cause.UNANSWERED,
+        message=f"nobody answered within questionTimeout ({policy.question_timeout:g} s). "
+        f"The {what} was: {request.text}",
+    )
+
+
+def unanswerable(request: PendingRequest, reason: str) -> Failure:
+    return Failure(
+        cause=Cause.SERVER_HUNG,
+        message=f"OpenCode takes no answer to {request.text!r}, for which it waits ({reason})",
     )
 
 

@@ -53,6 +53,7 @@ class Cause(Enum):
     OOM = "oom"
     REMOVED = "removed"
     SERVER_HUNG = "server_hung"
+    UNANSWERED = "unanswered"
     IDLE_TIMEOUT = "idle_timeout"
     JOB_TIMEOUT = "job_timeout"
     STARTUP_TIMEOUT = "startup_timeout"
@@ -97,6 +98,36 @@ class ActivityState(Enum):
     PROCESSING = "processing"
     WAITING = "waiting"
     IDLE = "idle"
+
+
+class RequestKind(Enum):
+    """A question has options and takes any text; a permission is given once, always, or not."""
+
+    QUESTION = "question"
+    PERMISSION = "permission"
+
+
+class OnUnanswered(Enum):
+    """What becomes of a request that nobody answers in time."""
+
+    REJECT = "reject"
+    FAIL = "fail"
+
+
+@frozen(kw_only=True)
+class PendingRequest:
+    """What the agent asks and waits for, or a `sub_agent` in a `conversation` of its own.
+
+    A question takes one answer for each of its `questions`. A permission's options are its replies.
+    """
+
+    id: str
+    kind: RequestKind
+    text: str
+    options: tuple[str, ...] = ()
+    questions: int = 1
+    conversation: ConversationId
+    sub_agent: bool = False
 
 
 class Rung(IntEnum):
@@ -146,6 +177,7 @@ class JobSnapshot:
     output_truncated: bool = False
     last_output_seconds_ago: float | None = None
     todos: tuple[Todo, ...] = ()
+    pending: tuple[PendingRequest, ...] = ()  # what waits for an answer
     cost_usd: float = 0.0
     tokens: Tokens = Factory(Tokens)
     model: str = ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from attrs import evolve, frozen
 
 from opencode_actors.machines import transcript as script
 from opencode_actors.machines.activity import Activity
+from opencode_actors.machines.job_messages import RequestsRead
 from opencode_actors.machines.server_events import (
     ConversationBusy,
     ConversationCreated,
@@ -30,7 +33,24 @@ from opencode_actors.machines.server_events import (
     ToolPart,
 )
 from opencode_actors.machines.transcript import Piece, Transcript
-from opencode_actors.ports import Container, Endpoint, Process
+from opencode_actors.machines.vocabulary import PendingRequest, RequestKind
+from opencode_actors.ports import (
+    Container,
+    Endpoint,
+    PendingPermission,
+    PendingQuestion,
+    PermissionReply,
+    Process,
+)
+
+
+@frozen(kw_only=True)
+class Request:
+    """One that waits for an answer, since `at`. `failed_replies` are ours that did not get through."""
+
+    about: PendingRequest
+    at: float
+    failed_replies: int = 0
 
 
 @frozen(kw_only=True)
@@ -46,27 +66,26 @@ class Work:
     busy_children: frozenset[ConversationId] = frozenset()
     seen_tools: frozenset[PartId] = frozenset()
     todos: tuple[Todo, ...] = ()
+    requests: Mapping[str, Request] = {}
+    # Those that are over: a list that was read before must not bring them back.
+    ended_requests: frozenset[str] = frozenset()
     # The server's `session.error`: the only word there is of a prompt that it never took up.
     error: MessageError | None = None
     residents: frozenset[Process] | None = None
 
 
 @frozen(kw_only=True)
-class Wanted:
-    """The server waits for a person: a question, or a permission."""
-
-    request: str
-    text: str
-
-
-@frozen(kw_only=True)
 class Heard:
-    """What one batch brought, beyond the new state of the work."""
+    """What one batch brought, beyond the new state of the work.
+
+    `wanted` are the requests that wait since then, `ended` those that wait no more.
+    """
 
     work: Work
     pieces: tuple[Piece, ...] = ()
     tools: tuple[ToolPart, ...] = ()
-    wanted: tuple[Wanted, ...] = ()
+    wanted: tuple[PendingRequest, ...] = ()
+    ended: tuple[PendingRequest, ...] = ()
     todos_changed: bool = False
     idle: bool = False
     failed: bool = False
@@ -77,20 +96,60 @@ def hear(work: Work, events: tuple[ServerEvent, ...], now: float) -> Heard:
     heard = Heard(work=work)
     for event in events:
         heard = _hear_one(heard, event, now)
-    return heard
+    return _compared(work, heard)
 
 
 def read(work: Work, messages: tuple[Message, ...], now: float) -> Heard:
     """The conversation as the server has it. Only what was not known yet is a sign of life."""
     transcript, pieces = script.conversation_read(work.transcript, messages)
     moved = transcript != work.transcript
-    heard = _written(Heard(work=work), transcript, pieces)
-    return _progress(heard, now) if moved else heard
+    heard = _written(Heard(work=work), transcript, pieces, now)
+    return _compared(work, _progress(heard, now) if moved else heard)
 
 
-def left_over(work: Work) -> Heard:
+def looked(work: Work, read: RequestsRead, known: frozenset[str], now: float) -> Heard:
+    """The lists of what waits for an answer. Of the requests that were `known` before they were read, those
+    that are not on them are over; what was asked or answered since is not on them yet."""
+    children = work.children | read.children
+    listed = {about.id: about for about in read.requests}
+    over = frozenset(id_ for id_ in work.requests if id_ in known and id_ not in listed)
+    after = evolve(work, children=children, busy_children=read.busy & children)
+    after = evolve(after, activity=evolve(after.activity, children=len(after.busy_children)))
+    after = without_requests(after, over, now)
+    for about in listed.values():
+        after = _with_request(after, about, now)
+    return _compared(work, Heard(work=after))
+
+
+def without_requests(work: Work, over: Collection[str], now: float) -> Work:
+    """Whoever asked goes on from here, so idleness counts from now."""
+    over = [id_ for id_ in over if id_ in work.requests]
+    if not over:
+        return work
+    requests = {id_: request for id_, request in work.requests.items() if id_ not in over}
+    activity = evolve(work.activity, waiting_for=frozenset(requests)).progressed(now)
+    ended = work.ended_requests.union(over)
+    return evolve(work, requests=requests, ended_requests=ended, activity=activity)
+
+
+def _with_request(work: Work, about: PendingRequest, now: float) -> Work:
+    if about.id in work.requests or about.id in work.ended_requests:
+        return work
+    requests = {**work.requests, about.id: Request(about=about, at=now)}
+    activity = evolve(work.activity, waiting_for=frozenset(requests)).progressed(now)
+    return evolve(work, requests=requests, activity=activity)
+
+
+def _compared(before: Work, heard: Heard) -> Heard:
+    after = heard.work.requests
+    wanted = tuple(request.about for id_, request in after.items() if id_ not in before.requests)
+    ended = tuple(request.about for id_, request in before.requests.items() if id_ not in after)
+    return evolve(heard, wanted=wanted, ended=ended)
+
+
+def left_over(work: Work, now: float) -> Heard:
     """What was heard after a gap that nobody can read any more."""
-    return _written(Heard(work=work), *script.released(work.transcript))
+    return _compared(work, _written(Heard(work=work), *script.released(work.transcript), now))
 
 
 def _hear_one(heard: Heard, event: ServerEvent, now: float) -> Heard:
@@ -125,11 +184,14 @@ def _hear_child(heard: Heard, event: ServerEvent, conversation: ConversationId, 
     if isinstance(event, ConversationBusy):
         work = evolve(work, busy_children=work.busy_children | {conversation})
     elif isinstance(event, ConversationIdle):
+        # An abort leaves its questions on the server's list as ghosts.
+        asked = [id_ for id_, r in work.requests.items() if r.about.conversation == conversation]
+        work = without_requests(work, asked, now)
         work = evolve(work, busy_children=work.busy_children - {conversation})
     elif isinstance(event, QuestionAsked | PermissionAsked | RequestAnswered):
         return _hear_request(heard, event, now)
     elif isinstance(event, ConversationRetrying):
-        return _retrying(heard, event)  # the parent waits for its child for as long as the provider says
+        return _retrying(heard, event, now)  # the parent waits for its child for as long as the provider says
     activity = evolve(work.activity, children=len(work.busy_children))
     return _progress(evolve(heard, work=evolve(work, activity=activity)), now)
 
@@ -153,7 +215,7 @@ def _hear_own(heard: Heard, event: ServerEvent, now: float) -> Heard:
         case QuestionAsked() | PermissionAsked() | RequestAnswered():
             return _hear_request(heard, event, now)
         case ConversationRetrying():
-            return _retrying(heard, event)
+            return _retrying(heard, event, now)
         case ConversationIdle():
             return evolve(heard, idle=True)
         case ConversationFailed():
@@ -162,8 +224,8 @@ def _hear_own(heard: Heard, event: ServerEvent, now: float) -> Heard:
             return heard
 
 
-def _retrying(heard: Heard, event: ConversationRetrying) -> Heard:
-    activity = evolve(heard.work.activity, retrying=event.message or "it gives no reason")
+def _retrying(heard: Heard, event: ConversationRetrying, now: float) -> Heard:
+    activity = heard.work.activity.retried(event.attempt, event.message, now)
     return evolve(heard, work=evolve(heard.work, activity=activity), retrying=event)
 
 
@@ -174,10 +236,10 @@ def _failed(heard: Heard, event: ConversationFailed) -> Heard:
 
 
 def _spoken(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float) -> Heard:
-    return _progress(_written(heard, transcript, pieces), now)
+    return _progress(_written(heard, transcript, pieces, now), now)
 
 
-def _written(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...]) -> Heard:
+def _written(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float) -> Heard:
     work = heard.work
     running = transcript.running_tools
     started = tuple(tool for id_, tool in running.items() if id_ not in work.seen_tools)
@@ -185,8 +247,9 @@ def _written(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...]) ->
     if transcript.answers.keys() > work.transcript.answers.keys():
         # The server has taken the next step, so whatever the one before waited for is over, and an error
         # that was heard before is not this prompt's. Their ends may have fallen into a gap.
-        activity = evolve(activity, waiting_for=frozenset(), children=0)
+        work = without_requests(work, work.requests, now)
         work = evolve(work, busy_children=frozenset(), error=None)
+        activity = evolve(activity, waiting_for=frozenset(), children=0)
     work = evolve(
         work,
         transcript=transcript,
@@ -199,15 +262,43 @@ def _written(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...]) ->
 def _hear_request(
     heard: Heard, event: QuestionAsked | PermissionAsked | RequestAnswered, now: float
 ) -> Heard:
-    activity = heard.work.activity
+    work = heard.work
     if isinstance(event, RequestAnswered):
-        waiting = activity.waiting_for - {event.request}
+        work = evolve(work, ended_requests=work.ended_requests | {event.request})
+        work = without_requests(work, (event.request,), now)
     else:
-        waiting = activity.waiting_for | {event.request}
-        wanted = Wanted(request=event.request, text=event.text)
-        heard = evolve(heard, wanted=(*heard.wanted, wanted))
-    work = evolve(heard.work, activity=evolve(activity, waiting_for=waiting))
+        sub_agent = event.conversation != work.transcript.conversation
+        work = _with_request(work, _request(event, sub_agent=sub_agent), now)
     return _progress(evolve(heard, work=work), now)
+
+
+def _request(event: QuestionAsked | PermissionAsked, *, sub_agent: bool) -> PendingRequest:
+    if isinstance(event, QuestionAsked):
+        return question(event, sub_agent=sub_agent)
+    return permission(event, sub_agent=sub_agent)
+
+
+def question(asked: QuestionAsked | PendingQuestion, *, sub_agent: bool) -> PendingRequest:
+    return PendingRequest(
+        id=asked.request,
+        kind=RequestKind.QUESTION,
+        text=asked.text,
+        options=asked.options,
+        questions=asked.questions,
+        conversation=asked.conversation,
+        sub_agent=sub_agent,
+    )
+
+
+def permission(asked: PermissionAsked | PendingPermission, *, sub_agent: bool) -> PendingRequest:
+    return PendingRequest(
+        id=asked.request,
+        kind=RequestKind.PERMISSION,
+        text=f"{asked.permission}: {asked.text}",
+        options=tuple(reply.value for reply in PermissionReply),
+        conversation=asked.conversation,
+        sub_agent=sub_agent,
+    )
 
 
 def _progress(heard: Heard, now: float) -> Heard:

@@ -63,6 +63,7 @@ class ToolRun:
             conversation=self.message.info.conversation,
             permission=self.call.name,
             text=tool_title(None, self._arguments),
+            message=self.message.info.id,
         )
         answer = await self.server.ask(asked)
         if answer.reply is not PermissionReply.REJECT:
@@ -110,6 +111,8 @@ class ToolRun:
             conversation=self.message.info.conversation,
             text="\n".join(str(item.get("question", "")) for item in questions),
             options=tuple(str(option["label"]) for item in questions for option in item.get("options", [])),
+            questions=len(questions),
+            message=self.message.info.id,
         )
         answer = await self.server.ask(asked)
         if answer.answers is None:

@@ -180,6 +180,8 @@ class FakeOpenCode:
     @asynccontextmanager
     async def events(self) -> AsyncGenerator[AsyncIterator[tuple[ServerEvent, ...]], None]:
         server = await self._reach(within=_STREAM_WITHIN)
+        if trio.current_time() < server.streams_from:
+            raise ServerUnreachable(f"OpenCode's server at {self.endpoint.url} opens no event stream")
         stream = server.open_stream()
         try:
             yield stream

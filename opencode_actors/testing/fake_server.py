@@ -104,6 +104,7 @@ class FakeServer:
         factory=dict[tuple[str, str, int, int], int], repr=False
     )
     ready_at: float = 0.0
+    streams_from: float = 0.0
     _streams: set[FakeStream] = field(factory=set[FakeStream], repr=False)
     _changed: trio.Event = field(factory=trio.Event, repr=False)
     _scope: trio.CancelScope = field(factory=trio.CancelScope, repr=False)
@@ -126,8 +127,10 @@ class FakeServer:
             stream.end()
         self._tell()
 
-    def drop_streams(self) -> None:
-        """Ends the event streams, and nothing else: what happens until the next one is not told."""
+    def drop_streams(self, *, for_seconds: float = 0.0) -> None:
+        """Ends the event streams, and nothing else: what happens until the next one is not told. For so
+        long none is opened again."""
+        self.streams_from = trio.current_time() + for_seconds
         for stream in self._streams:
             stream.end()
 
@@ -304,6 +307,7 @@ class FakeServer:
                         request=about.request,
                         text=about.text,
                         options=about.options,
+                        questions=about.questions,
                     )
                 )
             case PendingPermission():

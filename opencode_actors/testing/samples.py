@@ -28,6 +28,9 @@ from opencode_actors.machines.vocabulary import (
     Failure,
     JobId,
     Moment,
+    OnUnanswered,
+    PendingRequest,
+    RequestKind,
     Rung,
     SessionKey,
 )
@@ -38,6 +41,7 @@ from opencode_actors.ports import (
     ConversationState,
     Death,
     Endpoint,
+    PermissionReply,
     Process,
     Prompt,
     Usage,
@@ -67,7 +71,13 @@ RESIDENTS = (
 )
 DAEMON = Process(pid=4250, started=90, session=4250, name="sleep")
 JOB_POLICY = JobPolicy(
-    idle_timeout=120.0, job_timeout=3600.0, max_output_size=10 << 20, max_provider_retries=3, graces=GRACES
+    idle_timeout=120.0,
+    job_timeout=3600.0,
+    max_output_size=10 << 20,
+    max_provider_retries=3,
+    question_timeout=300.0,
+    on_unanswered=OnUnanswered.REJECT,
+    graces=GRACES,
 )
 SESSION_POLICY = SessionPolicy(
     startup_timeout=30.0,
@@ -142,9 +152,20 @@ EVENTS: tuple[e.ServerEvent, ...] = (
     e.InstanceDisposed(),
 )
 
+QUESTION = PendingRequest(
+    id="que_1",
+    kind=RequestKind.QUESTION,
+    text="Which colour?",
+    options=("Blue",),
+    conversation=CONVERSATION,
+)
+
 JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     j.CancelJob(ask=ASK),
     j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=CONVERSATION),
+    j.AnswerRequest(ask=ASK, request="que_1", answer=j.QuestionAnswer(answers=(("Blue",),))),
+    j.AnswerRequest(ask=ASK, request="per_1", answer=j.PermissionAnswer(reply=PermissionReply.ONCE)),
+    j.AnswerRequest(ask=ASK, request="que_1", answer=j.Rejection()),
     j.ServerLost(failure=FAILURE),
     j.ServerLost(failure=FAILURE, climb=Climb(ended_by=Rung.STOP, seconds=((Rung.STOP, 1.0),))),
     j.SessionFailed(failure=FAILURE),
@@ -166,6 +187,12 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
         )
     ),
     j.ReadFailed(reason="no answer came"),
+    j.RequestsRead(children=frozenset(), busy=frozenset((CONVERSATION,)), requests=()),
+    j.RequestsRead(children=frozenset((CHILD,)), busy=frozenset((CONVERSATION, CHILD)), requests=(QUESTION,)),
+    j.RequestsUnread(reason="no answer came"),
+    j.ReplyTaken(),
+    j.ReplyFailed(gone=True, reason="no such request"),
+    j.ReplyFailed(gone=False, reason="no answer came"),
     j.AbortAnswered(),
     j.AbortFailed(reason="no answer came"),
     j.ProcessesSeen(processes=RESIDENTS),
@@ -281,7 +308,8 @@ def _job_kind(state: JobState) -> Hashable:
         script = phase.work.transcript
         shape += (phase.submitting, script.ending, script.last is None, script.held is None)
     if isinstance(phase, Running):
-        shape += (min(phase.submissions, job.SUBMISSIONS),)
+        shape += (min(phase.submissions, job.SUBMISSIONS), frozenset(phase.work.requests))
+        shape += (tuple(owed.request.id for owed in state.replies),)
     if isinstance(phase, Stopping):
         shape += (phase.ladder.rung, phase.aborting, phase.verdict is None, bool(phase.survivors))
     return shape

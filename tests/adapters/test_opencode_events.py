@@ -271,7 +271,9 @@ EVENTS: list[tuple[bytes, ServerEvent]] = [
                 {"question": "And?", "header": "h", "options": [{"label": "B", "description": "b"}]},
             ],
         ),
-        QuestionAsked(conversation=TALK, request="que_1", text="Which?\nAnd?", options=("A", "B")),
+        QuestionAsked(
+            conversation=TALK, request="que_1", text="Which?\nAnd?", options=("A", "B"), questions=2
+        ),
     ),
     (
         frame("question.replied", sessionID=TALK, requestID="que_1", answers=[["A"]]),

@@ -24,6 +24,8 @@ from opencode_actors.cli.render import (
 from opencode_actors.cli.screen import SilentAnswer, harmless
 from opencode_actors.cli.status import Status
 from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputEnd,
     InputWanted,
     JobCancelling,
     JobEnded,
@@ -37,7 +39,7 @@ from opencode_actors.machines.notices import (
     TodosChanged,
     ToolStarted,
 )
-from opencode_actors.machines.server_events import Todo, Tokens
+from opencode_actors.machines.server_events import ConversationId, Todo, Tokens
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
@@ -46,6 +48,8 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    OnUnanswered,
+    RequestKind,
     Rung,
     SessionKey,
     SessionStatus,
@@ -131,8 +135,8 @@ def test_the_last_line_of_an_answer_is_ended() -> None:
             Busy("1 of 2 done, now: b"),
         ),
         (
-            InputWanted(job=JOB, session=SESSION, request="q", text="Which one?"),
-            Line("the agent asks: Which one?", Tone.WARNING),
+            InputAnswered(job=JOB, session=SESSION, request="q", end=InputEnd.UNANSWERED),
+            Line("nobody answered, and the agent was told so", Tone.FAINT),
         ),
         (
             ProviderRetrying(job=JOB, session=SESSION, attempt=2, reason="Rate limit", seconds=4),
@@ -148,6 +152,48 @@ def test_each_notice_has_its_words(notice: Notice, action: Action) -> None:
     assert performed(notice) == [action]
 
 
+ASKED = InputWanted(
+    job=JOB,
+    session=SESSION,
+    request="q",
+    kind=RequestKind.QUESTION,
+    text="Which one?",
+    options=("Red", "Blue"),
+    conversation=ConversationId("ses_1"),
+    timeout=300.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("notice", "lines"),
+    [
+        (
+            ASKED,
+            ["the agent asks: Which one? (Red | Blue)", "in 5 min 00 s the agent goes on without an answer"],
+        ),
+        (
+            attrs.evolve(
+                ASKED, kind=RequestKind.PERMISSION, sub_agent=True, text="bash: rm -r build", options=()
+            ),
+            ["a sub-agent wants permission: bash: rm -r build", "goes on"],
+        ),
+        (
+            attrs.evolve(ASKED, on_unanswered=OnUnanswered.FAIL),
+            ["the agent asks", "in 5 min 00 s the job fails"],
+        ),
+        (attrs.evolve(ASKED, timeout=0.0), ["the agent asks", "it waits for ever"]),
+    ],
+)
+def test_p2_what_the_agent_asks_is_shown_with_what_becomes_of_it(
+    notice: InputWanted, lines: list[str]
+) -> None:
+    shown = performed(notice)
+    assert len(shown) == len(lines)
+    for action, words in zip(shown, lines, strict=True):
+        assert isinstance(action, Line)
+        assert words in action.text
+
+
 @pytest.mark.parametrize("status", list(SessionStatus))
 def test_every_session_status_can_be_shown(status: SessionStatus) -> None:
     performed(SessionChanged(session=SESSION, status=status, detail="d"))
@@ -159,9 +205,9 @@ def test_a_readiness_or_an_absence_is_not_worth_a_line() -> None:
 
 
 def test_nothing_beside_the_answer_reaches_the_terminal_as_a_code() -> None:
-    (line,) = performed(InputWanted(job=JOB, session=SESSION, request="q", text="\x1b]0;title\x07\r\nx"))
-    assert isinstance(line, Line)
-    assert line.text.isprintable()
+    for line in performed(attrs.evolve(ASKED, text="\x1b]0;title\x07\r\nx", options=("\x9b1m",))):
+        assert isinstance(line, Line)
+        assert line.text.isprintable()
 
 
 def test_codes_in_an_answer_are_shown_and_not_obeyed() -> None:

@@ -191,6 +191,23 @@ async def test_a_question_waits_for_its_answer_P2(server_bench: ServerBench) -> 
 
 
 @within()
+async def test_a_question_takes_free_words_for_an_answer_and_the_prompt_goes_on_P2(
+    server_bench: ServerBench,
+) -> None:
+    async with server_bench.listening():
+        conversation, prompt = await server_bench.say("::ask Which? | A | B")
+        asked = await server_bench.wait_for(QuestionAsked)
+        assert asked.questions == 1
+        (listed,) = [q for q in await server_bench.opencode.questions() if q.conversation == conversation]
+        assert listed.message is not None
+        assert listed.message > prompt.message_id
+        await server_bench.opencode.answer_question(asked.request, (("nobody is here",),))
+        await server_bench.wait_idle(conversation)
+        assert "nobody is here" in await last_text(server_bench, conversation)
+    assert server_bench.process.model_requests(conversation) == 2
+
+
+@within()
 async def test_a_rejected_question_ends_the_prompt_P2(server_bench: ServerBench) -> None:
     async with server_bench.listening():
         conversation, prompt = await server_bench.say("::ask Which? | A | B")
@@ -229,8 +246,8 @@ async def test_a_permission_waits_for_its_answer_P1(
         conversation, _ = await server_bench.say(f"::bash {ASKED_FOR}")
         asked = await server_bench.wait_for(PermissionAsked)
         assert (asked.conversation, asked.permission, asked.text) == (conversation, "bash", ASKED_FOR)
-        listed = [p.request for p in await server_bench.opencode.permissions()]
-        assert asked.request in listed
+        (listed,) = [p for p in await server_bench.opencode.permissions() if p.request == asked.request]
+        assert listed.message is not None
         await server_bench.opencode.answer_permission(asked.request, reply, message=message)
         await server_bench.wait_idle(conversation)
         assert RequestAnswered(conversation=conversation, request=asked.request) in server_bench.events

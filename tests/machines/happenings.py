@@ -11,7 +11,7 @@ from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
 from opencode_actors.ports import ConversationState, Death, Process, Usage
-from tests.machines.model_server import CONVERSATION, Server
+from tests.machines.model_server import CHILD, CONVERSATION, Server
 from tests.machines.world import Actor, Box, Flying, World
 
 CHUNKS = ("so ", "é漢", "🙂\n", "it is done. ")
@@ -20,7 +20,7 @@ NO_IMAGE = Failure(cause=Cause.IMAGE_MISSING, message="no such image")
 
 # What can go wrong; a run has some of it, so that each has its chance.
 FAULTS = (
-    "launch", "slow", "breaks", "submit", "read", "abort", "away", "dies", "oom", "frozen", "unheard",
+    "launch", "slow", "breaks", "submit", "read", "abort", "reply", "away", "dies", "oom", "frozen", "unheard",
     "ignores_stop", "ignores_kill", "ignores_remove", "deaf", "strays", "unwatched", "grows",
 )  # fmt: skip
 HONEST: frozenset[str] = frozenset()
@@ -99,6 +99,10 @@ def outcomes(world: World, flying: Flying, *, faults: frozenset[str]) -> list[Ou
             found = _submit(world, flying, world.at(endpoint), faults=faults)
         case j.ReadConversation(endpoint=endpoint):
             found = _read(world, flying, world.at(endpoint), faults=faults)
+        case j.ReadRequests(endpoint=endpoint):
+            found = _list(flying, world.at(endpoint), faults=faults)
+        case j.ReplyToRequest(endpoint=endpoint):
+            found = _reply(world, flying, world.at(endpoint), faults=faults)
         case j.AbortConversation(endpoint=endpoint):
             found = _abort(flying, world.at(endpoint), faults=faults)
         case j.LookAtProcesses(container=container):
@@ -270,6 +274,41 @@ def _read(world: World, flying: Flying, box: Box, *, faults: frozenset[str]) -> 
     return [honest, *([failed] if "read" in faults else [])]
 
 
+def _list(flying: Flying, box: Box, *, faults: frozenset[str]) -> list[Outcome]:
+    def arrive() -> _OnItsWay:
+        flying.arrived = True
+        server = box.server
+        busy = server.children()
+        if server.turn is not None:
+            busy |= {CONVERSATION}
+        flying.found = j.RequestsRead(children=server.children(), busy=busy, requests=server.waits())
+        return _OnItsWay()
+
+    failed: Outcome = ("fails", lambda: j.RequestsUnread(reason="no answer came"))
+    if not box.answers and not flying.arrived:
+        return [failed]
+    honest: Outcome = ("brings the lists", lambda: flying.found) if flying.arrived else ("reads them", arrive)
+    return [honest, *([failed] if "read" in faults else [])]
+
+
+def _reply(world: World, flying: Flying, box: Box, *, faults: frozenset[str]) -> list[Outcome]:
+    request, answer = flying.operation.request.id, flying.operation.answer
+
+    def arrive() -> _OnItsWay:
+        flying.arrived = True
+        ends = isinstance(answer, j.Rejection) and not answer.message
+        taken = box.server.reject(request, world.now) if ends else box.server.answer(request)
+        flying.found = j.ReplyTaken() if taken else j.ReplyFailed(gone=True, reason="no such request")
+        return _OnItsWay()
+
+    failed: Outcome = ("gets no answer", lambda: j.ReplyFailed(gone=False, reason="no answer came"))
+    if flying.arrived:
+        return [("is answered", lambda: flying.found), *([failed] if "reply" in faults else [])]
+    if not box.answers:
+        return [failed]
+    return [("arrives", arrive), *([failed] if "reply" in faults else [])]
+
+
 def _abort(flying: Flying, box: Box, *, faults: frozenset[str]) -> list[Outcome]:
     def arrive() -> _OnItsWay:
         flying.arrived = True
@@ -303,7 +342,7 @@ def _turn_things(server: Server, now: float) -> list[Thing]:
     if turn is None:
         if server.pending is None:
             return []
-        return [("the turn begins", lambda: server.begin(now)), ("nobody answers", server.reject)]
+        return [("the turn begins", lambda: server.begin(now)), ("nobody answers", server.never_begin)]
     if turn.aborting:
         return [("the abort is over", lambda: server.finish_abort(now))]
     if turn.ended:
@@ -311,9 +350,12 @@ def _turn_things(server: Server, now: float) -> list[Thing]:
     if turn.retrying:
         return [("the provider is asked again", server.try_again)]
     if turn.question is not None:
-        return [("somebody answers", server.answer)]
+        return [("somebody answers elsewhere", lambda: _drop(server.answer()))]
     if turn.child:
-        return [("the child is done", server.end_child)]
+        return [
+            ("the child is done", server.end_child),
+            ("the child asks", lambda: server.ask(by=CHILD)),
+        ]
     if turn.tool is not None:
         return [
             ("the tool ends", lambda: server.end_tool(failed=False)),
@@ -334,6 +376,10 @@ def _turn_things(server: Server, now: float) -> list[Thing]:
         *says,
         *retry,
     ]
+
+
+def _drop(_: object) -> None:
+    """What came of it is the server's own matter."""
 
 
 def box_faults(world: World, box: Box) -> list[tuple[str, str, Callable[[], None]]]:

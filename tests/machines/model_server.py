@@ -10,6 +10,8 @@ from attrs import define, evolve, field
 
 from opencode_actors.machines import server_events as e
 from opencode_actors.machines.transcript import tool_line
+from opencode_actors.machines.vocabulary import PendingRequest
+from opencode_actors.machines.work import question
 from opencode_actors.ports import ConversationState, Prompt
 from opencode_actors.testing.playbook import EPOCH
 
@@ -31,6 +33,8 @@ class Storage:
     # What would be shown of each part by somebody who missed nothing, until it is stored.
     spoken: dict[e.PartId, str] = field(factory=dict[e.PartId, str])
     last: int = 0
+    asked: int = 0
+    answered: list[str] = field(factory=list[str])
     # The prompts of which an attempt said what the one that counts did not say again.
     diverged: set[e.MessageId] = field(factory=set[e.MessageId])
     retried: set[e.MessageId] = field(factory=set[e.MessageId])
@@ -93,6 +97,7 @@ class Turn:
     aborting: bool = False
     ended: bool = False
     question: str | None = None
+    asks: e.ConversationId = CONVERSATION  # who the question is from
     child: bool = False
 
 
@@ -106,7 +111,6 @@ class Server:
     turn: Turn | None = None
     said: list[e.ServerEvent] = field(factory=list[e.ServerEvent])
     done: set[e.MessageId] = field(factory=set[e.MessageId])
-    asked: int = 0
     echo: bool = False  # after an error "idle" is said twice
 
     def emit(self, *events: e.ServerEvent) -> None:
@@ -145,7 +149,7 @@ class Server:
 
     # ---- what it does by itself
 
-    def reject(self) -> None:
+    def never_begin(self) -> None:
         assert self.pending is not None
         self.done.add(self.pending.message_id)
         self.pending = None
@@ -289,21 +293,48 @@ class Server:
         self.echo = False
         self.emit(e.ConversationIdle(conversation=CONVERSATION))
 
-    def ask(self) -> None:
+    def ask(self, *, by: e.ConversationId = CONVERSATION) -> None:
         turn = self._live()
-        self.asked += 1
-        turn.question = f"que_{self.asked}"
+        self.storage.asked += 1
+        turn.question, turn.asks = f"que_{self.storage.asked}", by
         self.emit(
-            e.QuestionAsked(
-                conversation=CONVERSATION, request=turn.question, text="Which colour?", options=("Blue",)
-            )
+            e.QuestionAsked(conversation=by, request=turn.question, text="Which colour?", options=("Blue",))
         )
 
-    def answer(self) -> None:
-        assert self.turn is not None
-        assert self.turn.question is not None
-        self.emit(e.RequestAnswered(conversation=CONVERSATION, request=self.turn.question))
-        self.turn.question = None
+    def waits(self) -> tuple[PendingRequest, ...]:
+        """The list of what waits for an answer, without ghosts."""
+        turn = self.turn
+        if turn is None or turn.question is None or turn.aborting:
+            return ()
+        asked = e.QuestionAsked(
+            conversation=turn.asks, request=turn.question, text="Which colour?", options=("Blue",)
+        )
+        return (question(asked, sub_agent=turn.asks == CHILD),)
+
+    def children(self) -> frozenset[e.ConversationId]:
+        return frozenset((CHILD,)) if self.turn is not None and self.turn.child else frozenset()
+
+    def answer(self, request: str | None = None) -> bool:
+        """Whether anybody waited for it."""
+        turn = self.turn
+        if turn is None or turn.question is None or request not in (None, turn.question):
+            return False
+        self.storage.answered.append(turn.question)
+        self.emit(e.RequestAnswered(conversation=turn.asks, request=turn.question))
+        turn.question = None
+        return True
+
+    def reject(self, request: str, now: float) -> bool:
+        """A question that is said no to ends its tool, and the prompt with it."""
+        turn = self.turn
+        if not self.answer(request) or turn is None:
+            return False
+        turn.child = False
+        if turn.tool is not None:
+            self.end_tool(failed=True)
+        self._store(evolve(turn.message, finish="tool-calls", completed_at=EPOCH + now))
+        turn.ended = True
+        return True
 
     def start_child(self) -> None:
         self._live().child = True

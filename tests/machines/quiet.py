@@ -40,7 +40,8 @@ def _go_on(world: World) -> None:
 
 
 def _honestly(world: World) -> bool:
-    """Lets every operation and the server take one honest step; False when there was none to take."""
+    """Lets every operation and the server take one honest step; False when there was none to take. Nobody
+    answers what it asks: its time has to run out."""
     moved = False
     for actor in tuple(world.actors.values()):
         for flying in tuple(actor.flying.values()):
@@ -53,7 +54,8 @@ def _honestly(world: World) -> bool:
                     world.post(actor, found, message)
                 world.drain()
                 moved = True
-    if world.box is not None and (things := server_things(world, world.box)):
+    asked = world.box is not None and world.box.server.waits()
+    if world.box is not None and not asked and (things := server_things(world, world.box)):
         things[0][1]()
         moved = True
     return moved
@@ -67,6 +69,8 @@ def balance(world: World) -> None:
         _settled_once(world, actor)
         _output_whole(world, actor)
         _cancelled_in_time(world, actor)
+        assert sorted(actor.wanted) == sorted(actor.input_ended), "what was asked is never said to be over"
+    _answered_once(world)
     granted = world.granted
     assert len(granted) == len(set(granted)), "a turn was granted twice"
     assert granted == [name for name in world.accepted if name in granted], "not in the order of the queue"
@@ -77,6 +81,10 @@ def balance(world: World) -> None:
             assert not actor.timers
     assert world.closed is not None
     assert world.box is None or world.closed.ended_by is Rung.QUARANTINE, "the container is left behind"
+
+
+def _answered_once(world: World) -> None:
+    assert len(world.storage.answered) == len(set(world.storage.answered)), "a request was answered twice"
 
 
 def _settled_once(world: World, actor: Actor) -> None:

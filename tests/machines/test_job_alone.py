@@ -11,9 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from opencode_actors.machines import job
 from opencode_actors.machines import job_messages as j
-from opencode_actors.machines.job_state import JobState, Queued, Running, Settled, Stopping
-from opencode_actors.machines.notices import JobCancelling, JobEnded, OutputAdded
-from opencode_actors.machines.vocabulary import AskId, Climb, JobSnapshot, Rung
+from opencode_actors.machines.job_state import JobState, Queued, Running, Settled, Stopping, pending
+from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputWanted,
+    JobCancelling,
+    JobEnded,
+    OutputAdded,
+)
+from opencode_actors.machines.vocabulary import AskId, Climb, JobSnapshot, OnUnanswered, Rung
+from opencode_actors.ports import PermissionReply
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import Playbook
 from tests.machines.jobs import TURN
@@ -21,9 +28,18 @@ from tests.machines.jobs import TURN
 ANSWERS: dict[type[Any], tuple[type[Any], ...]] = {
     j.SubmitPrompt: (j.PromptTaken, j.PromptUnsure, j.PromptRefused),
     j.ReadConversation: (j.ConversationRead, j.ReadFailed),
+    j.ReadRequests: (j.RequestsRead, j.RequestsUnread),
+    j.ReplyToRequest: (j.ReplyTaken, j.ReplyFailed),
     j.AbortConversation: (j.AbortAnswered, j.AbortFailed),
     j.LookAtProcesses: (j.ProcessesSeen, j.LookFailed),
 }
+GIVEN: tuple[j.Answer, ...] = (
+    j.QuestionAnswer(answers=(("Blue",),)),
+    j.QuestionAnswer(answers=()),
+    j.PermissionAnswer(reply=PermissionReply.ONCE),
+    j.Rejection(),
+    j.Rejection(message="no"),
+)
 GRACES = samples.GRACES
 LADDER = GRACES.stop + 2 + GRACES.kill + GRACES.remove
 
@@ -31,9 +47,20 @@ LADDER = GRACES.stop + 2 + GRACES.kill + GRACES.remove
 class JobAlone(RuleBasedStateMachine):
     book: Playbook[JobState, j.JobMessage, j.JobEffect]
 
-    @initialize(limit=st.sampled_from([0, 16]), idle=st.sampled_from([3.0, 120.0]))
-    def begin(self, limit: int, idle: float) -> None:
-        policy = evolve(samples.JOB_POLICY, max_output_size=limit, idle_timeout=idle)
+    @initialize(
+        limit=st.sampled_from([0, 16]),
+        idle=st.sampled_from([3.0, 120.0]),
+        question=st.sampled_from([0.0, 9.0, 300.0]),
+        unanswered=st.sampled_from(OnUnanswered),
+    )
+    def begin(self, limit: int, idle: float, question: float, unanswered: OnUnanswered) -> None:
+        policy = evolve(
+            samples.JOB_POLICY,
+            max_output_size=limit,
+            idle_timeout=idle,
+            question_timeout=question,
+            on_unanswered=unanswered,
+        )
         self.book = Playbook(job.handle, samples.first_job(policy=policy))
         self.asks = 0
         self.settled: JobSnapshot | None = None
@@ -72,6 +99,11 @@ class JobAlone(RuleBasedStateMachine):
         self.asks += 1
         self.book.tell(j.CancelJob(ask=AskId(self.asks)))
 
+    @rule(request=st.sampled_from(["que_1", "per_1"]), answer=st.sampled_from(GIVEN))
+    def somebody_answers(self, request: str, answer: j.Answer) -> None:
+        self.asks += 1
+        self.book.tell(j.AnswerRequest(ask=AskId(self.asks), request=request, answer=answer))
+
     @precondition(lambda self: not isinstance(self.phase, Queued))
     @rule()
     def the_container_dies(self) -> None:
@@ -106,6 +138,20 @@ class JobAlone(RuleBasedStateMachine):
         if hasattr(self, "book"):
             rungs = [notice.rung for notice in self.book.noticed(JobCancelling)]
             assert rungs == sorted(set(rungs))
+
+    @invariant()
+    def what_it_says_that_it_waits_for_is_what_was_announced(self) -> None:
+        if not hasattr(self, "book"):
+            return
+        wanted = [notice.request for notice in self.book.noticed(InputWanted)]
+        ended = [notice.request for notice in self.book.noticed(InputAnswered)]
+        waiting = [request.id for request in pending(self.book.state)]
+        assert len(wanted) == len(set(wanted))
+        assert len(ended) == len(set(ended))
+        assert sorted(wanted) == sorted([*ended, *waiting])
+        if waiting and self.book.state.policy.question_timeout:
+            replied = j.ReplyToRequest in self.book.operations
+            assert replied or j.JobTimer.UNANSWERED in self.book.timers
 
     @invariant()
     def it_never_waits_for_nothing(self) -> None:

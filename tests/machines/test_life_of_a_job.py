@@ -152,9 +152,7 @@ def test_a_prompt_of_which_nobody_knows_is_sent_again_under_the_same_ids() -> No
     assert book.running(j.SubmitPrompt) == first
     book.answer(j.SubmitPrompt, j.PromptUnsure(reason="the connection broke")).advance(0.5)
     book.answer(j.SubmitPrompt, j.PromptUnsure(reason="the connection broke"))
-    book.expect(
-        JobCancelling, StopTimer, StopTimer, StopTimer, StopTimer, j.AbortConversation, j.JobTimer.RUNG
-    )
+    book.expect(JobCancelling, *[StopTimer] * 5, Forget, j.AbortConversation, j.JobTimer.RUNG)
 
 
 def test_a_prompt_is_not_sent_again_once_it_is_answered() -> None:
@@ -349,8 +347,8 @@ def test_p9_a_child_session_at_work_is_work_and_its_end_is_not_the_jobs() -> Non
 
 def test_p2_a_question_is_announced_and_waiting_is_not_idle() -> None:
     asked = e.QuestionAsked(conversation=CONVERSATION, request="que_1", text="Which colour?", options=())
-    book = says(running(idle_timeout=120.0, job_timeout=0.0), asked).expect(InputWanted)
-    book.advance(1000.0).tell(j.GetJob(ask=AskId(9)))
+    book = says(running(idle_timeout=120.0, job_timeout=0.0, question_timeout=0.0), asked)
+    book.expect(InputWanted, StopTimer).advance(1000.0).tell(j.GetJob(ask=AskId(9)))
     snapshot = book.replies[AskId(9)]
     assert isinstance(snapshot, JobSnapshot)
     assert snapshot.activity is ActivityState.WAITING
@@ -361,7 +359,7 @@ def test_p2_a_question_is_announced_and_waiting_is_not_idle() -> None:
 
 def test_p9_a_childs_permission_blocks_the_parent_in_sight() -> None:
     asked = e.PermissionAsked(conversation=CHILD, request="per_1", permission="bash", text="rm -r build")
-    says(running(), CHILD_BORN, asked).expect(InputWanted)
+    says(running(), CHILD_BORN, asked).expect(InputWanted, j.JobTimer.UNANSWERED)
 
 
 def test_p9_parts_that_say_running_for_ever_do_not_keep_a_job_alive() -> None:
@@ -562,7 +560,7 @@ def test_a_cancelled_prompt_that_never_begins_is_over_after_three_seconds_of_loo
 
 def test_p8_what_fell_into_a_gap_is_read_and_stands_in_its_place() -> None:
     book = says(running(), text(""), delta("one "))
-    book.tell(j.StreamOpened()).expect(j.ReadConversation)
+    book.tell(j.StreamOpened()).expect(j.ReadConversation, j.ReadRequests)
     last = e.PartId("prt_z3")
     says(book, text("", part=last), delta("three", part=last)).expect_nothing()
     says(book, text("three", part=last)).expect_nothing()

@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 
 from opencode_actors.machines import failures, health
-from opencode_actors.machines.activity import ACTIVE_FOR, BUSY_LOAD, LOAD_HOLDS_FOR, Activity
+from opencode_actors.machines.activity import ACTIVE_FOR, BUSY_LOAD, LOAD_HOLDS_FOR, Activity, Retrying
 from opencode_actors.machines.cancellation import Ladder, in_words
 from opencode_actors.machines.health import Liveness, Verdict
 from opencode_actors.machines.server_events import MessageError, PartId
@@ -46,7 +46,13 @@ def test_progress_and_load_push_idleness_away() -> None:
     assert QUIET.progressed(50.0).idle_for(60.0) == 10.0
     assert QUIET.loaded(BUSY_LOAD, 50.0).loaded(0.0, 55.0).idle_for(60.0) == 10.0
     assert QUIET.loaded(0.01, 50.0).idle_for(60.0) == 60.0
-    assert evolve(QUIET, retrying="429").progressed(1.0).retrying == ""
+    assert QUIET.retried(1, "429", 1.0).progressed(2.0).retrying is None
+
+
+def test_how_long_a_provider_has_failed_counts_from_the_first_time() -> None:
+    retrying = QUIET.retried(1, "429", 1.0).retried(2, "", 9.0).retrying
+    assert retrying == Retrying(since=1.0, attempt=2, reason="it gives no reason")
+    assert QUIET.retried(1, "429", 50.0).idle_for(60.0) == 60.0
 
 
 @pytest.mark.parametrize(

@@ -10,24 +10,41 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import session_messages as s
+from opencode_actors.machines.vocabulary import OnUnanswered
+from opencode_actors.ports import PermissionReply
 from opencode_actors.testing import samples
 from tests.machines import quiet
 from tests.machines.happenings import FAULTS, HONEST, possible
 from tests.machines.world import SESSION, World
 
 MANY = 6
+ANSWERS: tuple[j.Answer, ...] = (
+    j.QuestionAnswer(answers=(("Blue",),)),
+    j.PermissionAnswer(reply=PermissionReply.ONCE),
+    j.Rejection(),
+    j.Rejection(message="decide yourself"),
+)
+
+
+def asking(world: World) -> list[tuple[str, str]]:
+    """What each job has announced to wait for, also what is over by now."""
+    return [(actor.name, request) for actor in world.job_actors() for request in actor.wanted]
 
 
 class Together(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        output_limit=st.sampled_from([0, 24]), faults=st.frozensets(st.sampled_from(FAULTS), max_size=4)
+        output_limit=st.sampled_from([0, 24]),
+        unanswered=st.sampled_from(OnUnanswered),
+        faults=st.frozensets(st.sampled_from(FAULTS), max_size=4),
     )
-    def begin(self, output_limit: int, faults: frozenset[str]) -> None:
+    def begin(self, output_limit: int, unanswered: OnUnanswered, faults: frozenset[str]) -> None:
         self.faults = faults
-        self.world = World(job_policy=evolve(samples.JOB_POLICY, max_output_size=output_limit))
+        policy = evolve(samples.JOB_POLICY, max_output_size=output_limit, on_unanswered=unanswered)
+        self.world = World(job_policy=policy)
         self.world.add_job()
 
     @rule(data=st.data(), times=st.integers(1, 8))
@@ -60,6 +77,12 @@ class Together(RuleBasedStateMachine):
         waiting = [actor.name for actor in self.world.unsettled()]
         if waiting:
             self.world.cancel(data.draw(st.sampled_from(waiting)))
+
+    @precondition(lambda self: bool(asking(self.world)))
+    @rule(data=st.data(), answer=st.sampled_from(ANSWERS))
+    def somebody_answers(self, data: st.DataObject, answer: j.Answer) -> None:
+        name, request = data.draw(st.sampled_from(asking(self.world)))
+        self.world.answer(name, request, answer)
 
     @precondition(lambda self: not self.world.session.owed)
     @rule(really=st.sampled_from([False, False, False, True]))
@@ -102,10 +125,12 @@ def test_a_hundred_lives(hundred: int) -> None:
 
 def _live(dice: random.Random) -> None:
     limit = dice.choice([0, 24])
+    unanswered = dice.choice(list(OnUnanswered))
     faults = frozenset(dice.sample(FAULTS, dice.randint(0, 4)))
     often = dice.choice([0.02, 0.1, 1.0])
     cancels = dice.choice([0.0, 0.01, 0.03])
-    world = World(job_policy=evolve(samples.JOB_POLICY, max_output_size=limit))
+    policy = evolve(samples.JOB_POLICY, max_output_size=limit, on_unanswered=unanswered)
+    world = World(job_policy=policy)
     world.add_job()
     for _ in range(dice.randint(10, 250)):
         roll = dice.random()
@@ -119,6 +144,8 @@ def _live(dice: random.Random) -> None:
             world.ask(SESSION, s.CloseSession)
         elif roll < 0.068:
             world.ask(SESSION, s.RetireSession, why="its place is needed")
+        elif roll < 0.08 and (waiting_for := asking(world)):
+            world.answer(*dice.choice(waiting_for), dice.choice(ANSWERS))
         elif roll < 0.1:
             world.advance(dice.choice([0.3, 2.0, 11.0, 40.0, 130.0]))
         elif roll < 0.3:

@@ -9,7 +9,7 @@ import pytest
 
 from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import session_messages as s
-from opencode_actors.machines.job_state import Settled
+from opencode_actors.machines.job_state import Running, Settled
 from opencode_actors.machines.notices import JobEnded, JobRecorded, Publish, Step
 from opencode_actors.machines.server_events import ServerEvent
 from opencode_actors.machines.session_state import Closed
@@ -110,14 +110,24 @@ def test_a_query_has_one_answer_and_changes_nothing(decisions: Any) -> None:
 
 def test_a_cancel_is_answered_with_the_settled_job_or_remembered() -> None:
     for decision in job_decisions():
-        answered = replies(decision.step)
-        assert all(isinstance(reply.value, JobSnapshot) for reply in answered)
+        answered = [r for r in replies(decision.step) if isinstance(r.value, JobSnapshot)]
         if isinstance(decision.message, j.CancelJob):
             remembered = decision.step.state.waiting.count(decision.message.ask)
             before = decision.before.waiting.count(decision.message.ask)
             assert len(answered) + remembered == before + 1, decision
             settled = isinstance(decision.step.state.phase, Settled)
             assert bool(answered) == settled
+
+
+def test_an_answer_to_a_request_has_one_answer_or_is_on_its_way() -> None:
+    for decision in job_decisions():
+        before = [owed.ask for owed in decision.before.replies if owed.ask is not None]
+        after = [owed.ask for owed in decision.step.state.replies if owed.ask is not None]
+        answered = [r for r in replies(decision.step) if isinstance(r.value, j.Answered | j.NotAnswered)]
+        given = int(isinstance(decision.message, j.AnswerRequest))
+        assert len(answered) + len(after) == len(before) + given, decision
+        if not isinstance(decision.step.state.phase, Running):
+            assert not decision.step.state.replies
 
 
 def test_a_new_job_has_one_answer_at_once() -> None:
@@ -179,7 +189,7 @@ def test_a_settled_job_changes_no_more_and_says_no_more() -> None:
             assert decision.step.records == ()
             assert all(isinstance(effect, Reply) for effect in decision.step.effects)
             for reply in replies(decision.step):
-                assert reply.value == decision.before.phase.snapshot
+                assert isinstance(reply.value, j.NotAnswered) or reply.value == decision.before.phase.snapshot
 
 
 def test_nobody_is_granted_a_turn_while_another_has_it() -> None:

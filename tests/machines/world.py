@@ -18,6 +18,8 @@ from opencode_actors.machines import session as session_machine
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputWanted,
     JobCancelling,
     JobEnded,
     OutputAdded,
@@ -72,6 +74,7 @@ class Flying:
     landed: bool = False  # its last word is in the mailbox
     status: ConversationState | None = None
     looked: bool = False  # at what lives in the container
+    found: Any = None  # what the server said, and nobody has heard yet
     heard: int = -1  # how much of the server's words this stream has been sent; -1: not connected
 
 
@@ -91,6 +94,8 @@ class Actor:
     offsets: int = 0
     ended: list[JobSnapshot] = field(factory=list[JobSnapshot])
     rungs: list[Rung] = field(factory=list[Rung])
+    wanted: list[str] = field(factory=list[str])
+    input_ended: list[str] = field(factory=list[str])
     cancelled_at: float | None = None
 
 
@@ -170,6 +175,9 @@ class World:
         if job.cancelled_at is None:
             job.cancelled_at = self.now
         self.ask(name, j.CancelJob)
+
+    def answer(self, name: str, request: str, answer: j.Answer) -> None:
+        self.ask(name, j.AnswerRequest, request=request, answer=answer)
 
     # ---- the kernel
 
@@ -299,6 +307,14 @@ class World:
             actor.ended.append(notice.snapshot)
             self._check_strays(actor, notice.snapshot)
             self.ended_at[actor.name] = self.now
+        elif isinstance(notice, InputWanted):
+            assert notice.request not in actor.wanted, "announced twice"
+            assert not actor.ended, "asked after its end"
+            actor.wanted.append(notice.request)
+        elif isinstance(notice, InputAnswered):
+            assert notice.request in actor.wanted, "never announced"
+            assert notice.request not in actor.input_ended, "ended twice"
+            actor.input_ended.append(notice.request)
         elif isinstance(notice, JobCancelling):
             assert all(notice.rung > rung for rung in actor.rungs), "the ladder goes down"
             actor.rungs.append(notice.rung)
@@ -324,6 +340,8 @@ class World:
             self.limbo.append((box, lambda server: server.submit(operation.prompt, self.now)))
         if isinstance(operation, j.AbortConversation) and self.at(operation.endpoint) is box:
             self.limbo.append((box, lambda server: server.abort()))
+        if isinstance(operation, j.ReplyToRequest) and self.at(operation.endpoint) is box:
+            self.limbo.append((box, lambda server: _late(server, operation.request.id)))
 
     def _check(self, actor: Actor, operation: Any) -> None:
         """Nothing is asked of a container of which the actor knows that it is gone."""
@@ -377,3 +395,7 @@ class World:
             port=number,
         )
         return container, Endpoint(url=str(number), password="secret")
+
+
+def _late(server: Server, request: str) -> None:
+    server.answer(request)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencode_actors.errors import SettingsError
@@ -376,6 +376,7 @@ def test_no_sizes(tmp_path: Path, text: str) -> None:
 # ---- nothing but SettingsError ever comes out
 
 
+@settings(deadline=None)
 @given(text=st.text())
 def test_any_text_is_taken_or_refused(text: str) -> None:
     for attribute in knobs(Settings):
@@ -390,6 +391,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(value=json_values, key=st.sampled_from([key_of(name) for name in knobs(Settings)]))
 def test_any_json_value_is_taken_or_refused(
     tmp_path_factory: pytest.TempPathFactory, value: object, key: str

@@ -12,6 +12,8 @@ from attrs import evolve
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import (
     Accepted,
+    InputAnswered,
+    InputEnd,
     InputWanted,
     JobCancelling,
     JobEnded,
@@ -25,8 +27,8 @@ from opencode_actors.machines.notices import (
     TodosChanged,
     ToolStarted,
 )
-from opencode_actors.machines.server_events import Todo
-from opencode_actors.machines.vocabulary import JobId, JobStatus, Rung, SessionKey, SessionStatus
+from opencode_actors.machines.server_events import ConversationId, Todo
+from opencode_actors.machines.vocabulary import JobId, JobStatus, RequestKind, Rung, SessionKey, SessionStatus
 from opencode_actors.ports import Prompt
 from opencode_actors.store import database as db
 from opencode_actors.store import notice_rows
@@ -47,7 +49,16 @@ LIFE: tuple[Notice, ...] = (
     JobStarted(job=JOB, session=SESSION),
     ToolStarted(job=JOB, session=SESSION, tool="bash", title="make"),
     TodosChanged(job=JOB, session=SESSION, todos=(Todo(content="a", status="b"),)),
-    InputWanted(job=JOB, session=SESSION, request="que_1", text="which?"),
+    InputWanted(
+        job=JOB,
+        session=SESSION,
+        request="que_1",
+        kind=RequestKind.QUESTION,
+        text="which?",
+        options=("a", "b"),
+        conversation=ConversationId("ses_1"),
+    ),
+    InputAnswered(job=JOB, session=SESSION, request="que_1", end=InputEnd.ANSWERED),
     ProviderRetrying(job=JOB, session=SESSION, attempt=1, reason="busy", seconds=1.5),
     JobCancelling(job=JOB, session=SESSION, rung=Rung.STOP),
 )
@@ -84,7 +95,7 @@ async def test_notices_are_told_with_numbers_and_read_again_the_next_time(open_s
         await store.append((), LIFE[3:], at=3.5)
         await store.append((job(JobStatus.COMPLETED),), (ENDED,), at=4.5)
     assert [(n.seq, n.at) for n in told] == [
-        (seq, 1.5 if seq < 4 else 2.5 if seq == 4 else 3.5 if seq < 10 else 4.5) for seq in range(1, 11)
+        (seq, 1.5 if seq < 4 else 2.5 if seq == 4 else 3.5 if seq < 11 else 4.5) for seq in range(1, 12)
     ]
     assert [evolve(n, seq=0, at=0.0) for n in told] == [*LIFE[:3], output("é!"), *LIFE[3:], ENDED]
     async with open_store() as store:
@@ -93,9 +104,9 @@ async def test_notices_are_told_with_numbers_and_read_again_the_next_time(open_s
         assert await read_all(store, after=7) == (told[7:], 0)
         known = await store.job(JOB)
         assert known is not None
-        assert (known.snapshot, known.ended) == (ENDED.snapshot, 10)
+        assert (known.snapshot, known.ended) == (ENDED.snapshot, 11)
         await store.append((), (tool(0),))
-        assert told[-1].seq == 11
+        assert told[-1].seq == 12
 
 
 async def test_each_is_read_by_whoever_asks_for_its_job_or_session(open_store: OpenStore) -> None:
