@@ -97,7 +97,7 @@ def _expanded(path: T) -> T:
         return path
     try:
         return type(path)(Path(path).expanduser())
-    except RuntimeError:  # no home directory: the check for an absolute path names the setting
+    except (RuntimeError, ValueError):  # no home directory, or a NUL: the checks that follow name the setting
         return path
 
 

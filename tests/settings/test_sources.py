@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opencode_actors.errors import SettingsError
@@ -378,6 +378,7 @@ def test_no_sizes(tmp_path: Path, text: str) -> None:
 
 @settings(deadline=None)
 @given(text=st.text())
+@example(text="~\x00")
 def test_any_text_is_taken_or_refused(text: str) -> None:
     for attribute in knobs(Settings):
         with suppress(SettingsError):
