@@ -16,6 +16,7 @@ from opencode_actors.errors import (
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.cleanup import CleanedUp, Kept
 from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.outbox import Announcement, Attendance
@@ -65,6 +66,7 @@ __all__ = [
     "Attendance",
     "Busy",
     "Cause",
+    "CleanedUp",
     "Climb",
     "EngineError",
     "EngineUnavailable",
@@ -82,6 +84,7 @@ __all__ = [
     "JobSnapshot",
     "JobStarted",
     "JobStatus",
+    "Kept",
     "ModelAccess",
     "Notice",
     "NoticesMissed",

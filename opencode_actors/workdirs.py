@@ -45,9 +45,12 @@ class Directories(Protocol):
         of data that is larger than its bound. How much the data takes, in bytes."""
         ...
 
-    async def remove(self, folder: Path) -> bool:
-        """Of one that nobody uses, all that is in it; whether it was there. Its name is free from the first
-        moment on."""
+    async def set_aside(self, folder: Path) -> bool:
+        """One that nobody uses gets another name, at once; whether it was there."""
+        ...
+
+    async def sweep(self) -> None:
+        """Removes what was set aside, with all that is in it and nothing that it points to."""
         ...
 
 
@@ -86,8 +89,12 @@ class HostDirectories:
         what = f"the data of session {place.key} cannot be tidied up"
         return await _in_thread(what, self._tidy, place, abandon=True)
 
-    async def remove(self, folder: Path) -> bool:
-        return await _in_thread(f"{folder} cannot be removed", _remove, folder)
+    async def set_aside(self, folder: Path) -> bool:
+        return await _in_thread(f"{folder} cannot be removed", _set_aside, folder)
+
+    async def sweep(self) -> None:
+        for folder in (self.settings.sessions_dir, self.settings.workspaces_dir):
+            await _in_thread(f"what was in {folder} cannot be removed", _sweep, folder, abandon=True)
 
     def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> int:
         for folder in (place.data, place.workspace):
@@ -154,17 +161,22 @@ def _free(folder: Path) -> int:
     raise FileNotFoundError(str(folder))
 
 
-def _remove(folder: Path) -> bool:
+def _set_aside(folder: Path) -> bool:
     if not folder.parent.is_dir():
         return False
     with opened(open_root(folder.parent)) as above:
         leaving = f"{_LEAVING}{secrets.token_hex(8)}"
         try:
             os.rename(folder.name, leaving, src_dir_fd=above, dst_dir_fd=above)
-            found = True
         except FileNotFoundError:
-            found = False
+            return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    with opened(open_root(folder)) as above:
         for name in names(above):
             if name.startswith(_LEAVING):  # those, too, that somebody did not come to the end with
                 remove(name, above)
-    return found

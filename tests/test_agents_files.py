@@ -68,9 +68,14 @@ def test_p14_links_are_removed_and_not_what_they_point_to(tmp_path: Path) -> Non
 def test_a_removal_that_was_cut_off_is_ended_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / f"{workdirs._LEAVING}0123"
     (left / "below").mkdir(parents=True)
-    directories = HostDirectories(Settings(), ModelAccess())
-    assert trio.run(directories.remove, tmp_path / "not there") is False
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "kept").mkdir()
+    directories = HostDirectories(Settings(sessions_dir=tmp_path), ModelAccess())
+    assert trio.run(directories.set_aside, tmp_path / "not there") is False
+    assert trio.run(directories.set_aside, tmp_path / "demo") is True
+    assert not (tmp_path / "demo").exists()
+    trio.run(directories.sweep)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 # ---- P13

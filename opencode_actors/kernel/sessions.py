@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 from attrs import define, field
@@ -295,6 +296,22 @@ class Sessions:
             return answer
         await entry.done.wait()
         return answer if isinstance(answer, Climb) else Climb(ended_by=None)
+
+    async def retire_if_open(self, key: SessionKey, why: str) -> Climb | Refused | None:
+        """None when it is not open."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.asking:
+            return Refused(reason=f"session {key} has a job on its way")
+        return await self.retire(entry, why)
+
+    async def set_aside(self, key: SessionKey, folders: tuple[Path, ...]) -> tuple[Path, ...] | None:
+        """Those that were there; None, and nothing is touched, when somebody has opened the session."""
+        async with self._opening:  # nobody opens it meanwhile
+            if key in self._entries:
+                return None
+            return tuple([folder for folder in folders if await self.directories.set_aside(folder)])
 
     async def _close(self, entry: SessionEntry) -> Climb:
         try:

@@ -25,6 +25,7 @@ from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import UsageError
 from opencode_actors.kernel.actor import ActorStatistics
 from opencode_actors.kernel.answers import answer_of
+from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs, Wish
@@ -253,6 +254,22 @@ class System:
     async def close_session(self, session: str) -> Climb:
         """Ends the session's container and fails its jobs. The conversation and the workspace stay."""
         return await self._sessions.close(session_key(session))
+
+    async def cleanup(
+        self, *, delete_data: bool = False, delete_workspaces: bool = False, older_than: float = 0.0
+    ) -> CleanedUp:
+        """Ends idle sessions and their containers; those with jobs, or used within `older_than` seconds, are
+        kept. Conversations go with `delete_data`, and agents' files with `delete_workspaces`: of all
+        sessions that are known and not kept, also of those that were closed long ago."""
+        if not (math.isfinite(older_than) and older_than >= 0):
+            raise UsageError(f"{older_than} seconds cannot be an age", hint="give 0 or more")
+        cleanup = Cleanup(
+            sessions=self._sessions,
+            data=delete_data,
+            workspaces=delete_workspaces,
+            unused_since=self._surroundings.wall() - older_than,
+        )
+        return await cleanup.run(await self._surroundings.store.sessions())
 
     async def reset_session(self, session: str) -> SessionSnapshot:
         """Makes one that was given up, or is quarantined, usable again, once its cause is seen to.

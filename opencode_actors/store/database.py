@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionRecorded
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
-from opencode_actors.store.port import Keyed, KnownJob
+from opencode_actors.store.port import Keyed, KnownJob, KnownSession
 from opencode_actors.store.schema import migrate
 
 # Somebody who looks into the file with another program may hold it for a moment.
@@ -135,6 +135,15 @@ def read_unsettled(database: sqlite3.Connection) -> tuple[JobId, ...]:
 def read_conversation(database: sqlite3.Connection, session: SessionKey) -> ConversationId | None:
     found = _one(database, "SELECT conversation FROM sessions WHERE key = ?", session)
     return None if found is None or found[0] is None else ConversationId(found[0])
+
+
+def read_sessions(database: sqlite3.Connection) -> tuple[KnownSession, ...]:
+    query = """
+    SELECT key, (SELECT MAX(at) FROM notices WHERE session = key) FROM
+        (SELECT key FROM sessions UNION SELECT session AS key FROM jobs) ORDER BY key
+    """
+    found = cast("list[tuple[str, float | None]]", database.execute(query).fetchall())
+    return tuple(KnownSession(key=SessionKey(key), used_at=at) for key, at in found)
 
 
 def read_job(database: sqlite3.Connection, job: JobId) -> KnownJob | None:

@@ -33,7 +33,7 @@ from opencode_actors.store import notice_rows, outbox_rows
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
-from opencode_actors.store.port import Keyed, KnownJob, OutputSlice, Page, Remembered, Tell
+from opencode_actors.store.port import Keyed, KnownJob, KnownSession, OutputSlice, Page, Remembered, Tell
 
 # More actors than this have to wait for the disk, one after another.
 _QUEUE = 256
@@ -133,6 +133,9 @@ class Journal:
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         return await self._read(db.read_conversation, self._reading, session)
+
+    async def sessions(self) -> tuple[KnownSession, ...]:
+        return await self._read(db.read_sessions, self._reading)
 
     async def job(self, job: JobId) -> KnownJob | None:
         return await self._read(db.read_job, self._reading, job)

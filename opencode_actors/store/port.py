@@ -37,6 +37,14 @@ class KnownJob:
 
 
 @frozen(kw_only=True)
+class KnownSession:
+    """`used_at` is when something was announced of it last, in epoch seconds; None when that is not kept."""
+
+    key: SessionKey
+    used_at: float | None
+
+
+@frozen(kw_only=True)
 class Keyed:
     """The job that a client's key stands for; `request` is the digest of what was asked for then."""
 
@@ -90,6 +98,10 @@ class Store(Protocol):
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         """The one that the session had last."""
+        ...
+
+    async def sessions(self) -> tuple[KnownSession, ...]:
+        """All that ever had a job and are not forgotten, open or not."""
         ...
 
     async def job(self, job: JobId) -> KnownJob | None:

@@ -42,9 +42,12 @@ class FakeDirectories:
         self.tidied.append(place.key)
         return self.sizes.get(place.key, 0)
 
-    async def remove(self, folder: Path) -> bool:
+    async def set_aside(self, folder: Path) -> bool:
         await trio.lowlevel.checkpoint()
         return _removed(folder)
+
+    async def sweep(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 def _removed(folder: Path) -> bool:

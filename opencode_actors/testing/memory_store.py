@@ -24,7 +24,7 @@ from opencode_actors.machines.outbox_messages import LookForNotifications, Notif
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, NotificationState, SessionKey
 from opencode_actors.store.output_files import output_slice
-from opencode_actors.store.port import Keyed, KnownJob, OutputSlice, Page, Remembered, Tell
+from opencode_actors.store.port import Keyed, KnownJob, KnownSession, OutputSlice, Page, Remembered, Tell
 
 _PAGE = 256
 
@@ -130,6 +130,12 @@ class MemoryStore:
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         await trio.lowlevel.checkpoint()
         return self._conversations.get(session)
+
+    async def sessions(self) -> tuple[KnownSession, ...]:
+        await trio.lowlevel.checkpoint()
+        keys = sorted({*self._conversations, *(job.session for job in self._jobs.values())})
+        last = {notice.session: notice.at for notice in self.told}
+        return tuple(KnownSession(key=key, used_at=last.get(key)) for key in keys)
 
     async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()

@@ -7,10 +7,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
-from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey
+from opencode_actors.machines.notices import Notice, SessionChanged
+from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey, SessionStatus
 from opencode_actors.store.journal import open_journal
-from opencode_actors.store.port import Store
+from opencode_actors.store.port import KnownSession, Store
 from opencode_actors.testing.memory_store import MemoryStore
 
 from .samples import CONVERSATION, JOB, SESSION, conversation, job, said
@@ -79,3 +81,20 @@ async def test_output_is_read_in_whole_characters(open_store: OpenStore) -> None
             offset, more = piece.next_offset, piece.more
         assert pieces == ["a", "😀", "é", "?"]
         assert offset == 1 + 4 + 2 + 1
+
+
+async def test_sessions_are_known_with_the_time_of_the_last_word_of_them(open_store: OpenStore) -> None:
+    other = SessionKey("other")
+    changed = SessionChanged(session=SESSION, status=SessionStatus.ABSENT)
+    async with open_store() as store:
+        told: list[Notice] = []
+        store.listen(told.append)
+        assert await store.sessions() == ()
+        await store.append((job(),), (changed,), at=1.0)
+        await store.append((), (changed,), at=2.0)
+        await store.append((evolve(conversation(), session=other),))
+    async with open_store() as store:
+        assert await store.sessions() == (
+            KnownSession(key=SESSION, used_at=2.0),
+            KnownSession(key=other, used_at=None),
+        )
