@@ -41,7 +41,7 @@ class Program(Enum):
 
     SLEEPS = "exec sleep 1000"
     ENDS_WITH_7 = "echo one; echo two >&2; echo three; exit 7"
-    IGNORES_SIGTERM = "trap '' TERM; while :; do sleep 1; done"
+    IGNORES_SIGTERM = "trap '' TERM; echo ready; while :; do sleep 1; done"
     RUNS_OUT_OF_MEMORY = f"sleep 0.2; exec {_TAKE_TOO_MUCH}"
     # A tool of it does, and it goes on; it ends 3 s later for another reason, and with the same code.
     A_TOOL_RUNS_OUT_OF_MEMORY = f"({_TAKE_TOO_MUCH}); sleep 3; kill -9 $$"
@@ -67,7 +67,9 @@ class FakeWorld:
 
     def started(self, container: FakeContainer) -> None:
         container.ignores_sigterm = container.spec.command == Program.IGNORES_SIGTERM.command
-        if container.spec.command == Program.ENDS_WITH_7.command:
+        if container.spec.command == Program.IGNORES_SIGTERM.command:
+            container.log = "ready\n"
+        elif container.spec.command == Program.ENDS_WITH_7.command:
             container.log = "one\ntwo\nthree\n"
             self.engine.crash(container.id, exit_code=7)
         elif container.spec.command == Program.RUNS_OUT_OF_MEMORY.command:
@@ -103,6 +105,11 @@ class Bench:
 
     async def run(self, program: Program = Program.SLEEPS, *, name: str = "a") -> Container:
         return await self.run_spec(self.spec(program, name=name))
+
+    async def wait_said(self, container: Container, word: str) -> None:
+        """A container runs before its program has done anything."""
+        while word not in await self.engine.log(container.id):  # noqa: ASYNC110 - no engine tells of a line
+            await trio.sleep(0.02)
 
     async def run_spec(self, spec: ContainerSpec) -> Container:
         return await self.engine.start(await self.engine.create(spec))

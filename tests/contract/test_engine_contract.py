@@ -228,6 +228,7 @@ async def test_p25_a_tool_killed_for_want_of_memory_is_not_why_the_container_die
 @within()
 async def test_stop_kills_what_ignores_sigterm_when_its_grace_is_over(bench: Bench) -> None:
     container = await bench.run(Program.IGNORES_SIGTERM)
+    await bench.wait_said(container, "ready")
     begun = trio.current_time()
     await bench.engine.stop(container.id, grace=1)
     assert trio.current_time() - begun >= 0.9
