@@ -106,6 +106,8 @@ export class Notifier {
 
 /** @param {import("./link.js").Delivery} delivery @returns {string} */
 export function eventText({ kind, jobId, sessionKey, name, text }) {
+  // The service has put it into words itself, and has marked what the job wrote.
+  if (text?.startsWith(`OpenCode job ${jobId} `)) return cut(text, LONGEST_EVENT);
   const job = `OpenCode job ${jobId}${name ? ` (${name})` : ""} in session ${sessionKey}`;
   const { says, next } = SAYINGS[kind] ?? { says: kind, next: "" };
   const said = text ? `\n${quoted(cut(text, LONGEST_EVENT))}` : "";

@@ -83,6 +83,11 @@ test("nothing that a job says can pass for a line of OpenClaw's", () => {
   for (const line of text.split("\n")) assert.doesNotMatch(line, /^(System|User)/);
 });
 
+test("what the service has put into words is told in these words", () => {
+  const text = "OpenCode job j-1 in session s-1 is completed, after 3 s.\n> its last line";
+  assert.equal(eventText(notice(1, { text })), text);
+});
+
 test("a long text keeps its beginning and its end", () => {
   const text = eventText(notice(1, { text: `BEGIN${"x".repeat(100_000)}END` }));
   assert.ok(text.length < 6_000);
