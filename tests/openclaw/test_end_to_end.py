@@ -62,7 +62,10 @@ def house() -> Iterator[House]:
         }
         gateway.write_config(
             f"http://127.0.0.1:{house.model_port}/v1",
-            agents={"main": {"workspace": str(base / "workspace")}},
+            agents={
+                name: {"workspace": str(base / name), "default": name == "main"}
+                for name in ("main", "blue", "red")
+            },
             plugins={},
         )
         done = subprocess.run(
@@ -92,21 +95,35 @@ async def result_of(client: GatewayClient, method: str, **params: object) -> dic
 
 
 async def agents_start(client: GatewayClient, provider: ScriptedProvider, session: str, prompt: str) -> str:
-    """An agent's turn that starts a job; its id, as the model was told it."""
+    """An agent's turn that starts a job; its id, as the model was told it. When a notice of the job's end wakes
+    the agent, it reads the output."""
     arguments = json.dumps({"prompt": prompt})
     run = await client.request(
         "agent",
-        message=f"CALL:opencode_start {arguments};;",
-        agentId="main",
+        message=f'CALL:opencode_start {arguments};; THEN:opencode_output {{"job_id": "JOB"}};;',
+        agentId=session.split(":")[1],
         sessionKey=session,
         idempotencyKey=f"run-{session}",
     )
     await client.request("agent.wait", runId=run["runId"], timeoutMs=PATIENCE * 1000)
-    messages: list[dict[str, Any]] = provider.exchanges[-1].request.body["messages"]
-    told = [message["content"] for message in messages if message["role"] == "tool"][-1]
-    text = told if isinstance(told, str) else told[0]["text"]
-    started: dict[str, Any] = json.loads(text.splitlines()[0])
+    started: dict[str, Any] = json.loads(last_result(provider, session).splitlines()[0])
     return str(started["jobId"])
+
+
+def last_result(provider: ScriptedProvider, session: str) -> str:
+    """What the model was told last of a tool's result in this session; empty when nothing was."""
+    for exchange in reversed(provider.exchanges):
+        messages: list[dict[str, Any]] = exchange.request.body["messages"]
+        results = [message["content"] for message in messages if message["role"] == "tool"]
+        if results and f"session={session} " in json.dumps(messages):
+            found = results[-1]
+            return str(found if isinstance(found, str) else found[0]["text"])
+    return ""
+
+
+async def until_the_agent_has_read(provider: ScriptedProvider, session: str, words: str) -> None:
+    with trio.fail_after(PATIENCE):
+        await provider.wait_until(lambda _: words in last_result(provider, session))
 
 
 async def until_ended(client: GatewayClient, job: str) -> dict[str, Any]:
@@ -118,19 +135,22 @@ async def until_ended(client: GatewayClient, job: str) -> dict[str, Any]:
             await trio.sleep(0.2)
 
 
-async def test_an_agent_has_a_job_done_by_a_service_that_the_plugin_starts(house: House) -> None:
+async def test_each_of_two_agents_is_woken_by_the_end_of_its_own_job_P16(house: House) -> None:
     async with (
         open_provider(port=house.model_port, script=obedient) as provider,
         house.gateway.client() as client,
     ):
-        job = await agents_start(
-            client, provider, "agent:main:work", "::bash echo made-in-a-container\n::say all of it is done"
-        )
-        status = await until_ended(client, job)
-        assert (status["status"], status["error"]) == ("completed", None)
-        output = await result_of(client, "opencode.output", job_id=job)
-        assert "made-in-a-container" in output["text"]
-        assert "all of it is done" in output["text"]
+        jobs: dict[str, str] = {}
+        for agent in ("blue", "red"):
+            prompt = f"::bash sleep 2; uname\n::say all of it is done by {agent}"
+            jobs[agent] = await agents_start(client, provider, f"agent:{agent}:work", prompt)
+        for agent, other in (("blue", "red"), ("red", "blue")):
+            session = f"agent:{agent}:work"
+            await until_the_agent_has_read(provider, session, f"all of it is done by {agent}")
+            history = await client.request("chat.history", sessionKey=session)
+            assert jobs[other] not in json.dumps(history)
+            status = await until_ended(client, jobs[agent])
+            assert (status["status"], status["error"]) == ("completed", None)
 
 
 async def test_a_job_outlives_the_gateway_and_a_killed_service_is_started_again(house: House) -> None:
@@ -146,6 +166,7 @@ async def test_a_job_outlives_the_gateway_and_a_killed_service_is_started_again(
             assert (status["status"], house.door()["pid"]) == ("completed", first)
             output = await result_of(client, "opencode.output", job_id=job)
             assert output["text"].count("and done") == 1
+            await until_the_agent_has_read(provider, "agent:main:long", "and done")
             os.kill(first, signal.SIGKILL)
             again = await result_of(client, "opencode.status", job_id=job)
             assert (again["status"], again["seq"] >= status["seq"]) == ("completed", True)
