@@ -109,7 +109,7 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
         container=turn.container,
         endpoint=turn.endpoint,
         transcript=Transcript(conversation=turn.conversation, prompt=state.prompt.message_id),
-        activity=Activity(sign_at=now, work_at=now),
+        activity=Activity(sign_at=now),
         started_at=now,
     )
     effects: list[JobEffect] = [
@@ -278,7 +278,7 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             idle = work.activity.idle_for(now)
             if idle >= state.policy.idle_timeout - ROUNDING:
                 return _stop(state, running, verdicts.idle(state.policy, work, idle, now), now)
-            rest = state.policy.idle_timeout - (now - work.activity.work_at)
+            rest = state.policy.idle_timeout - (now - work.activity.sign_at)
             seconds = rest if rest > ROUNDING else state.policy.idle_timeout
             return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
         case JobTimer.TOTAL:

@@ -14,7 +14,7 @@ from opencode_actors.machines.vocabulary import ActivityState, Cause, Climb, Run
 from opencode_actors.ports import Death
 from opencode_actors.testing.samples import GRACES
 
-QUIET = Activity(sign_at=0.0, work_at=0.0)
+QUIET = Activity(sign_at=0.0)
 TOOL = evolve(QUIET, tools=frozenset({PartId("prt_1")}))
 CHILD = evolve(QUIET, children=1)
 BUSY = evolve(QUIET, cpu_load=BUSY_LOAD, load_at=100.0)
@@ -30,7 +30,7 @@ ASKED = evolve(QUIET, waiting_for=frozenset({"que_1"}))
         pytest.param(TOOL, 9.9, ActivityState.ACTIVE, 0.0, id="a fresh tool"),
         pytest.param(TOOL, 500.0, ActivityState.PROCESSING, 0.0, id="a tool that runs"),
         pytest.param(CHILD, 500.0, ActivityState.PROCESSING, 0.0, id="a child session at work"),
-        pytest.param(BUSY, 110.0, ActivityState.PROCESSING, 0.0, id="a busy processor"),
+        pytest.param(BUSY, 110.0, ActivityState.PROCESSING, 110.0, id="a busy processor alone"),
         pytest.param(BUSY, 100.0 + LOAD_HOLDS_FOR, ActivityState.IDLE, 115.0, id="a load long measured"),
         pytest.param(evolve(BUSY, cpu_load=0.14), 110.0, ActivityState.IDLE, 110.0, id="a parked server"),
         pytest.param(ASKED, 500.0, ActivityState.WAITING, 0.0, id="somebody is asked"),
@@ -42,10 +42,9 @@ def test_what_activity_is_called(activity: Activity, now: float, state: Activity
     assert activity.idle_for(now) == idle
 
 
-def test_progress_and_load_push_idleness_away() -> None:
+def test_progress_pushes_idleness_away_and_load_does_not_p4() -> None:
     assert QUIET.progressed(50.0).idle_for(60.0) == 10.0
-    assert QUIET.loaded(BUSY_LOAD, 50.0).loaded(0.0, 55.0).idle_for(60.0) == 10.0
-    assert QUIET.loaded(0.01, 50.0).idle_for(60.0) == 60.0
+    assert QUIET.loaded(1.0, 50.0).idle_for(60.0) == 60.0
     assert QUIET.retried(1, "429", 1.0).progressed(2.0).retrying is None
 
 
