@@ -113,7 +113,8 @@ class SystemDesk:
             case Ack():
                 return await self._acknowledge(command.id, guest)
             case Cleanup():
-                raise UsageError("this is not offered yet")
+                wanted = command.delete_workspaces
+                return results.cleaned_up(await self.system.cleanup(delete_workspaces=wanted))
             case Follow() | Unfollow():
                 raise TypeError(f"{command!r} is the connection's own")
             case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
+from opencode_actors.kernel.cleanup import CleanedUp
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.outbox import Announcement
 from opencode_actors.machines.notices import (
@@ -118,6 +119,14 @@ def session(one: SessionSnapshot, *, workspace: str) -> Document:
         "queued": list(one.queued),
         "workspace": workspace,
         "error": one.failure.message if one.failure is not None else None,
+    }
+
+
+def cleaned_up(done: CleanedUp) -> Document:
+    return {
+        "ended": [{"sessionKey": key} for key in done.ended],
+        "kept": [{"sessionKey": one.session, "reason": one.why} for one in done.kept],
+        "deletedWorkspaces": [str(folder) for folder in done.removed],
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from opencode_actors.door.faults import CloseCode, Code
+from opencode_actors.machines.vocabulary import SessionKey
 from tests.door.room import Peer, a_peer
 from tests.door.service import a_service
 
@@ -60,6 +61,23 @@ async def test_a_running_job_is_cancelled_and_says_by_which_rung() -> None:
         assert cancelled["status"] == "cancelled"
         assert cancelled["climb"]["endedBy"] == "abort"
         assert await peer.call("cancel", job_id=job) | {"seq": 0} == cancelled | {"seq": 0}
+
+
+async def test_a_clean_up_ends_what_is_idle_and_leaves_what_runs() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        idle = (await peer.call("start", prompt="::say hello", session_id="idle"))["jobId"]
+        await service.system.wait(idle)
+        job = (await peer.call("start", prompt="::hang", session_id="busy"))["jobId"]
+        await peer.call("follow", job_id=job)
+        await until(peer, "jobStarted")
+        done = await peer.call("cleanup")
+        assert done["ended"] == [{"sessionKey": "idle"}]
+        assert [kept["sessionKey"] for kept in done["kept"]] == ["busy"]
+        assert done["kept"][0]["reason"]
+        assert done["deletedWorkspaces"] == []
+        assert [one["sessionKey"] for one in (await peer.call("sessions"))["sessions"]] == ["busy"]
+        gone = (await peer.call("cleanup", delete_workspaces=True))["deletedWorkspaces"]
+        assert gone == [str(service.system.workspace(SessionKey("idle")))]
 
 
 async def test_a_failure_says_what_it_was() -> None:

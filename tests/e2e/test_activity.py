@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -28,7 +29,7 @@ BUSY_MACHINE = 15.0
 pytestmark = [pytest.mark.opencode, pytest.mark.image, pytest.mark.podman]
 
 
-async def ended(rig: Rig, prompt: str, **settings: object) -> tuple[JobSnapshot, list[ProviderRetrying]]:
+async def ended(rig: Rig, prompt: str, **settings: Any) -> tuple[JobSnapshot, list[ProviderRetrying]]:
     async with rig.system(evolve(rig.settings, **settings)) as system:
         job = await system.start(prompt, session="demo")
         following = system.follow(job.id)
