@@ -4,7 +4,7 @@ import { textOfError } from "./errors.js";
 import { chatTextOf } from "./format.js";
 import { perform } from "./operations.js";
 
-export const HELP = `/opencode start [--session KEY] [--name NAME] [--model PROVIDER/MODEL] PROMPT
+export const HELP = `/opencode start [--session KEY] [--model PROVIDER/MODEL] PROMPT
 /opencode status [JOB]            without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
@@ -16,7 +16,7 @@ export const HELP = `/opencode start [--session KEY] [--name NAME] [--model PROV
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
 
 /** Flags of a start, and the parameter that each one is. @type {Record<string, string>} */
-const FLAGS = { session: "session_id", name: "name", model: "model", agent: "agent", image: "image" };
+const FLAGS = { session: "session_id", model: "model", agent: "agent" };
 
 /** @param {string} text what stands behind `/opencode` @returns {Parsed} */
 export function parse(text) {

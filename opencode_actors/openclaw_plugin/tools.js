@@ -3,18 +3,15 @@
 import { PAGE, textOf } from "./format.js";
 import { perform } from "./operations.js";
 
-const jobId = { type: "string", description: "The job's id (or its name)" };
+const jobId = { type: "string", description: "The job's id" };
 const sessionId = { type: "string", description: "The session's key" };
 
 /** What a start and a follow-up have in common. No unions in these schemas: some model providers refuse them. */
 const startOptions = {
-  name: { type: "string", description: "A short name for the job, for people" },
   model: { type: "string", description: "provider/model; default: as configured" },
   agent: { type: "string", description: "The OpenCode agent that answers, for example build or plan" },
   system: { type: "string", description: "Added to the agent's system prompt" },
-  max_cost_usd: { type: "number", description: "The job is ended when it has cost more", exclusiveMinimum: 0 },
   timeout: { type: "number", description: "Seconds for the whole job; default: no bound", exclusiveMinimum: 0 },
-  image: { type: "string", description: "Another container image" },
 };
 
 /**
@@ -34,7 +31,7 @@ export const TOOLS = {
     description:
       "Gives a coding task to an OpenCode agent, which works on it in a container of its own, with its own " +
       "workspace, shell and network. Returns at once with the job's id; you are told in this session when the job " +
-      "ends, fails, or asks something. Do not wait or poll. With session_id it goes on in that session: same " +
+      "ends or fails. Do not wait or poll. With session_id it goes on in that session: same " +
       "files, same conversation.",
     required: ["prompt"],
     properties: {

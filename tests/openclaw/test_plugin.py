@@ -174,14 +174,14 @@ async def test_a_chat_command_is_answered_without_the_model(desk: Desk) -> None:
     before = len(desk.provider.exchanges)
     session = "agent:chatting:main"
     await desk.client.request(
-        "chat.send", sessionKey=session, message="/opencode start --name tidy mend it", idempotencyKey="c1"
+        "chat.send", sessionKey=session, message="/opencode start --agent plan mend it", idempotencyKey="c1"
     )
     with trio.fail_after(PATIENCE):
         await desk.door.until(lambda: bool(desk.door.asked("start")))
         while "j-7 is pending in session s-7." not in await desk.last_word(session):  # noqa: ASYNC110
             await trio.sleep(0.1)
     (asked,) = desk.door.asked("start")
-    assert (asked["prompt"], asked["name"]) == ("mend it", "tidy")
+    assert (asked["prompt"], asked["agent"]) == ("mend it", "plan")
     assert asked["origin"]["session_key"] == session
     assert len(desk.provider.exchanges) == before
 
