@@ -87,6 +87,11 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
                 "the agent asked something, and nobody answered",
                 "--set questions=deny takes the tool away; with --set onUnanswered=reject the agent goes on",
             )
+        case Cause.BUDGET:
+            return (
+                "the job has cost more than it may",
+                "go on in the same session, with another bound; what was done is in the workspace",
+            )
         case Cause.IDLE_TIMEOUT:
             return (
                 f"the job showed no sign of life for {settings.idle_timeout:g} s",

@@ -106,6 +106,9 @@ def _add_run(commands: Commands) -> None:
     parser.add_argument("--model", metavar="PROVIDER/MODEL", help="the model that answers")
     parser.add_argument("--agent", metavar="NAME", help="the OpenCode agent that answers")
     parser.add_argument("--timeout", metavar="SECONDS", help="bound for the whole job")
+    parser.add_argument(
+        "--max-cost-usd", metavar="USD", type=float, help="the job is ended when it has cost more"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the answer")
     _add_common(parser)
     parser.set_defaults(command=_run)

@@ -72,7 +72,7 @@ def _wishes(arguments: argparse.Namespace) -> dict[str, object]:
         "model": arguments.model,
         "agent": arguments.agent,
         "system": arguments.system,
-        "max_cost_usd": arguments.max_cost,
+        "max_cost_usd": arguments.max_cost_usd,
         "timeout": arguments.timeout,
         "image": arguments.image,
         "key": arguments.key,

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from opencode_actors.cli import remote_tables as tables
 from opencode_actors.cli.render import Action, Answer, Busy, Line, Tone, View, duration, one_line, show
 from opencode_actors.cli.screen import Screen, open_screen, write
 from opencode_actors.cli.status import Status
@@ -190,7 +191,7 @@ def notice_of(told: Document) -> Notice | None:
 
 def summary(job: Document) -> tuple[Line, ...]:
     figures = [job["model"]] if job["model"] else []
-    figures.append(f"${job['costUsd']:.4f}" if job["costUsd"] else "no cost")
+    figures.append(tables.cost(job))
     figures.append(f"session {job['sessionKey']}")
     took, tail = duration(job["elapsedSeconds"]), " · ".join(figures)
     if job["status"] == "completed":

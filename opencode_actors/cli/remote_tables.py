@@ -12,6 +12,7 @@ from rich.text import Text
 
 from opencode_actors.cli.render import duration, one_line
 from opencode_actors.cli.screen import harmless
+from opencode_actors.machines import spending
 from opencode_actors.settings_knobs import show_size
 
 Document = dict[str, Any]
@@ -44,7 +45,7 @@ def status(job: Document) -> None:
         ("status", f"{state} ({job['activityState']})" if job["status"] == "running" else state),
         ("elapsed", duration(job["elapsedSeconds"])),
         ("model", job["model"]),
-        ("cost", f"${job['costUsd']:.4f}" if job["costUsd"] else None),
+        ("cost", cost(job) if job["costUsd"] != 0 else None),
         ("tokens", f"{taken:,} in, {tokens['output'] + tokens['reasoning']:,} out" if taken else None),
         ("output", _output_size(job)),
         ("cpu", f"{metrics['cpuPercent']:g} %" if metrics["cpuPercent"] is not None else None),
@@ -58,6 +59,11 @@ def status(job: Document) -> None:
     _lines((name, one_line(str(value))) for name, value in rows if value not in (None, ""))
     if job["tailOutput"]:
         _write("\n" + job["tailOutput"].rstrip() + "\n")
+
+
+def cost(job: Document) -> str:
+    most = job["maxCostUsd"] or 0.0
+    return spending.in_words(job["costUsd"] or 0.0, known=job["costKnown"], most=most)
 
 
 def sessions(answer: Document) -> None:

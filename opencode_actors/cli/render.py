@@ -13,6 +13,7 @@ from typing import assert_never
 from attrs import evolve, frozen
 
 from opencode_actors.cli.explain import explain
+from opencode_actors.machines import spending
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
@@ -264,8 +265,9 @@ def _figures(snapshot: JobSnapshot) -> tuple[str, ...]:
     taken = tokens.input + tokens.cache_read + tokens.cache_write
     if taken or tokens.output or tokens.reasoning:
         figures.append(f"{taken:,} tokens in, {tokens.output + tokens.reasoning:,} out")
+    cost = spending.in_words(snapshot.cost_usd, known=snapshot.cost_known, most=snapshot.max_cost_usd)
     made_up = " (made-up prices)" if snapshot.model.startswith(DEMO_PROVIDER) else ""
-    figures.append(f"${snapshot.cost_usd:.4f}{made_up}" if snapshot.cost_usd else "no cost")
+    figures.append(cost + (made_up if snapshot.cost_usd else ""))
     return tuple(figures)
 
 
@@ -310,7 +312,7 @@ def document(
         "error": error,
         "elapsedSeconds": round(snapshot.elapsed_seconds, 3),
         "model": snapshot.model,
-        "costUsd": snapshot.cost_usd,
+        "costUsd": snapshot.cost_usd if snapshot.cost_usd or snapshot.cost_known else None,
         "tokens": {
             "input": tokens.input,
             "output": tokens.output,

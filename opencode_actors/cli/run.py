@@ -46,13 +46,16 @@ class Wish:
 
     prompt: str
     session: str | None
+    max_cost_usd: float | None
 
 
 def run(arguments: argparse.Namespace) -> Status:
     loaded = _for_nobody(settings_of(arguments))
     if arguments.session is not None:
         session_key(arguments.session)  # refused before anything is started
-    wish = Wish(prompt=prompt_of(arguments.prompt), session=arguments.session)
+    wish = Wish(
+        prompt=prompt_of(arguments.prompt), session=arguments.session, max_cost_usd=arguments.max_cost_usd
+    )
     beside = open_screen()
     screen = SilentAnswer(beside=beside) if arguments.json else beside
     try:
@@ -124,7 +127,9 @@ class Run:
         await self.say(Busy(f"connecting to {settings.runtime}"))
         async with open_system(settings, access=chosen.access) as system:
             self._system = system
-            job = self._job = await system.start(wish.prompt, session=wish.session)
+            job = self._job = await system.start(
+                wish.prompt, session=wish.session, max_cost_usd=wish.max_cost_usd
+            )
             try:
                 await self._show(system.follow(job.id))
                 reader_gone = False

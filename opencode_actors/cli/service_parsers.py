@@ -126,7 +126,7 @@ def _add_wishes(parser: Parser) -> None:
     parser.add_argument("--agent", metavar="NAME", help="the OpenCode agent that answers")
     parser.add_argument("--system", metavar="TEXT", help="added to the agent's system prompt")
     parser.add_argument(
-        "--max-cost", metavar="USD", type=float, help="the job is ended when it has cost more"
+        "--max-cost-usd", metavar="USD", type=float, help="the job is ended when it has cost more"
     )
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help="bound for the whole job")
     parser.add_argument("--image", metavar="NAME", help="the image of a session that has no container yet")

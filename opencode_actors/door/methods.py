@@ -178,8 +178,8 @@ class SystemDesk:
     # ---- jobs
 
     async def _start(self, wishes: Wishes, prompt: str, session: str | None) -> Document:
-        if any((wishes.name, wishes.max_cost_usd, wishes.image)):
-            raise UsageError("name, max_cost_usd and image are not understood yet")
+        if any((wishes.name, wishes.image)):
+            raise UsageError("name and image are not understood yet")
         job = await self.system.start(
             prompt,
             session=session,
@@ -187,6 +187,7 @@ class SystemDesk:
             agent=wishes.agent,
             system=wishes.system,
             job_timeout=wishes.timeout,
+            max_cost_usd=wishes.max_cost_usd,
             key=wishes.key,
             origin=_origin(wishes.origin),
         )

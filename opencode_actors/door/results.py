@@ -73,7 +73,9 @@ def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Docume
         "todos": _todos(job.todos),
         "todoDone": sum(todo.status == "completed" for todo in job.todos),
         "todoTotal": len(job.todos),
-        "costUsd": job.cost_usd,
+        "costUsd": job.cost_usd if job.cost_usd or job.cost_known else None,
+        "costKnown": job.cost_known,
+        "maxCostUsd": job.max_cost_usd or None,
         "tokens": {
             "input": job.tokens.input,
             "output": job.tokens.output,

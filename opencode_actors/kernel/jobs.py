@@ -89,6 +89,7 @@ class Wish:
 
     prompt: Prompt
     timeout: float | None = None
+    max_cost_usd: float = 0.0
     key: str | None = None
     origin: Origin | None = None
     request: str = ""
@@ -269,7 +270,7 @@ class Jobs:
             job=JobId(f"job_{here.rng.getrandbits(64):016x}"),
             session=session,
             prompt=wish.prompt,
-            policy=job_policy(here.settings, timeout=wish.timeout),
+            policy=job_policy(here.settings, timeout=wish.timeout, max_cost_usd=wish.max_cost_usd),
             now=trio.current_time(),
             origin=wish.origin,
             notify=here.notify,
@@ -281,6 +282,7 @@ class Jobs:
             timeout=wish.timeout,
             at=here.wall(),
             since=here.hub.position,
+            max_cost_usd=wish.max_cost_usd,
             key=wish.key,
             request=wish.request,
         )

@@ -141,20 +141,24 @@ class System:
         agent: str | None = None,
         system: str | None = None,
         job_timeout: float | None = None,
+        max_cost_usd: float | None = None,
         key: str | None = None,
         origin: Origin | None = None,
     ) -> Job:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
         Without `session` it gets one of its own. `job_timeout` is in seconds, 0 for none, and the
-        setting's when it is not given. The same `key` within a day is the same job, also after a restart,
+        setting's when it is not given. A job that has cost more than `max_cost_usd` is ended, as far as OpenCode
+        knows the model's price (`JobSnapshot.cost_known`). The same `key` within a day is the same job, also after a restart,
         so that asking again is safe for whoever does not know whether the first time succeeded; it raises
         `UsageError` when something else is asked for under it. `origin` is kept with the job.
         Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
         be recorded. When it is cancelled, so is the job.
         """
         _check_prompt(prompt)
-        _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout)
+        _check_wish(
+            model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd
+        )
         _check_key(key)
         wanted = Prompt(
             text=prompt,
@@ -165,9 +169,10 @@ class System:
         wish = Wish(
             prompt=wanted,
             timeout=job_timeout,
+            max_cost_usd=max_cost_usd or 0.0,
             key=key,
             origin=origin,
-            request=_digest(prompt, session, model, agent, system, job_timeout),
+            request=_digest(prompt, session, model, agent, system, job_timeout, max_cost_usd),
         )
         where = None if session is None else session_key(session)
         return Job(*await self._jobs.start(where, wish), self)
@@ -354,7 +359,12 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _check_wish(
-    *, model: str | None, agent: str | None, system: str | None, job_timeout: float | None
+    *,
+    model: str | None,
+    agent: str | None,
+    system: str | None,
+    job_timeout: float | None,
+    max_cost_usd: float | None,
 ) -> None:
     if model and not _MODEL.fullmatch(model):
         raise UsageError(f"{model!r} cannot be a model", hint="name it as provider/model")
@@ -365,6 +375,8 @@ def _check_wish(
         raise UsageError(
             f"a job cannot have {job_timeout} seconds", hint="give a number of seconds, or 0 for no bound"
         )
+    if max_cost_usd is not None and not (math.isfinite(max_cost_usd) and max_cost_usd > 0):
+        raise UsageError(f"{max_cost_usd} dollars cannot be a bound", hint="give more than 0, or nothing")
 
 
 def _check_key(key: str | None) -> None:

@@ -305,6 +305,9 @@ def _running_heard(state: JobState, running: Running, heard: Heard, moment: Mome
         verdict = verdicts.too_much(state.policy, heard.retrying, wait)
         if verdict is not None:
             return _also(_stop(state, running, verdict, now), effects, records)
+    overspent = verdicts.over_budget(state.policy, heard.work)
+    if overspent is not None:
+        return _also(_stop(state, running, overspent, now), effects, records)
     ending = heard.work.transcript.ending
     if heard.idle and ending in (Ending.ANSWERED, Ending.FAILED):
         return _also(_conclude(state, heard.work, now), effects, records)
@@ -334,8 +337,11 @@ def _running_read(state: JobState, running: Running, message: m.ConversationRead
     work, idle = heard.work, message.state is ConversationState.IDLE
     ended = _ended(running.work, work)
     fruitless = running.fruitless_reads + 1 if idle else 0
-    state = evolve(state, phase=evolve(running, work=work, fruitless_reads=0))
-    state, effects, records = given_out(state, heard, now)
+    running = evolve(running, work=work, fruitless_reads=0)
+    state, effects, records = given_out(evolve(state, phase=running), heard, now)
+    overspent = verdicts.over_budget(state.policy, work)
+    if overspent is not None:
+        return _also(_stop(state, running, overspent, now), effects, records)
     ending, last = work.transcript.ending, work.transcript.last
     if not idle:
         if ending is not None:

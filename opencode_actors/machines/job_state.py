@@ -7,7 +7,7 @@ from attrs import frozen
 from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.job_messages import Answer
 from opencode_actors.machines.output import OutputMeter
-from opencode_actors.machines.server_events import Tokens
+from opencode_actors.machines.spending import Spending
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     AskId,
@@ -28,6 +28,7 @@ from opencode_actors.ports import Process, Prompt
 class JobPolicy:
     idle_timeout: float
     job_timeout: float  # 0: no bound
+    max_cost_usd: float  # 0: no bound
     max_output_size: int
     max_provider_retries: int
     question_timeout: float  # 0: no bound
@@ -133,6 +134,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         return phase.snapshot
     work = phase.work if isinstance(phase, Running | Stopping) else None
     last = work.transcript.last if work is not None else None
+    spending = work.spending if work is not None else Spending()
     return JobSnapshot(
         id=state.id,
         session=state.session,
@@ -145,8 +147,10 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         last_output_seconds_ago=(None if state.last_output_at is None else now - state.last_output_at),
         todos=work.todos if work is not None else (),
         pending=pending(state),
-        cost_usd=work.transcript.cost if work is not None else 0.0,
-        tokens=work.transcript.tokens if work is not None else Tokens(),
+        cost_usd=spending.cost,
+        cost_known=spending.known,
+        max_cost_usd=state.policy.max_cost_usd,
+        tokens=spending.tokens,
         model=last.model if last is not None else "",
         cpu_load=work.activity.cpu_load if work is not None else None,
         memory_bytes=state.memory_bytes,

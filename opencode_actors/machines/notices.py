@@ -225,6 +225,7 @@ class Accepted:
     timeout: float | None
     at: float
     since: int
+    max_cost_usd: float = 0.0
     key: str | None = None
     request: str = ""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from opencode_actors.machines import spending
 from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus
 from opencode_actors.ports import HookRequest
 
@@ -32,8 +33,9 @@ def in_words(job: JobSnapshot, tail: str) -> str:
 
 def _what_happened(job: JobSnapshot) -> str:
     figures = f"after {_duration(job.elapsed_seconds)}"
-    if job.cost_usd:
-        figures += f", for ${job.cost_usd:.4f}"
+    if job.cost_usd or (job.max_cost_usd and not job.cost_known):
+        cost = spending.in_words(job.cost_usd, known=job.cost_known, most=job.max_cost_usd)
+        figures += f", for {cost}" if job.cost_known else f", {cost}"
     subject = f"OpenCode job {job.id} in session {job.session}"
     if job.status is JobStatus.COMPLETED:
         return f"{subject} is completed, {figures}."

@@ -26,7 +26,6 @@ from opencode_actors.machines.server_events import (
     PartDelta,
     PartId,
     TextPart,
-    Tokens,
     ToolPart,
     ToolState,
 )
@@ -109,21 +108,6 @@ class Transcript:
         if self.text_seen:
             return "the model fell silent in the middle of its answer"
         return "the model's first word never came"
-
-    @property
-    def cost(self) -> float:
-        return sum(info.cost for info in self.answers.values())
-
-    @property
-    def tokens(self) -> Tokens:
-        infos = [info.tokens for info in self.answers.values()]
-        return Tokens(
-            input=sum(t.input for t in infos),
-            output=sum(t.output for t in infos),
-            reasoning=sum(t.reasoning for t in infos),
-            cache_read=sum(t.cache_read for t in infos),
-            cache_write=sum(t.cache_write for t in infos),
-        )
 
     def after_gap(self) -> Transcript:
         """The event stream broke: the deltas of what is open now are lost until their parts end."""

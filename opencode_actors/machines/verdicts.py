@@ -5,6 +5,7 @@ from __future__ import annotations
 from opencode_actors.machines import failures
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.server_events import ConversationRetrying
+from opencode_actors.machines.spending import dollars
 from opencode_actors.machines.transcript import ABORTED, Ending
 from opencode_actors.machines.vocabulary import Cause, Failure, PendingRequest, RequestKind
 from opencode_actors.machines.work import Work
@@ -75,6 +76,17 @@ def unended(work: Work) -> Failure:
     if work.transcript.ending is Ending.ABORTED:
         return Failure(cause=Cause.LOST, message="somebody else aborted the answer on the server")
     return Failure(cause=Cause.LOST, message="OpenCode went idle in the middle of its answer")
+
+
+def over_budget(policy: JobPolicy, work: Work) -> Failure | None:
+    """An answer that has ended costs no more, so it is not ended for what it has cost."""
+    cost = work.spending.cost
+    if not policy.max_cost_usd or cost <= policy.max_cost_usd or work.transcript.ending is not None:
+        return None
+    return Failure(
+        cause=Cause.BUDGET,
+        message=f"the job has cost {dollars(cost)}, and may cost {dollars(policy.max_cost_usd)} at most",
+    )
 
 
 def timed_out(policy: JobPolicy) -> Failure:

@@ -54,6 +54,7 @@ class Cause(Enum):
     REMOVED = "removed"
     SERVER_HUNG = "server_hung"
     UNANSWERED = "unanswered"
+    BUDGET = "budget"
     IDLE_TIMEOUT = "idle_timeout"
     JOB_TIMEOUT = "job_timeout"
     STARTUP_TIMEOUT = "startup_timeout"
@@ -178,7 +179,9 @@ class JobSnapshot:
     last_output_seconds_ago: float | None = None
     todos: tuple[Todo, ...] = ()
     pending: tuple[PendingRequest, ...] = ()  # what waits for an answer
-    cost_usd: float = 0.0
+    cost_usd: float = 0.0  # with its sub-agents'; too low unless `cost_known`
+    cost_known: bool = True
+    max_cost_usd: float = 0.0  # 0: no bound
     tokens: Tokens = Factory(Tokens)
     model: str = ""
     cpu_load: float | None = None  # 1.0 is one whole core

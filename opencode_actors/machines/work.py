@@ -20,6 +20,8 @@ from opencode_actors.machines.server_events import (
     InstanceDisposed,
     Message,
     MessageError,
+    MessageId,
+    MessageInfo,
     MessageUpdated,
     PartDelta,
     PartId,
@@ -32,6 +34,7 @@ from opencode_actors.machines.server_events import (
     TodosUpdated,
     ToolPart,
 )
+from opencode_actors.machines.spending import Spending, spent
 from opencode_actors.machines.transcript import Piece, Transcript
 from opencode_actors.machines.vocabulary import PendingRequest, RequestKind
 from opencode_actors.ports import (
@@ -72,6 +75,12 @@ class Work:
     # The server's `session.error`: the only word there is of a prompt that it never took up.
     error: MessageError | None = None
     residents: frozenset[Process] | None = None
+    # The messages of sub-agents, for what they cost. What one says in a gap of the stream is not among them.
+    sub_answers: Mapping[MessageId, MessageInfo] = {}
+
+    @property
+    def spending(self) -> Spending:
+        return spent((*self.transcript.answers.values(), *self.sub_answers.values()))
 
 
 @frozen(kw_only=True)
@@ -181,7 +190,9 @@ def _ours(work: Work, conversation: ConversationId) -> bool:
 def _hear_child(heard: Heard, event: ServerEvent, conversation: ConversationId, now: float) -> Heard:
     """A sub-agent: its work is work, its questions are questions, its words are not the answer."""
     work = heard.work
-    if isinstance(event, ConversationBusy):
+    if isinstance(event, MessageUpdated):
+        work = evolve(work, sub_answers={**work.sub_answers, event.info.id: event.info})
+    elif isinstance(event, ConversationBusy):
         work = evolve(work, busy_children=work.busy_children | {conversation})
     elif isinstance(event, ConversationIdle):
         # An abort leaves its questions on the server's list as ghosts.

@@ -4,7 +4,7 @@ import { textOfError } from "./errors.js";
 import { chatTextOf } from "./format.js";
 import { perform } from "./operations.js";
 
-export const HELP = `/opencode start [--session KEY] [--model PROVIDER/MODEL] PROMPT
+export const HELP = `/opencode start [--session KEY] [--model PROVIDER/MODEL] [--max-cost-usd USD] PROMPT
 /opencode status [JOB]            without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
@@ -16,7 +16,7 @@ export const HELP = `/opencode start [--session KEY] [--model PROVIDER/MODEL] PR
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
 
 /** Flags of a start, and the parameter that each one is. @type {Record<string, string>} */
-const FLAGS = { session: "session_id", model: "model", agent: "agent" };
+const FLAGS = { session: "session_id", model: "model", agent: "agent", "max-cost-usd": "max_cost_usd" };
 
 /** @param {string} text what stands behind `/opencode` @returns {Parsed} */
 export function parse(text) {
@@ -53,15 +53,18 @@ export function parse(text) {
   }
 }
 
+const FLAG = /^--([a-z-]+)(?:=|\s+)(\S+)\s*/;
+
 /** @param {string} text @returns {Parsed} */
 function parseStart(text) {
   /** @type {Record<string, unknown>} */
   const params = {};
   let rest = text;
-  for (let flag = /^--([a-z]+)(?:=|\s+)(\S+)\s*/.exec(rest); flag; flag = /^--([a-z]+)(?:=|\s+)(\S+)\s*/.exec(rest)) {
+  for (let flag = FLAG.exec(rest); flag; flag = FLAG.exec(rest)) {
     const name = FLAGS[flag[1]];
     if (!name) return { wrong: `start knows no --${flag[1]}` };
-    params[name] = flag[2];
+    if (name === "max_cost_usd" && !(Number(flag[2]) > 0)) return { wrong: `a bound is an amount of dollars, not ${flag[2]}` };
+    params[name] = name === "max_cost_usd" ? Number(flag[2]) : flag[2];
     rest = rest.slice(flag[0].length);
   }
   return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };

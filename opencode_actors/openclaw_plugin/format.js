@@ -76,9 +76,18 @@ function statusText(status) {
     const options = asked.options?.length ? ` [${asked.options.join(" | ")}]` : "";
     lines.push(`asks (${asked.requestId}): ${asked.text}${options}`);
   }
-  if (status.costUsd) lines.push(`$${status.costUsd.toFixed(4)}`);
+  const cost = costText(status);
+  if (cost) lines.push(cost);
   if (status.tailOutput) lines.push("", status.tailOutput.trim());
   return cut(lines.join("\n"));
+}
+
+/** @param {any} status */
+function costText({ costUsd, costKnown = true, maxCostUsd }) {
+  const unheld = maxCostUsd ? `, so its bound of $${maxCostUsd.toFixed(4)} does not hold` : "";
+  const spent = costUsd ? `$${costUsd.toFixed(4)}` : "";
+  if (costKnown) return spent;
+  return spent ? `at least ${spent} (a model without a price was used${unheld})` : `cost unknown (no price is known${unheld})`;
 }
 
 /** @param {any} status */

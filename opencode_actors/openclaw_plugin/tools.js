@@ -11,6 +11,11 @@ const startOptions = {
   model: { type: "string", description: "provider/model; default: as configured" },
   agent: { type: "string", description: "The OpenCode agent that answers, for example build or plan" },
   system: { type: "string", description: "Added to the agent's system prompt" },
+  max_cost_usd: {
+    type: "number",
+    description: "Dollars; a job that has cost more is ended, and fails of its budget. Default: no bound",
+    exclusiveMinimum: 0,
+  },
   timeout: { type: "number", description: "Seconds for the whole job; default: no bound", exclusiveMinimum: 0 },
 };
 

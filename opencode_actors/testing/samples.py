@@ -73,6 +73,7 @@ DAEMON = Process(pid=4250, started=90, session=4250, name="sleep")
 JOB_POLICY = JobPolicy(
     idle_timeout=120.0,
     job_timeout=3600.0,
+    max_cost_usd=1.0,
     max_output_size=10 << 20,
     max_provider_retries=3,
     question_timeout=300.0,
@@ -122,6 +123,8 @@ BASH = e.ToolPart(id=TOOL, message=ANSWER, tool="bash", state=e.ToolState.RUNNIN
 
 EVENTS: tuple[e.ServerEvent, ...] = (
     e.MessageUpdated(info=answer()),
+    e.MessageUpdated(info=answer(cost=2.0, finish="tool-calls")),
+    e.MessageUpdated(info=answer(id=e.MessageId("msg_z9"), conversation=CHILD, cost=0.1)),
     e.MessageUpdated(info=DONE),
     e.MessageUpdated(info=ABORTED),
     e.MessageUpdated(info=REFUSED),

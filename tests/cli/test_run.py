@@ -87,7 +87,7 @@ def settings(tmp_path: Path, **flags: str) -> LoadedSettings:
 
 async def run(loaded: LoadedSettings, prompt: str, screen: Recorder | SilentAnswer) -> Status:
     with trio.fail_after(PLENTY):
-        return await command._run(loaded, Wish(prompt=prompt, session="demo"), screen)
+        return await command._run(loaded, Wish(prompt=prompt, session="demo", max_cost_usd=None), screen)
 
 
 def interrupt(*_: object) -> None:

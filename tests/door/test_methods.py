@@ -80,6 +80,18 @@ async def test_a_clean_up_ends_what_is_idle_and_leaves_what_runs() -> None:
         assert gone == [str(service.system.workspace(SessionKey("idle")))]
 
 
+async def test_a_job_that_costs_more_than_it_may_is_ended_and_says_so() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        prompt = "::say begun\n::bash true\n::hang"
+        job = (await peer.call("start", prompt=prompt, session_id="demo", max_cost_usd=1e-6))["jobId"]
+        await peer.call("follow", job_id=job)
+        ended = (await until(peer, "jobEnded"))["status"]
+        assert (ended["status"], ended["cause"]) == ("failed", "budget")
+        assert ended["costUsd"] > ended["maxCostUsd"] == 1e-6
+        assert ended["costKnown"] is True
+        assert "begun" in ended["tailOutput"]
+
+
 async def test_a_failure_says_what_it_was() -> None:
     async with a_service() as service, a_peer(service.door) as peer:
         job = (await peer.call("start", prompt="::status 401"))["jobId"]

@@ -243,6 +243,9 @@ async def test_what_cannot_be_is_refused_in_words(autojump_clock: trio.testing.M
         for seconds in (-1.0, math.nan, math.inf):
             with pytest.raises(UsageError, match="cannot have"):
                 await system.start("hello", session="demo", job_timeout=seconds)
+        for dollars in (0.0, -1.0, math.nan, math.inf):
+            with pytest.raises(UsageError, match="cannot be a bound"):
+                await system.start("hello", session="demo", max_cost_usd=dollars)
         with pytest.raises(UsageError, match="cannot be a model"):
             await system.start("hello", session="demo", model="no-provider")
         with pytest.raises(UsageError, match="not valid text"):

@@ -353,7 +353,7 @@ def _turn_things(server: Server, now: float) -> list[Thing]:
         return [("somebody answers elsewhere", lambda: _drop(server.answer()))]
     if turn.child:
         return [
-            ("the child is done", server.end_child),
+            ("the child is done", lambda: server.end_child(now)),
             ("the child asks", lambda: server.ask(by=CHILD)),
         ]
     if turn.tool is not None:

@@ -17,6 +17,7 @@ from opencode_actors.testing.playbook import EPOCH
 
 CONVERSATION = e.ConversationId("ses_1")
 CHILD = e.ConversationId("ses_2")
+COST = 0.25  # dollars, of each message
 ABORTED = e.MessageError(name="MessageAbortedError", message="Aborted")
 
 
@@ -213,8 +214,9 @@ class Server:
 
     def next_step(self, now: float) -> None:
         turn = self._live()
-        self._store(evolve(turn.message, finish="tool-calls"))
-        self._store(evolve(turn.message, finish="tool-calls", completed_at=EPOCH + now))
+        done = evolve(turn.message, finish="tool-calls", cost=COST)
+        self._store(done)
+        self._store(evolve(done, completed_at=EPOCH + now))
         self._go_on(turn.parent, now)
 
     def compact(self, now: float) -> None:
@@ -258,8 +260,9 @@ class Server:
 
     def finish(self, now: float) -> None:
         turn = self._live()
-        self._store(evolve(turn.message, finish="stop"))
-        self._store(evolve(turn.message, finish="stop", completed_at=EPOCH + now))
+        done = evolve(turn.message, finish="stop", cost=COST)
+        self._store(done)
+        self._store(evolve(done, completed_at=EPOCH + now))
         turn.ended = True
 
     def fail(self, now: float) -> None:
@@ -343,10 +346,17 @@ class Server:
             e.ConversationBusy(conversation=CHILD),
         )
 
-    def end_child(self) -> None:
+    def end_child(self, now: float) -> None:
         assert self.turn is not None
         self.turn.child = False
-        self.emit(e.ConversationIdle(conversation=CHILD))
+        said = e.MessageInfo(
+            id=e.MessageId("msg_" + self.storage.next_id(now)),
+            conversation=CHILD,
+            role="assistant",
+            completed_at=EPOCH + now,
+            cost=COST,
+        )
+        self.emit(e.MessageUpdated(info=said), e.ConversationIdle(conversation=CHILD))
 
     # ---- helpers
 

@@ -31,6 +31,14 @@ CHAT = Origin(session_key="agent:main:telegram:1", agent_id="main", channel="tel
 BASE = "http://localhost:18789/hooks"
 
 
+def test_a_bound_that_could_not_hold_is_told() -> None:
+    free = evolve(JOB, cost_usd=0.0, cost_known=False)
+    assert "cost" not in in_words(free, "").splitlines()[0]
+    bound = in_words(evolve(free, max_cost_usd=0.5), "").splitlines()[0]
+    assert "cost unknown" in bound
+    assert "its bound of $0.5000 does not hold" in bound
+
+
 def test_a_completed_job_in_words() -> None:
     assert in_words(JOB, "all tests\nare green\n").splitlines() == [
         "OpenCode job job_1 in session demo is completed, after 3 min 7 s, for $0.0123.",

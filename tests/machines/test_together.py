@@ -20,6 +20,7 @@ from tests.machines.happenings import FAULTS, HONEST, possible
 from tests.machines.world import SESSION, World
 
 MANY = 6
+BUDGETS = (0.0, 0.6)  # none, and one that is used up by the third message
 ANSWERS: tuple[j.Answer, ...] = (
     j.QuestionAnswer(answers=(("Blue",),)),
     j.PermissionAnswer(reply=PermissionReply.ONCE),
@@ -39,11 +40,16 @@ class Together(RuleBasedStateMachine):
     @initialize(
         output_limit=st.sampled_from([0, 24]),
         unanswered=st.sampled_from(OnUnanswered),
+        budget=st.sampled_from(BUDGETS),
         faults=st.frozensets(st.sampled_from(FAULTS), max_size=4),
     )
-    def begin(self, output_limit: int, unanswered: OnUnanswered, faults: frozenset[str]) -> None:
+    def begin(
+        self, output_limit: int, unanswered: OnUnanswered, budget: float, faults: frozenset[str]
+    ) -> None:
         self.faults = faults
-        policy = evolve(samples.JOB_POLICY, max_output_size=output_limit, on_unanswered=unanswered)
+        policy = evolve(
+            samples.JOB_POLICY, max_output_size=output_limit, on_unanswered=unanswered, max_cost_usd=budget
+        )
         self.world = World(job_policy=policy)
         self.world.add_job()
 
@@ -126,10 +132,11 @@ def test_a_hundred_lives(hundred: int) -> None:
 def _live(dice: random.Random) -> None:
     limit = dice.choice([0, 24])
     unanswered = dice.choice(list(OnUnanswered))
+    budget = dice.choice(BUDGETS)
     faults = frozenset(dice.sample(FAULTS, dice.randint(0, 4)))
     often = dice.choice([0.02, 0.1, 1.0])
     cancels = dice.choice([0.0, 0.01, 0.03])
-    policy = evolve(samples.JOB_POLICY, max_output_size=limit, on_unanswered=unanswered)
+    policy = evolve(samples.JOB_POLICY, max_output_size=limit, on_unanswered=unanswered, max_cost_usd=budget)
     world = World(job_policy=policy)
     world.add_job()
     for _ in range(dice.randint(10, 250)):

@@ -16,7 +16,7 @@ from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines import session_messages as s
-from opencode_actors.machines.job_state import JobPolicy
+from opencode_actors.machines.job_state import JobPolicy, Running
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
@@ -29,6 +29,7 @@ from opencode_actors.machines.notices import (
 from opencode_actors.machines.session_state import SessionPolicy
 from opencode_actors.machines.vocabulary import (
     AskId,
+    Cause,
     Climb,
     Finish,
     Forget,
@@ -208,6 +209,7 @@ class World:
             if isinstance(record, OutputRecorded):
                 actor.records += record.text
         actor.state = step.state
+        _check_budget(actor)
         for effect in step.effects:
             self._act(actor, effect)
         if actor.finished:
@@ -304,6 +306,8 @@ class World:
             actor.offsets += len(notice.text.encode())
             actor.notices += notice.text
         elif isinstance(notice, JobEnded):
+            if notice.snapshot.failure is not None and notice.snapshot.failure.cause is Cause.BUDGET:
+                assert notice.snapshot.cost_usd > self.job_policy.max_cost_usd > 0
             actor.ended.append(notice.snapshot)
             self._check_strays(actor, notice.snapshot)
             self.ended_at[actor.name] = self.now
@@ -395,6 +399,14 @@ class World:
             port=number,
         )
         return container, Endpoint(url=str(number), password="secret")
+
+
+def _check_budget(actor: Actor) -> None:
+    """Nobody goes on who is known to have spent too much, unless the answer is there."""
+    phase = actor.state.phase
+    if isinstance(phase, Running) and phase.work.transcript.ending is None:
+        most, spent = actor.state.policy.max_cost_usd, phase.work.spending.cost
+        assert not most or spent <= most, f"{actor.name} has spent ${spent} of ${most}, and runs"
 
 
 def _late(server: Server, request: str) -> None:

@@ -41,6 +41,7 @@ _WISHES = {
     "model": "scripted/demo",
     "agent": "build",
     "system": "be short",
+    "max_cost_usd": 0.5,
     "timeout": 60,
 }
 

@@ -9,6 +9,7 @@ const READ = {
     operation: "start",
     params: { session_id: "demo", model: "a/b", prompt: "first\nsecond" },
   },
+  "start --max-cost-usd 0.5 mend it": { operation: "start", params: { max_cost_usd: 0.5, prompt: "mend it" } },
   "start explain --verbose to me": { operation: "start", params: { prompt: "explain --verbose to me" } },
   status: { operation: "sessions", params: {} },
   "status j-1": { operation: "status", params: { job_id: "j-1" } },
@@ -26,7 +27,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "output", "output j-1 far", "respond demo", "answer j-1", "cancel", "cleanup now", "dance"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "answer j-1", "cancel", "cleanup now", "dance"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 
