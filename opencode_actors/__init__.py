@@ -58,7 +58,7 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.ports import PermissionReply
 from opencode_actors.settings import Settings
-from opencode_actors.store.port import OutputSlice
+from opencode_actors.store.port import KnownSession, OutputSlice
 
 __all__ = [
     "ActivityState",
@@ -85,6 +85,7 @@ __all__ = [
     "JobStarted",
     "JobStatus",
     "Kept",
+    "KnownSession",
     "ModelAccess",
     "Notice",
     "NoticesMissed",

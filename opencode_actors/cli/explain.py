@@ -133,7 +133,10 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
                 "check the names given with --model (provider/model) and --agent",
             )
         case Cause.IMAGE_MISSING:
-            return f"the image {settings.image} is not here", "build it with `opencode-actors image build`"
+            return (
+                f"the image {settings.image} is not here",
+                "build it with `opencode-actors image build`, or bring one of your own into the engine's store",
+            )
         case Cause.ENGINE_UNAVAILABLE:
             return f"{settings.runtime} cannot be reached", "`opencode-actors doctor` says what is missing"
         case Cause.ENGINE_REFUSED:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 AddCommon = Callable[["Parser"], None]
 
+_JOB = "its id, or its name"
+
 
 def add_service(commands: Commands, add_common: AddCommon, parser_class: type[Parser]) -> None:
     serve = commands.add_parser(
@@ -65,15 +67,15 @@ def add_verbs(commands: Commands) -> None:
     _add_wishes(respond)
 
     status = _verb(commands, "status", "how a job is")
-    status.add_argument("job", metavar="JOB")
+    status.add_argument("job", metavar="JOB", help=_JOB)
 
     output = _verb(commands, "output", "what a job has said so far, with the tools' lines")
-    output.add_argument("job", metavar="JOB")
+    output.add_argument("job", metavar="JOB", help=_JOB)
     output.add_argument("--offset", metavar="BYTES", type=int, default=0, help="from there on")
     output.add_argument("--limit", metavar="BYTES", type=int, help="at most so much (default: all of it)")
 
     cancel = _verb(commands, "cancel", "end a job; returns when it has ended")
-    cancel.add_argument("job", metavar="JOB")
+    cancel.add_argument("job", metavar="JOB", help=_JOB)
 
     _verb(commands, "sessions", "which sessions there are")
 
@@ -89,7 +91,7 @@ def add_verbs(commands: Commands) -> None:
     follow.add_argument("--since", metavar="SEQ", type=int, help="what came after the notice of this number")
 
     answer = _verb(commands, "answer", "answer what a job asks")
-    answer.add_argument("job", metavar="JOB")
+    answer.add_argument("job", metavar="JOB", help=_JOB)
     answer.add_argument("request", metavar="REQUEST", help="the request's id, as status and follow show it")
     answer.add_argument("answers", metavar="ANSWER", nargs="*", help="one for each question")
     answer.add_argument("--reply", choices=("once", "always"), help="for a permission")

@@ -102,8 +102,8 @@ class SystemDesk:
             case Output():
                 return await self._output(command)
             case Cancel():
-                await self._job(command)
-                return await self._status(await self.system.cancel(JobId(command.job_id)))
+                job = await self._job(command)
+                return await self._status(await self.system.cancel(job.id))
             case Sessions():
                 return await self._sessions()
             case Answer():
@@ -127,7 +127,7 @@ class SystemDesk:
             await trio.lowlevel.checkpoint()
             begin = self.system.position if command.since is None else command.since
             return self.system.follow(session=command.session_id, since=begin), begin
-        job = await self.system.status(JobId(command.job_id))  # an unknown one is said at once
+        job = await self._called(command.job_id)  # an unknown one is said at once
         return self.system.follow(job.id, since=command.since), command.since or 0
 
     async def words(self, notice: Notice | NoticesMissed) -> str:
@@ -178,11 +178,11 @@ class SystemDesk:
     # ---- jobs
 
     async def _start(self, wishes: Wishes, prompt: str, session: str | None) -> Document:
-        if any((wishes.name, wishes.image)):
-            raise UsageError("name and image are not understood yet")
         job = await self.system.start(
             prompt,
             session=session,
+            name=wishes.name,
+            image=wishes.image,
             model=wishes.model,
             agent=wishes.agent,
             system=wishes.system,
@@ -211,10 +211,14 @@ class SystemDesk:
         if command.session_id is not None:
             await trio.lowlevel.checkpoint()
             return command.session_id
-        return (await self.system.status(JobId(command.job_id or ""))).session
+        return (await self._called(command.job_id or "")).session
+
+    async def _called(self, word: str) -> JobSnapshot:
+        """By its id or its name."""
+        return await self.system.status(await self.system.find(word))
 
     async def _job(self, command: Status | Output | Cancel) -> JobSnapshot:
-        job = await self.system.status(JobId(command.job_id))
+        job = await self._called(command.job_id)
         if command.session_id not in (None, job.session):
             raise UnknownJob(
                 f"there is no job {job.id} in session {command.session_id}",
@@ -229,7 +233,7 @@ class SystemDesk:
 
     async def _answer(self, command: Answer) -> Document:
         await self.system.answer(
-            JobId(command.job_id),
+            await self.system.find(command.job_id),
             command.request_id,
             answers=command.answers,
             reply="reject" if command.reject and command.answers is None else command.reply,
@@ -276,9 +280,17 @@ class SystemDesk:
     # ---- sessions
 
     async def _sessions(self) -> Document:
-        found = await self.system.sessions()
+        found, now = await self.system.sessions(), self.wall()
         return {
-            "sessions": [results.session(one, workspace=str(self.system.workspace(one.key))) for one in found]
+            "sessions": [
+                results.session(
+                    one,
+                    await self.system.known_session(one.key),
+                    workspace=str(self.system.workspace(one.key)),
+                    now=now,
+                )
+                for one in found
+            ]
         }
 
 

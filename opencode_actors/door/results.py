@@ -32,7 +32,7 @@ from opencode_actors.machines.vocabulary import (
     Origin,
     SessionSnapshot,
 )
-from opencode_actors.store.port import OutputSlice
+from opencode_actors.store.port import KnownSession, OutputSlice
 
 Document = dict[str, Any]
 
@@ -53,9 +53,11 @@ def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Docume
     what, hint = explain(job.failure) if job.failure is not None else (None, None)
     return {
         "jobId": job.id,
+        "name": job.name or None,
         "sessionKey": job.session,
         "status": status_word(job.status),
         "cancelling": job.status is JobStatus.CANCELLING,
+        "startedAt": _rounded(job.started_at),
         "elapsedSeconds": round(job.elapsed_seconds, 3),
         "outputSize": job.output_bytes,
         "outputTruncated": job.output_truncated,
@@ -112,13 +114,18 @@ def output(job: JobSnapshot, piece: OutputSlice, *, offset: int) -> Document:
     }
 
 
-def session(one: SessionSnapshot, *, workspace: str) -> Document:
+def session(one: SessionSnapshot, known: KnownSession, *, workspace: str, now: float) -> Document:
     return {
         "sessionKey": one.key,
+        "name": known.name or None,
         "status": one.status.value,
+        "ageSeconds": _since(known.began_at, now),
+        "lastActivitySecondsAgo": _since(known.used_at, now),
+        "jobs": known.jobs,
         "serverHealthy": one.status.value == "ready",
         "activeJob": one.running,
         "queued": list(one.queued),
+        "image": known.image,
         "workspace": workspace,
         "error": one.failure.message if one.failure is not None else None,
     }
@@ -140,7 +147,7 @@ def delivery(announced: Announcement) -> Document:
         "kind": job.status.value,
         "jobId": job.id,
         "sessionKey": job.session,
-        "name": None,
+        "name": job.name or None,
         "origin": {
             "session_key": origin.session_key,
             "agent_id": origin.agent_id,
@@ -223,6 +230,11 @@ def _climb(climb: Climb | None) -> Document | None:
             {"rung": rung.name.lower(), "seconds": round(seconds, 3)} for rung, seconds in climb.seconds
         ],
     }
+
+
+def _since(moment: float | None, now: float) -> float | None:
+    """A clock that was set back makes nothing younger than new."""
+    return None if moment is None else round(max(0.0, now - moment), 3)
 
 
 def _rounded(seconds: float | None) -> float | None:

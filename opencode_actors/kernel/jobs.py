@@ -41,6 +41,7 @@ from opencode_actors.machines.job_messages import (
     StopForJob,
 )
 from opencode_actors.machines.job_state import JobState, new_job, snapshot
+from opencode_actors.machines.names import is_job_id
 from opencode_actors.machines.notices import Accepted, JobEnded, JobQueued, JobRecorded, Notice
 from opencode_actors.machines.vocabulary import (
     ActivityState,
@@ -59,6 +60,7 @@ from opencode_actors.store.port import KnownJob, Page
 _log = logging.getLogger("opencode_actors")
 
 _REMEMBERED = 256
+_CANDIDATES = 5  # that are listed when a name means several jobs
 # How long a client's key stands for its job, in seconds.
 KEY_LASTS = 24 * 3600.0
 
@@ -88,6 +90,8 @@ class Wish:
     """All that is asked for. `request` is the same for the same, and another for anything else."""
 
     prompt: Prompt
+    name: str = ""
+    image: str | None = None
     timeout: float | None = None
     max_cost_usd: float = 0.0
     key: str | None = None
@@ -159,13 +163,14 @@ class Jobs:
         if session is None:
             session = SessionKey(f"s-{self.surroundings.rng.getrandbits(64):016x}")
         await self.sessions.directories.check_room()
+        self._check_name(wish.name)
         entry = self._new(session, wish)
         job = entry.actor.state.id
         self._entries[job] = entry
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
         has_place = False
         try:
-            ahead = await self.sessions.add_job(session, job)
+            ahead = await self.sessions.add_job(session, job, image=wish.image)
             has_place = True
         finally:
             if not has_place:
@@ -179,6 +184,37 @@ class Jobs:
         if entry.refused is not None:
             raise entry.refused
         return job, session
+
+    def _check_name(self, name: str) -> None:
+        """While a job has not settled, its name is its own. Afterwards others may be called so."""
+        holder = self._called(name)
+        if holder is not None:
+            raise UsageError(
+                f"{name!r} is what job {holder} is called, which has not ended yet",
+                hint="choose another name, or none",
+            )
+
+    def _called(self, name: str) -> JobId | None:
+        unsettled = (entry.actor.state for entry in self._entries.values())
+        return next((state.id for state in unsettled if name and state.name == name), None)
+
+    async def find(self, word: str) -> JobId:
+        """The job that has this id or this name. Raises `UsageError` for a name that several settled jobs
+        were given; a word that means none is given back, for whoever looks it up to say so."""
+        job = JobId(word)
+        if is_job_id(word) or job in self._entries or job in self._finished:
+            await trio.lowlevel.checkpoint()
+            return job
+        unsettled = self._called(word)
+        named = await self.surroundings.store.named(word, limit=_CANDIDATES + 1) if unsettled is None else ()
+        if len(named) > 1:
+            shown = ", ".join(f"{one.id} ({one.status.value})" for one in named[:_CANDIDATES])
+            more = " and more" if len(named) > _CANDIDATES else ""
+            raise UsageError(
+                f"several jobs were called {word!r}, the newest first: {shown}{more}",
+                hint="name one by its id",
+            )
+        return unsettled or (named[0].id if named else job)
 
     async def wait(self, job: JobId) -> JobSnapshot:
         entry = self._entries.get(job)
@@ -272,6 +308,7 @@ class Jobs:
             prompt=wish.prompt,
             policy=job_policy(here.settings, timeout=wish.timeout, max_cost_usd=wish.max_cost_usd),
             now=trio.current_time(),
+            name=wish.name,
             origin=wish.origin,
             notify=here.notify,
         )
@@ -283,6 +320,7 @@ class Jobs:
             at=here.wall(),
             since=here.hub.position,
             max_cost_usd=wish.max_cost_usd,
+            image=wish.image,
             key=wish.key,
             request=wish.request,
         )

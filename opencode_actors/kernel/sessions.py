@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
-from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession
+from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession, UsageError
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.policies import session_policy
@@ -38,7 +38,14 @@ from opencode_actors.machines.session_messages import (
     SessionEffect,
     SessionMessage,
 )
-from opencode_actors.machines.session_state import Absent, GivenUp, Serving, SessionState, Starting
+from opencode_actors.machines.session_state import (
+    Absent,
+    Creating,
+    GivenUp,
+    Serving,
+    SessionState,
+    Starting,
+)
 from opencode_actors.machines.vocabulary import (
     Cause,
     Climb,
@@ -61,12 +68,13 @@ SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
+    """`image` is what its next container is made from. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
     `failure` when it did not end by itself."""
 
     actor: SessionActor
     operations: SessionOperations
     place: SessionPlace
+    image: str
     asking: int = field(default=0, init=False)
     failure: Failure | None = field(default=None, init=False)
     done: trio.Event = field(factory=trio.Event, init=False)
@@ -76,6 +84,17 @@ class SessionEntry:
         """Without jobs, so that ending it takes nothing away from anybody."""
         state = self.actor.state
         return not self.asking and not state.queue and state.current is None
+
+    def use(self, image: str) -> None:
+        """Raises `UsageError` where a container of another image runs, or jobs wait for one."""
+        if image == self.image:
+            return
+        if not self.idle or isinstance(self.actor.state.phase, Creating | Starting | Serving):
+            raise UsageError(
+                f"session {self.actor.state.key} runs with the image {self.image}, not with {image}",
+                hint="use another session, or clean up first: an idle session ends, and its conversation stays",
+            )
+        self.image = image
 
     @property
     def idle_longest(self) -> tuple[bool, float]:
@@ -109,11 +128,13 @@ class Sessions:
         entry = self._entries.get(key)
         return entry.actor.mailbox if entry is not None else None
 
-    async def add_job(self, key: SessionKey, job: JobId) -> int:
-        """A place in the session, which is opened if need be; how many jobs are ahead. Raises `Busy`, and
-        `StoreError` when the session cannot record anything."""
+    async def add_job(self, key: SessionKey, job: JobId, *, image: str | None = None) -> int:
+        """A place in the session, which is opened if need be; how many jobs are ahead. Raises `Busy`,
+        `UsageError` when it runs with another image, and `StoreError` when it cannot record anything."""
         while True:
             entry = await self._open(key)
+            if image is not None:
+                entry.use(image)
             answer: object = None
             with suppress(ActorGone):
                 answer = await self._ask_for_place(entry, job)
@@ -158,6 +179,11 @@ class Sessions:
             raise UnknownSession(f"no session {key} is open")
         return answer
 
+    def image_of(self, key: SessionKey) -> str | None:
+        """What its container is made from; None when it is not open."""
+        entry = self._entries.get(key)
+        return entry.image if entry is not None else None
+
     def running(self) -> dict[ContainerId, Mailbox[SessionMessage]]:
         """The containers that are believed to run, with whom to tell when they do not."""
         return {
@@ -185,9 +211,10 @@ class Sessions:
                 return entry
             await self._make_room(key)
             conversation = await self.surroundings.store.conversation(key)
+            image = (await self.surroundings.store.session(key)).image
             if self._closing:
                 raise Busy("the system is shutting down")
-            return self._begin(key, conversation)
+            return self._begin(key, conversation, image or self.surroundings.settings.image)
 
     async def _make_room(self, key: SessionKey) -> None:
         """A session without jobs keeps its place, and its container, only until somebody else needs it: the
@@ -213,12 +240,13 @@ class Sessions:
                 return True
         return False
 
-    def _begin(self, key: SessionKey, conversation: ConversationId | None) -> SessionEntry:
+    def _begin(self, key: SessionKey, conversation: ConversationId | None, image: str) -> SessionEntry:
         here, place = self.surroundings, self.place_of(key)
 
         async def prepare(password: str) -> ContainerSpec:
             await self.directories.make(place, here.engine.directory_owner())
-            return container_spec(here.settings, self.access, place, password=password)
+            spec = container_spec(here.settings, self.access, place, password=password)
+            return evolve(spec, image=entry.image)
 
         async def tidy() -> int:
             return await self.directories.tidy(place)
@@ -234,7 +262,7 @@ class Sessions:
             used_at=here.moment().now,
         )
         actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
-        entry = self._entries[key] = SessionEntry(actor, operations, place)
+        entry = self._entries[key] = SessionEntry(actor, operations, place, image)
         here.nursery.start_soon(self._run, key, entry)
         return entry
 

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import UsageError
@@ -33,17 +33,18 @@ from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
-from opencode_actors.machines.names import directory_name, session_key
+from opencode_actors.machines.names import directory_name, job_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origin, SessionKey, SessionSnapshot
 from opencode_actors.ports import Engine, PermissionReply, Prompt
 from opencode_actors.settings import Settings
-from opencode_actors.store.port import OutputSlice, Page
+from opencode_actors.store.port import KnownSession, OutputSlice, Page
 from opencode_actors.workdirs import Directories
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
 LONGEST_KEY = 200
 _MODEL = re.compile(r"[^\s/]+/\S+")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 _CLOSE_SERVERS_WITHIN = 5.0
 # What ended with the system is announced at once, if OpenClaw takes it; the rest by the next process.
 _FLUSH_WITHIN = 5.0
@@ -137,6 +138,8 @@ class System:
         prompt: str,
         *,
         session: str | None = None,
+        name: str | None = None,
+        image: str | None = None,
         model: str | None = None,
         agent: str | None = None,
         system: str | None = None,
@@ -147,7 +150,8 @@ class System:
     ) -> Job:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
-        Without `session` it gets one of its own. `job_timeout` is in seconds, 0 for none, and the
+        Without `session` it gets one of its own, and with `image` that session's containers are made from it,
+        from now on. `name` is what people call the job, and its own until it has settled (`find`). `job_timeout` is in seconds, 0 for none, and the
         setting's when it is not given. A job that has cost more than `max_cost_usd` is ended, as far as OpenCode
         knows the model's price (`JobSnapshot.cost_known`). The same `key` within a day is the same job, also after a restart,
         so that asking again is safe for whoever does not know whether the first time succeeded; it raises
@@ -160,6 +164,7 @@ class System:
             model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd
         )
         _check_key(key)
+        _check_image(image)
         wanted = Prompt(
             text=prompt,
             model=model or self.settings.model or None,
@@ -168,14 +173,22 @@ class System:
         )
         wish = Wish(
             prompt=wanted,
+            name="" if name is None else job_name(name),
+            image=image,
             timeout=job_timeout,
             max_cost_usd=max_cost_usd or 0.0,
             key=key,
             origin=origin,
-            request=_digest(prompt, session, model, agent, system, job_timeout, max_cost_usd),
+            request=_digest(prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd),
         )
         where = None if session is None else session_key(session)
         return Job(*await self._jobs.start(where, wish), self)
+
+    async def find(self, word: str) -> JobId:
+        """The job of this id or this name: the one under way that is called so, or else the settled one.
+        Raises `UsageError` with the candidates when there are several; no such job is said by whatever the
+        id is given to."""
+        return await self._jobs.find(word)
 
     async def wait(self, job: JobId) -> JobSnapshot:
         """Until the job has settled. Raises `UnknownJob`."""
@@ -255,6 +268,13 @@ class System:
     async def sessions(self) -> tuple[SessionSnapshot, ...]:
         """The open ones as they are now."""
         return await self._sessions.snapshots()
+
+    async def known_session(self, session: SessionKey) -> KnownSession:
+        """What is recorded of it: since when it is, how many jobs it had. Its `image` is the one that its next
+        container is made from."""
+        known = await self._surroundings.store.session(session)
+        image = self._sessions.image_of(session) or known.image or self.settings.image
+        return evolve(known, image=image)
 
     async def close_session(self, session: str) -> Climb:
         """Ends the session's container and fails its jobs. The conversation and the workspace stay."""
@@ -384,6 +404,14 @@ def _check_key(key: str | None) -> None:
         raise UsageError(
             f"{key[:LONGEST_KEY]!r} cannot be a key",
             hint=f"use 1 to {LONGEST_KEY} printable characters, for example a UUID",
+        )
+
+
+def _check_image(image: str | None) -> None:
+    if image is not None and not _IMAGE.fullmatch(image):
+        raise UsageError(
+            f"{image[:LONGEST_KEY]!r} cannot be an image",
+            hint="name one of the engine's store, for example localhost/opencode-actors:latest",
         )
 
 

@@ -119,7 +119,7 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     ]
     if state.policy.job_timeout:
         effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
-    state = evolve(state, phase=Running(work=work))
+    state = evolve(state, phase=Running(work=work), started_at=moment.wall)
     begun = n.Begun(
         conversation=turn.conversation,
         message=state.prompt.message_id,

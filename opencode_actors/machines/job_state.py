@@ -95,7 +95,9 @@ class JobState:
     session: SessionKey
     prompt: Prompt
     policy: JobPolicy
+    name: str = ""
     created_at: float
+    started_at: float | None = None  # in epoch seconds
     phase: Phase = Queued()
     meter: OutputMeter
     origin: Origin | None = None
@@ -113,6 +115,7 @@ def new_job(
     prompt: Prompt,
     policy: JobPolicy,
     now: float,
+    name: str = "",
     origin: Origin | None = None,
     notify: bool = False,
 ) -> JobState:
@@ -121,6 +124,7 @@ def new_job(
         session=session,
         prompt=prompt,
         policy=policy,
+        name=name,
         created_at=now,
         origin=origin,
         notify=notify,
@@ -139,8 +143,10 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         id=state.id,
         session=state.session,
         prompt=state.prompt.text,
+        name=state.name,
         status=_status(phase),
         activity=work.activity.state(now) if work is not None else ActivityState.IDLE,
+        started_at=state.started_at,
         elapsed_seconds=now - state.created_at,
         output_bytes=state.meter.size,
         output_truncated=state.meter.truncated,

@@ -1,4 +1,4 @@
-"""What a session may be called, and what its directories and its container are called then."""
+"""What sessions and jobs may be called, and what a session's directories and its container are called then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from opencode_actors.errors import UsageError
 from opencode_actors.machines.vocabulary import SessionKey
 
 LONGEST_KEY = 64
+LONGEST_NAME = 80
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+_JOB_ID = re.compile(r"job_[0-9a-f]{16}")
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 # With its owner before it, a container's name stays within the 63 characters that a host name may have.
 _READABLE = 20
@@ -30,6 +32,23 @@ def session_key(text: str) -> SessionKey:
             hint="use letters, digits and . _ : - and begin with a letter or a digit",
         )
     return SessionKey(text)
+
+
+def is_job_id(text: str) -> bool:
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def job_name(text: str) -> str:
+    """What people call a job. An id always means the job that has it, so no other may be called so. Raises
+    `UsageError`."""
+    if len(text) > LONGEST_NAME or text != text.strip() or not text or not text.isprintable():
+        raise UsageError(
+            f"{text[:LONGEST_NAME]!r} cannot be a job's name",
+            hint=f"use one line of 1 to {LONGEST_NAME} characters",
+        )
+    if is_job_id(text):
+        raise UsageError(f"{text!r} looks like a job's id", hint="choose another name")
+    return text
 
 
 def directory_name(key: SessionKey) -> str:

@@ -226,6 +226,7 @@ class Accepted:
     at: float
     since: int
     max_cost_usd: float = 0.0
+    image: str | None = None
     key: str | None = None
     request: str = ""
 

@@ -36,7 +36,8 @@ def _what_happened(job: JobSnapshot) -> str:
     if job.cost_usd or (job.max_cost_usd and not job.cost_known):
         cost = spending.in_words(job.cost_usd, known=job.cost_known, most=job.max_cost_usd)
         figures += f", for {cost}" if job.cost_known else f", {cost}"
-    subject = f"OpenCode job {job.id} in session {job.session}"
+    called = f" ({job.name})" if job.name else ""
+    subject = f"OpenCode job {job.id}{called} in session {job.session}"
     if job.status is JobStatus.COMPLETED:
         return f"{subject} is completed, {figures}."
     if job.status is JobStatus.CANCELLED:

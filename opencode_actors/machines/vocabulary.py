@@ -169,10 +169,12 @@ class JobSnapshot:
     id: JobId
     session: SessionKey
     prompt: str = field(repr=False)
+    name: str = ""  # what people call it
     status: JobStatus
     activity: ActivityState
     failure: Failure | None = None
     climb: Climb | None = None
+    started_at: float | None = None  # when its turn came, in epoch seconds
     elapsed_seconds: float = 0.0
     output_bytes: int = 0
     output_truncated: bool = False

@@ -4,8 +4,8 @@ import { textOfError } from "./errors.js";
 import { chatTextOf } from "./format.js";
 import { perform } from "./operations.js";
 
-export const HELP = `/opencode start [--session KEY] [--model PROVIDER/MODEL] [--max-cost-usd USD] PROMPT
-/opencode status [JOB]            without a job: all sessions
+export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] PROMPT
+/opencode status [JOB]            its id or name; without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
 /opencode answer JOB ANSWER       what it asks; a permission: once, always or reject
@@ -16,7 +16,14 @@ export const HELP = `/opencode start [--session KEY] [--model PROVIDER/MODEL] [-
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
 
 /** Flags of a start, and the parameter that each one is. @type {Record<string, string>} */
-const FLAGS = { session: "session_id", model: "model", agent: "agent", "max-cost-usd": "max_cost_usd" };
+const FLAGS = {
+  session: "session_id",
+  name: "name",
+  model: "model",
+  agent: "agent",
+  image: "image",
+  "max-cost-usd": "max_cost_usd",
+};
 
 /** @param {string} text what stands behind `/opencode` @returns {Parsed} */
 export function parse(text) {
@@ -35,11 +42,11 @@ export function parse(text) {
         params: { job_id, answer },
       }));
     case "status":
-      return rest ? { operation: "status", params: { job_id: rest } } : { operation: "sessions", params: {} };
+      return rest ? { operation: "status", params: { job_id: unquoted(rest) } } : { operation: "sessions", params: {} };
     case "output":
       return parseOutput(rest);
     case "cancel":
-      return rest ? { operation: "cancel", params: { job_id: rest } } : { wrong: "cancel needs a job" };
+      return rest ? { operation: "cancel", params: { job_id: unquoted(rest) } } : { wrong: "cancel needs a job" };
     case "sessions":
       return rest ? { wrong: "sessions takes nothing else" } : { operation: "sessions", params: {} };
     case "cleanup":
@@ -53,7 +60,7 @@ export function parse(text) {
   }
 }
 
-const FLAG = /^--([a-z-]+)(?:=|\s+)(\S+)\s*/;
+const FLAG = /^--([a-z-]+)(?:=|\s+)(?:"([^"\n]*)"|(\S+))\s*/;
 
 /** @param {string} text @returns {Parsed} */
 function parseStart(text) {
@@ -63,8 +70,9 @@ function parseStart(text) {
   for (let flag = FLAG.exec(rest); flag; flag = FLAG.exec(rest)) {
     const name = FLAGS[flag[1]];
     if (!name) return { wrong: `start knows no --${flag[1]}` };
-    if (name === "max_cost_usd" && !(Number(flag[2]) > 0)) return { wrong: `a bound is an amount of dollars, not ${flag[2]}` };
-    params[name] = name === "max_cost_usd" ? Number(flag[2]) : flag[2];
+    const value = flag[2] ?? flag[3];
+    if (name === "max_cost_usd" && !(Number(value) > 0)) return { wrong: `a bound is an amount of dollars, not ${value}` };
+    params[name] = name === "max_cost_usd" ? Number(value) : value;
     rest = rest.slice(flag[0].length);
   }
   return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };
@@ -88,10 +96,15 @@ function needing([first, rest], what, make) {
   return first && rest ? make(first, rest) : { wrong: `needs ${what}` };
 }
 
-/** @param {string} text @returns {[string, string]} */
+/** A name of several words stands in quotes. @param {string} text @returns {[string, string]} */
 function firstWord(text) {
-  const [, word, rest] = /^(\S*)\s*([\s\S]*)$/.exec(text) ?? ["", "", ""];
-  return [word, rest.trim()];
+  const [, quoted, word, rest] = /^(?:"([^"\n]+)"|(\S*))\s*([\s\S]*)$/.exec(text) ?? ["", "", "", ""];
+  return [quoted ?? word, rest.trim()];
+}
+
+/** @param {string} text */
+function unquoted(text) {
+  return /^"([^"\n]+)"$/.exec(text)?.[1] ?? text;
 }
 
 const CHAT_PAGE = 3_000; // bytes: a chat message is short

@@ -100,9 +100,10 @@ function doing(status) {
 /** @param {any} session */
 function sessionText(session) {
   const active = session.activeJob ? `, works on ${session.activeJob}` : "";
-  const jobs = session.jobs === undefined ? "" : `, ${session.jobs} jobs`;
-  const seconds = session.lastActivitySecondsAgo;
-  return `${session.sessionKey}: ${session.status}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
+  const jobs = session.jobs === undefined ? "" : `, ${session.jobs} ${session.jobs === 1 ? "job" : "jobs"}`;
+  const seconds = session.lastActivitySecondsAgo ?? undefined;
+  const name = session.name ? ` (${session.name})` : "";
+  return `${session.sessionKey}${name}: ${session.status}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
 }
 
 /** @param {any} result */

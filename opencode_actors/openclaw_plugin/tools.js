@@ -3,11 +3,12 @@
 import { PAGE, textOf } from "./format.js";
 import { perform } from "./operations.js";
 
-const jobId = { type: "string", description: "The job's id" };
+const jobId = { type: "string", description: "The job's id, or its name" };
 const sessionId = { type: "string", description: "The session's key" };
 
 /** What a start and a follow-up have in common. No unions in these schemas: some model providers refuse them. */
 const startOptions = {
+  name: { type: "string", description: "What people call this job; it stands for its id. One line", maxLength: 80 },
   model: { type: "string", description: "provider/model; default: as configured" },
   agent: { type: "string", description: "The OpenCode agent that answers, for example build or plan" },
   system: { type: "string", description: "Added to the agent's system prompt" },
@@ -43,6 +44,7 @@ export const TOOLS = {
       prompt: { type: "string", description: "The whole task: the agent sees nothing of this conversation" },
       session_id: { ...sessionId, description: "Go on with this session, or begin it; default: a new one" },
       ...startOptions,
+      image: { type: "string", description: "Another container image for a new session; only when the person names one" },
     },
   },
   opencode_status: {

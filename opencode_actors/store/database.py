@@ -39,12 +39,24 @@ _SESSION = """
 INSERT INTO sessions (key, conversation) VALUES (?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation
 """
+_IMAGE = """
+INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
+"""
 # What is NULL was recorded before, or is not so yet.
 _JOB = """
-INSERT INTO jobs (id, session, settled, snapshot, since, accepted, begun, verdict, key, created)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO jobs (id, session, settled, snapshot, since, accepted, begun, verdict, key, created, name)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET settled = excluded.settled, snapshot = excluded.snapshot,
     begun = COALESCE(excluded.begun, begun), verdict = COALESCE(excluded.verdict, verdict)
+"""
+_SESSIONS = """
+SELECT known.key,
+    (SELECT at FROM notices WHERE session = known.key ORDER BY seq DESC LIMIT 1),
+    (SELECT MIN(created) FROM jobs WHERE session = known.key),
+    (SELECT COUNT(*) FROM jobs WHERE session = known.key),
+    (SELECT name FROM jobs WHERE session = known.key AND name IS NOT NULL ORDER BY number DESC LIMIT 1),
+    (SELECT image FROM sessions WHERE sessions.key = known.key)
+FROM ({keys}) AS known ORDER BY known.key
 """
 # Nothing of a job comes after its end.
 _KNOWN = """
@@ -70,8 +82,14 @@ def row_of(record: SessionRecorded | JobRecorded) -> Row:
                 _in_json(record.verdict),
                 accepted.key if accepted else None,
                 accepted.at if accepted else None,
+                job.name or None,
             )
             return Row(_JOB, values)
+
+
+def image_row(session: SessionKey, image: str) -> Row:
+    """Of the image that the session's containers are made from, from now on."""
+    return Row(_IMAGE, (session, image))
 
 
 def _in_json(value: Any) -> str | None:
@@ -138,12 +156,30 @@ def read_conversation(database: sqlite3.Connection, session: SessionKey) -> Conv
 
 
 def read_sessions(database: sqlite3.Connection) -> tuple[KnownSession, ...]:
-    query = """
-    SELECT key, (SELECT MAX(at) FROM notices WHERE session = key) FROM
-        (SELECT key FROM sessions UNION SELECT session AS key FROM jobs) ORDER BY key
-    """
-    found = cast("list[tuple[str, float | None]]", database.execute(query).fetchall())
-    return tuple(KnownSession(key=SessionKey(key), used_at=at) for key, at in found)
+    every = "SELECT key FROM sessions UNION SELECT session AS key FROM jobs"
+    found = database.execute(_SESSIONS.format(keys=every)).fetchall()
+    return tuple(_known_session(*row) for row in found)
+
+
+def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSession:
+    """One that was never heard of has nothing known of it."""
+    return _known_session(
+        *cast(tuple[Any, ...], _one(database, _SESSIONS.format(keys="SELECT ? AS key"), session))
+    )
+
+
+def _known_session(
+    key: str, used_at: float | None, began_at: float | None, jobs: int, name: str | None, image: str | None
+) -> KnownSession:
+    return KnownSession(
+        key=SessionKey(key), used_at=used_at, began_at=began_at, jobs=jobs, name=name or "", image=image
+    )
+
+
+def read_named(database: sqlite3.Connection, name: str, limit: int) -> tuple[JobSnapshot, ...]:
+    query = "SELECT snapshot FROM jobs WHERE name = ? ORDER BY number DESC LIMIT ?"
+    found = cast("list[tuple[str]]", database.execute(query, (name, limit)).fetchall())
+    return tuple(snapshot_in(snapshot) for (snapshot,) in found)
 
 
 def read_job(database: sqlite3.Connection, job: JobId) -> KnownJob | None:

@@ -27,7 +27,7 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
 from opencode_actors.store import notice_rows, outbox_rows
 from opencode_actors.store.lock import DirectoryLock
@@ -68,6 +68,8 @@ class _Batch:
                 batch.rows.append(outbox_rows.row_of(record))
                 continue
             batch.rows.append(db.row_of(record))
+            if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.image:
+                batch.rows.append(db.image_row(record.snapshot.session, record.accepted.image))
             if isinstance(record, JobRecorded) and record.snapshot.settled:
                 batch.settled.append(record.snapshot.id)
                 if record.snapshot.notify:
@@ -136,6 +138,12 @@ class Journal:
 
     async def sessions(self) -> tuple[KnownSession, ...]:
         return await self._read(db.read_sessions, self._reading)
+
+    async def session(self, session: SessionKey) -> KnownSession:
+        return await self._read(db.read_session, self._reading, session)
+
+    async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
+        return await self._read(db.read_named, self._reading, name, limit)
 
     async def job(self, job: JobId) -> KnownJob | None:
         return await self._read(db.read_job, self._reading, job)

@@ -38,10 +38,16 @@ class KnownJob:
 
 @frozen(kw_only=True)
 class KnownSession:
-    """`used_at` is when something was announced of it last, in epoch seconds; None when that is not kept."""
+    """`used_at` is when something was announced of it last and `began_at` when its first job came, in epoch
+    seconds; None when that is not kept. `name` is the newest of its jobs' names, `image` the one that was
+    asked for, if one was."""
 
     key: SessionKey
-    used_at: float | None
+    used_at: float | None = None
+    began_at: float | None = None
+    jobs: int = 0
+    name: str = ""
+    image: str | None = None
 
 
 @frozen(kw_only=True)
@@ -102,6 +108,14 @@ class Store(Protocol):
 
     async def sessions(self) -> tuple[KnownSession, ...]:
         """All that ever had a job and are not forgotten, open or not."""
+        ...
+
+    async def session(self, session: SessionKey) -> KnownSession:
+        """The same of one; of one that was never heard of there is nothing but its key."""
+        ...
+
+    async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
+        """The newest jobs that were given this name, as they were last recorded, the newest first."""
         ...
 
     async def job(self, job: JobId) -> KnownJob | None:

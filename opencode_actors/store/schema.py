@@ -65,7 +65,15 @@ CREATE TRIGGER outbox_goes_with_its_job AFTER DELETE ON jobs
     BEGIN DELETE FROM outbox WHERE job = old.id; END;
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX)
+# A name is looked for among all jobs; what is told of a session is counted by the second index alone.
+_NAMES = """
+ALTER TABLE jobs ADD COLUMN name TEXT;
+ALTER TABLE sessions ADD COLUMN image TEXT;
+CREATE INDEX named ON jobs (name, number) WHERE name IS NOT NULL;
+CREATE INDEX jobs_of_session ON jobs (session, name, created);
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

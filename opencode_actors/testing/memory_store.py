@@ -134,8 +134,24 @@ class MemoryStore:
     async def sessions(self) -> tuple[KnownSession, ...]:
         await trio.lowlevel.checkpoint()
         keys = sorted({*self._conversations, *(job.session for job in self._jobs.values())})
-        last = {notice.session: notice.at for notice in self.told}
-        return tuple(KnownSession(key=key, used_at=last.get(key)) for key in keys)
+        return tuple([await self.session(key) for key in keys])
+
+    async def session(self, session: SessionKey) -> KnownSession:
+        await trio.lowlevel.checkpoint()
+        jobs = [job for job in self._jobs.values() if job.session == session]
+        plans = [self._accepted[job.id] for job in jobs if job.id in self._accepted]
+        return KnownSession(
+            key=session,
+            used_at=next((notice.at for notice in reversed(self.told) if notice.session == session), None),
+            began_at=min((plan.at for plan in plans), default=None),
+            jobs=len(jobs),
+            name=next((job.name for job in reversed(jobs) if job.name), ""),
+            image=next((plan.image for plan in reversed(plans) if plan.image), None),
+        )
+
+    async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
+        await trio.lowlevel.checkpoint()
+        return tuple([job for job in reversed(self._jobs.values()) if job.name == name][:limit])
 
     async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()

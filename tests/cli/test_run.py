@@ -129,7 +129,7 @@ async def test_a_missing_image_is_the_hosts_fault(tmp_path: Path, monkeypatch: p
     async with fake_world(monkeypatch):
         status = await run(settings(tmp_path, image="localhost/other:1"), "::say x", screen)
     assert status is Status.ENVIRONMENT
-    assert screen.lines[-1] == "hint: build it with `opencode-actors image build`"
+    assert screen.lines[-1].startswith("hint: build it with `opencode-actors image build`")
 
 
 async def test_ctrl_c_cancels_the_job_once_and_leaves_nothing(

@@ -80,6 +80,50 @@ async def test_a_clean_up_ends_what_is_idle_and_leaves_what_runs() -> None:
         assert gone == [str(service.system.workspace(SessionKey("idle")))]
 
 
+async def test_a_name_stands_for_its_job_wherever_one_is_named() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        started = await peer.call("start", prompt="::ask Which? | Blue", session_id="demo", name="the page")
+        job = started["jobId"]
+        await peer.call("follow", job_id="the page")
+        asked = await until(peer, "inputWanted")
+        status = await peer.call("status", job_id="the page")
+        assert (status["jobId"], status["name"]) == (job, "the page")
+        assert status["startedAt"] > 0
+        taken = await peer.call("start", prompt="::say x", session_id="other", name="the page")
+        assert taken["code"] == Code.USAGE
+        assert job in taken["message"]
+        answered = await peer.call(
+            "answer", job_id="the page", request_id=asked["requestId"], answers=["Blue"]
+        )
+        assert answered == {"answered": True}
+        ended = (await until(peer, "jobEnded"))["status"]
+        assert ended["name"] == "the page"
+        assert (await peer.call("output", job_id="the page"))["jobId"] == job
+        assert (await peer.call("cancel", job_id="the page"))["jobId"] == job
+        again = await peer.call("respond", job_id="the page", message="::say more", name="the page")
+        assert again["sessionKey"] == "demo"
+        await service.system.wait(again["jobId"])
+        several = await peer.call("status", job_id="the page")
+        assert several["code"] == Code.USAGE
+        assert job in several["message"]
+        assert again["jobId"] in several["message"]
+        (session,) = (await peer.call("sessions"))["sessions"]
+        assert (session["name"], session["jobs"]) == ("the page", 2)
+        assert 0 <= session["lastActivitySecondsAgo"] <= session["ageSeconds"]
+
+
+async def test_a_session_that_runs_with_another_image_says_so() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        service.world.engine.images.add("localhost/other:1")
+        started = await peer.call("start", prompt="::say x", session_id="demo", image="localhost/other:1")
+        await service.system.wait(started["jobId"])
+        (session,) = (await peer.call("sessions"))["sessions"]
+        assert session["image"] == "localhost/other:1"
+        refused = await peer.call("start", prompt="::say x", session_id="demo", image="localhost/third:1")
+        assert refused["code"] == Code.USAGE
+        assert "localhost/other:1" in refused["message"]
+
+
 async def test_a_job_that_costs_more_than_it_may_is_ended_and_says_so() -> None:
     async with a_service() as service, a_peer(service.door) as peer:
         prompt = "::say begun\n::bash true\n::hang"

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from attrs import evolve
 
-from opencode_actors import JobStatus, SessionChanged, SessionStatus
+from opencode_actors import Cause, JobStatus, SessionChanged, SessionStatus
 from tests.contract.engines import within
 
 from .rig import PLENTY, Rig, containers, open_rig, the_container, until
@@ -36,6 +36,23 @@ async def test_an_idle_container_is_stopped_and_the_next_job_goes_on_in_a_new_on
         assert not await containers(system)
         assert (await (await system.start("::say two", session="demo")).wait()).status is JobStatus.COMPLETED
         assert _has_a_past(rig)
+
+
+@within(PLENTY)
+async def test_a_session_is_made_from_the_image_that_its_start_names() -> None:
+    nowhere = "localhost/oa-no-such-image:1"
+    async with open_rig("podman") as rig, rig.system(evolve(rig.settings, image=nowhere)) as system:
+        failed = await (await system.start("::say one", session="demo")).wait()
+        assert failed.failure is not None
+        assert failed.failure.cause is Cause.IMAGE_MISSING
+        assert nowhere in failed.failure.message
+        done = await (await system.start("::say one", session="demo", image=rig.settings.image)).wait()
+        assert done.status is JobStatus.COMPLETED, done.failure
+        assert (await the_container(system)).image.endswith(rig.settings.image)
+        await system.cleanup()
+        assert not await containers(system)
+        again = await (await system.start("::say two", session="demo")).wait()
+        assert again.status is JobStatus.COMPLETED, again.failure
 
 
 @within(PLENTY)

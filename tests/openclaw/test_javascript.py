@@ -41,6 +41,8 @@ _WISHES = {
     "model": "scripted/demo",
     "agent": "build",
     "system": "be short",
+    "name": "login page",
+    "image": "demo",
     "max_cost_usd": 0.5,
     "timeout": 60,
 }

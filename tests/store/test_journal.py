@@ -297,7 +297,7 @@ async def test_a_journal_of_another_version_is_named_as_such(tmp_path: Path) -> 
         database.execute("PRAGMA user_version = 7")
     database.close()
     error = await refusal(tmp_path)
-    assert "format 7, this one reads 3" in error.message
+    assert "format 7, this one reads 4" in error.message
     assert "use the version that wrote it" in error.hint
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from opencode_actors.machines.notices import Notice, SessionChanged
+from opencode_actors.machines.notices import Accepted, JobRecorded, Notice, SessionChanged
 from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey, SessionStatus
+from opencode_actors.ports import Prompt
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import KnownSession, Store
 from opencode_actors.testing.memory_store import MemoryStore
@@ -95,6 +96,38 @@ async def test_sessions_are_known_with_the_time_of_the_last_word_of_them(open_st
         await store.append((evolve(conversation(), session=other),))
     async with open_store() as store:
         assert await store.sessions() == (
-            KnownSession(key=SESSION, used_at=2.0),
+            KnownSession(key=SESSION, used_at=2.0, jobs=1, name="the test"),
             KnownSession(key=other, used_at=None),
         )
+
+
+async def test_what_a_session_had_is_known(open_store: OpenStore) -> None:
+    def accepted(number: int, *, name: str = "", image: str | None = None) -> JobRecorded:
+        recorded = job(JobStatus.PENDING, id_=JobId(f"job_{number}"))
+        plan = Accepted(
+            prompt=Prompt(text="x"), timeout=None, at=float(number), since=0, key="k", image=image
+        )
+        return evolve(recorded, snapshot=evolve(recorded.snapshot, name=name), accepted=plan)
+
+    async with open_store() as store:
+        assert await store.session(SESSION) == KnownSession(key=SESSION)
+        await store.append((accepted(1, name="first", image="a"), accepted(2, name="second", image="b")))
+        await store.append((accepted(3, name="third"), accepted(4), conversation()))
+        known = KnownSession(key=SESSION, began_at=1.0, jobs=4, name="third", image="b")
+        assert await store.session(SESSION) == known
+    async with open_store() as store:
+        assert await store.sessions() == (known,)
+        assert await store.conversation(SESSION) == CONVERSATION
+
+
+async def test_jobs_are_found_by_their_names_the_newest_first(open_store: OpenStore) -> None:
+    def named(number: int, name: str) -> JobRecorded:
+        recorded = job(JobStatus.COMPLETED, id_=JobId(f"job_{number}"))
+        return evolve(recorded, snapshot=evolve(recorded.snapshot, name=name))
+
+    async with open_store() as store:
+        await store.append((named(1, "it"), named(2, "it"), named(3, "other"), named(4, "it")))
+        found = await store.named("it", limit=2)
+        assert [one.id for one in found] == ["job_4", "job_2"]
+        assert found[0] == named(4, "it").snapshot
+        assert await store.named("nobody", limit=2) == ()
