@@ -8,8 +8,7 @@ from opencode_actors.machines import notices as n
 from opencode_actors.machines import requests
 from opencode_actors.machines.job_messages import JobEffect
 from opencode_actors.machines.job_state import JobState, Running
-from opencode_actors.machines.output import admit
-from opencode_actors.machines.transcript import Piece
+from opencode_actors.machines.output import admit, merged
 from opencode_actors.machines.work import Heard
 
 
@@ -18,7 +17,18 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
     job, session = state.id, state.session
     effects: list[JobEffect] = []
     meter, placed = admit(state.meter, merged(heard.pieces))
-    records: list[n.Record] = [n.OutputRecorded(job=job, text=p.piece.text) for p in placed]
+    records: list[n.Record] = [
+        n.OutputRecorded(
+            job=job,
+            offset=p.offset,
+            text=p.piece.text,
+            kind=p.piece.kind,
+            span=p.span,
+            part=p.piece.part,
+            at=p.piece.at,
+        )
+        for p in placed
+    ]
     if heard.pieces:
         state = evolve(state, meter=meter, last_output_at=now)
     effects.extend(
@@ -39,14 +49,3 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
         changed = n.TodosChanged(job=job, session=session, todos=heard.work.todos)
         effects.append(n.Publish(notice=changed))
     return state, effects, records
-
-
-def merged(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """Neighbours of one kind as one piece: what one read of the socket brought is one notice."""
-    merged: list[Piece] = []
-    for piece in pieces:
-        if merged and merged[-1].kind is piece.kind:
-            merged[-1] = evolve(piece, text=merged[-1].text + piece.text)
-        else:
-            merged.append(piece)
-    return tuple(merged)

@@ -26,7 +26,9 @@ from opencode_actors.machines.vocabulary import (
     SessionStatus,
     StateT,
 )
-from opencode_actors.ports import Prompt
+from opencode_actors.ports import ContainerId, Endpoint, Prompt
+
+_NO_PART = PartId("")
 
 
 @frozen(kw_only=True)
@@ -214,6 +216,22 @@ class SessionRecorded:
 
 
 @frozen(kw_only=True)
+class ContainerRecorded:
+    """Where the session's server runs, so that a later process finds it again."""
+
+    session: SessionKey
+    container: ContainerId
+    endpoint: Endpoint
+
+
+@frozen(kw_only=True)
+class ContainerForgotten:
+    """The session has no container any more."""
+
+    session: SessionKey
+
+
+@frozen(kw_only=True)
 class Accepted:
     """What was asked for, as far as it does not stand in the job's snapshot.
 
@@ -233,12 +251,14 @@ class Accepted:
 
 @frozen(kw_only=True)
 class Begun:
-    """Where the prompt is sent to, and under which ids. Durable before it is sent."""
+    """Where the prompt is sent to, and under which ids. Durable before it is sent. When it `continues`, it is
+    a prompt of our own, to go on with what an earlier one began."""
 
     conversation: ConversationId
     message: MessageId
     part: PartId
     at: float
+    continues: bool = False
 
 
 @frozen(kw_only=True)
@@ -256,8 +276,16 @@ class JobRecorded:
 
 @frozen(kw_only=True)
 class OutputRecorded:
+    """What is added to a job's output at byte `offset`. Since byte `span` it is all of one kind and of one
+    part of the server's, from its character `at` on: this is how a later process knows what was told."""
+
     job: JobId
+    offset: int
     text: str = field(repr=False)
+    kind: OutputKind = OutputKind.TEXT
+    span: int = 0
+    part: PartId = _NO_PART
+    at: int = 0
 
 
 @frozen(kw_only=True)
@@ -277,7 +305,14 @@ class NotificationRecorded:
         return self.state in (NotificationState.PENDING, NotificationState.CLAIMED)
 
 
-Record = SessionRecorded | JobRecorded | OutputRecorded | NotificationRecorded
+Record = (
+    SessionRecorded
+    | ContainerRecorded
+    | ContainerForgotten
+    | JobRecorded
+    | OutputRecorded
+    | NotificationRecorded
+)
 
 
 @frozen(kw_only=True)

@@ -7,22 +7,36 @@ from attrs import evolve, frozen
 from opencode_actors.machines.notices import OutputKind
 from opencode_actors.machines.transcript import Piece
 
+# What the last line begins with; its text is never the model's.
+_ENDS_HERE = "\n[output ends here: "
+
 
 @frozen(kw_only=True)
 class OutputMeter:
-    """`size` is in bytes; a `limit` of 0 means none."""
+    """`size` is in bytes; a `limit` of 0 means none. `span` is where what is all of one kind and part began
+    that `latest` is the last piece of."""
 
     limit: int
     size: int = 0
     truncated: bool = False
+    span: int = 0
+    latest: Piece | None = None
 
 
 @frozen(kw_only=True)
 class Placed:
-    """A piece with its place in the output file."""
+    """A piece with its place in the output file, and where its span begins."""
 
     offset: int
+    span: int
     piece: Piece
+
+
+def going_on(limit: int, size: int, told: tuple[Piece, ...]) -> OutputMeter:
+    """Behind the `size` bytes of output that an earlier process wrote."""
+    last = told[-1] if told else None
+    truncated = last is not None and last.kind is OutputKind.REMARK and last.text.startswith(_ENDS_HERE)
+    return OutputMeter(limit=limit, size=size, truncated=truncated)
 
 
 def admit(meter: OutputMeter, pieces: tuple[Piece, ...]) -> tuple[OutputMeter, tuple[Placed, ...]]:
@@ -34,10 +48,25 @@ def admit(meter: OutputMeter, pieces: tuple[Piece, ...]) -> tuple[OutputMeter, t
         text, full = _fit(meter, piece.text)
         meter = _place(meter, evolve(piece, text=text), placed)
         if full:
-            last = f"\n[output ends here: maxOutputSize is {meter.limit} bytes]\n"
+            last = f"{_ENDS_HERE}maxOutputSize is {meter.limit} bytes]\n"
             meter = _place(meter, Piece(kind=OutputKind.REMARK, text=last), placed)
             meter = evolve(meter, truncated=True)
     return meter, tuple(placed)
+
+
+def merged(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """Neighbours of one kind and part as one piece: what one read of the socket brought is one notice."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        if merged and _goes_on(merged[-1], piece):
+            merged[-1] = evolve(merged[-1], text=merged[-1].text + piece.text)
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def _goes_on(before: Piece, piece: Piece) -> bool:
+    return bool(piece.at) and before.kind is piece.kind and before.part == piece.part
 
 
 def _fit(meter: OutputMeter, text: str) -> tuple[str, bool]:
@@ -46,11 +75,13 @@ def _fit(meter: OutputMeter, text: str) -> tuple[str, bool]:
     room = meter.limit - meter.size
     if not meter.limit or len(encoded) <= room:
         return text, False
-    return encoded[:room].decode(errors="ignore"), True
+    return encoded[: max(room, 0)].decode(errors="ignore"), True
 
 
 def _place(meter: OutputMeter, piece: Piece, placed: list[Placed]) -> OutputMeter:
     if not piece.text:
         return meter
-    placed.append(Placed(offset=meter.size, piece=piece))
-    return evolve(meter, size=meter.size + len(piece.text.encode(errors="replace")))
+    goes_on = meter.latest is not None and _goes_on(meter.latest, piece)
+    span = meter.span if goes_on else meter.size
+    placed.append(Placed(offset=meter.size, span=span, piece=piece))
+    return evolve(meter, size=meter.size + len(piece.text.encode(errors="replace")), span=span, latest=piece)

@@ -33,6 +33,8 @@ from opencode_actors.machines.server_events import (
 # The finish reasons after which the server itself goes on with another message.
 _GOES_ON = frozenset({"tool-calls", "unknown"})
 
+NO_PART = PartId("")
+
 # The name of the error that an abort leaves.
 ABORTED = "MessageAbortedError"
 
@@ -41,10 +43,13 @@ _STARTS_AGAIN = "[the answer broke off, and the model started it again]"
 
 @frozen(kw_only=True)
 class Piece:
-    """Output as it is appended to the job's file."""
+    """Output as it is appended to the job's file. `part` is the server's that it is of, if it is of any, and
+    `at` the character of that part's text at which it begins."""
 
     kind: OutputKind
     text: str
+    part: PartId = NO_PART
+    at: int = 0
 
 
 class Ending(Enum):
@@ -71,10 +76,14 @@ class Transcript:
     at_line_start: bool = True
     text_seen: bool = False
     answers: Mapping[MessageId, MessageInfo] = {}
+    # Those to an earlier prompt of the same job, which ended without a final one.
+    earlier: tuple[MessageInfo, ...] = ()
     open_texts: Mapping[PartId, OpenText] = {}
     ended_parts: frozenset[PartId] = frozenset()
     running_tools: Mapping[PartId, ToolPart] = {}
     newest_texts: Mapping[MessageId, PartId] = {}
+    # What an earlier process has shown of parts that this one has not seen yet.
+    told: Mapping[PartId, str] = {}
     # While what was missed is being read: the latest word on each message and part that is heard.
     held: Mapping[str, MessageInfo | Part] | None = None
 
@@ -109,10 +118,19 @@ class Transcript:
             return "the model fell silent in the middle of its answer"
         return "the model's first word never came"
 
+    @property
+    def infos(self) -> tuple[MessageInfo, ...]:
+        """All that were made for this job."""
+        return (*self.earlier, *self.answers.values())
+
     def after_gap(self) -> Transcript:
         """The event stream broke: the deltas of what is open now are lost until their parts end."""
         gaps = {id_: evolve(text, gap=True) for id_, text in self.open_texts.items()}
         return evolve(self, open_texts=gaps, held=self.held or {})
+
+    def continued(self, prompt: MessageId) -> Transcript:
+        """Its server has ended, and another one is asked to go on: nothing more comes of what was open."""
+        return evolve(self, prompt=prompt, answers={}, earlier=self.infos, open_texts={}, running_tools={})
 
 
 Written = tuple[Transcript, tuple[Piece, ...]]
@@ -219,6 +237,7 @@ def _text_updated(transcript: Transcript, part: TextPart, *, live: bool) -> Writ
 def _opened(transcript: Transcript, part: TextPart, *, live: bool) -> tuple[Transcript, OpenText]:
     """A new part. Read and not heard, some of its deltas may have been missed."""
     transcript, shown = _take_over(transcript, part)
+    shown = transcript.told.get(part.id, shown)
     known = OpenText(message=part.message, shown=shown, gap=not live)
     newest = max(part.id, transcript.newest_texts.get(part.message, part.id))
     return evolve(
@@ -244,11 +263,11 @@ def _take_over(transcript: Transcript, part: TextPart) -> tuple[Transcript, str]
 def _show(transcript: Transcript, part: PartId, text: OpenText, *, finished: bool) -> Written:
     pieces: tuple[Piece, ...] = ()
     if text.text.startswith(text.shown):
-        transcript, pieces = _text(transcript, text.text[len(text.shown) :], first=not text.shown)
+        transcript, pieces = _text(transcript, part, text.text, after=len(text.shown))
         text = evolve(text, shown=text.text)
     elif finished or not text.shown.startswith(text.text):
-        transcript, pieces = _line(transcript, OutputKind.REMARK, _STARTS_AGAIN)
-        transcript, again = _text(transcript, text.text, first=True)
+        transcript, pieces = remarked(transcript, _STARTS_AGAIN)
+        transcript, again = _text(transcript, part, text.text, after=0)
         pieces += again
         text = evolve(text, shown=text.text)
     if finished:
@@ -258,13 +277,14 @@ def _show(transcript: Transcript, part: PartId, text: OpenText, *, finished: boo
     return evolve(transcript, open_texts={**transcript.open_texts, part: text}), pieces
 
 
-def _text(transcript: Transcript, text: str, *, first: bool) -> Written:
+def _text(transcript: Transcript, part: PartId, whole: str, *, after: int) -> Written:
+    text = whole[after:]
     if not text:
         return transcript, ()
-    if first and not transcript.at_line_start:
+    if not after and not transcript.at_line_start:
         text = "\n" + text
     transcript = evolve(transcript, at_line_start=text.endswith("\n"), text_seen=True)
-    return transcript, (Piece(kind=OutputKind.TEXT, text=text),)
+    return transcript, (Piece(kind=OutputKind.TEXT, text=text, part=part, at=after),)
 
 
 def _tool_updated(transcript: Transcript, part: ToolPart) -> Written:
@@ -278,12 +298,18 @@ def _tool_updated(transcript: Transcript, part: ToolPart) -> Written:
     running = {id_: tool for id_, tool in transcript.running_tools.items() if id_ != part.id}
     ended = transcript.ended_parts | {part.id}
     transcript = evolve(transcript, running_tools=running, ended_parts=ended)
-    return _line(transcript, OutputKind.TOOL, tool_line(part))
+    return _line(transcript, OutputKind.TOOL, tool_line(part), part.id)
 
 
-def _line(transcript: Transcript, kind: OutputKind, line: str) -> Written:
+def remarked(transcript: Transcript, remark: str) -> Written:
+    """A line of our own."""
+    return _line(transcript, OutputKind.REMARK, remark, NO_PART)
+
+
+def _line(transcript: Transcript, kind: OutputKind, line: str, part: PartId) -> Written:
     start = "" if transcript.at_line_start else "\n"
-    return evolve(transcript, at_line_start=True), (Piece(kind=kind, text=f"{start}{line}\n"),)
+    piece = Piece(kind=kind, text=f"{start}{line}\n", part=part)
+    return evolve(transcript, at_line_start=True), (piece,)
 
 
 def tool_line(part: ToolPart) -> str:

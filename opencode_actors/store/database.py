@@ -144,12 +144,6 @@ def read_owner(database: sqlite3.Connection) -> str:
     return owner
 
 
-def read_unsettled(database: sqlite3.Connection) -> tuple[JobId, ...]:
-    query = "SELECT id FROM jobs WHERE settled = 0 ORDER BY number"
-    found = cast(list[tuple[str]], database.execute(query).fetchall())
-    return tuple(JobId(job) for (job,) in found)
-
-
 def read_conversation(database: sqlite3.Connection, session: SessionKey) -> ConversationId | None:
     found = _one(database, "SELECT conversation FROM sessions WHERE key = ?", session)
     return None if found is None or found[0] is None else ConversationId(found[0])

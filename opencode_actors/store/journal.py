@@ -18,6 +18,8 @@ from attrs import define, field, frozen
 
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import (
+    ContainerForgotten,
+    ContainerRecorded,
     JobRecorded,
     Notice,
     NotificationRecorded,
@@ -29,7 +31,7 @@ from opencode_actors.machines.outbox_messages import LookForNotifications, Notif
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
-from opencode_actors.store import notice_rows, outbox_rows
+from opencode_actors.store import notice_rows, open_rows, outbox_rows
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
@@ -50,6 +52,7 @@ class _Batch:
     need not wait for the disk."""
 
     rows: list[db.Row] = field(factory=list[db.Row])
+    spans: list[db.Row] = field(factory=list[db.Row])
     texts: list[tuple[JobId, bytes]] = field(factory=list[tuple[JobId, bytes]])
     settled: list[JobId] = field(factory=list[JobId])
     notices: list[NoticeRow] = field(factory=list[NoticeRow])
@@ -62,7 +65,12 @@ class _Batch:
         batch = cls()
         for record in records:
             if isinstance(record, OutputRecorded):
-                batch.texts.append((record.job, record.text.encode(errors="replace")))
+                text = record.text.encode(errors="replace")
+                batch.texts.append((record.job, text))
+                batch.spans.append(open_rows.span_row(record, len(text)))
+                continue
+            if isinstance(record, ContainerRecorded | ContainerForgotten):
+                batch.rows.append(open_rows.container_row(record))
                 continue
             if isinstance(record, NotificationRecorded):
                 batch.rows.append(outbox_rows.row_of(record))
@@ -236,7 +244,7 @@ class Journal:
         for batch in batches:
             for job in batch.settled:
                 self._outputs.make_durable(job)
-        rows = [row for batch in batches for row in batch.rows]
+        rows = [row for batch in batches for row in (*batch.spans, *batch.rows)]
         only_output = all(batch.only_output for batch in batches)
         db.write(self._writing, [*rows, *notices], durable=not only_output)
 
@@ -261,7 +269,8 @@ class Journal:
     def _load(self) -> Remembered:
         return Remembered(
             owner=db.read_owner(self._reading),
-            unsettled=db.read_unsettled(self._reading),
+            unsettled=open_rows.read_open(self._reading, self._outputs.take_back),
+            housed=open_rows.read_housed(self._reading),
             last_seq=notice_rows.read_last(self._reading),
         )
 

@@ -34,6 +34,22 @@ class OutputFiles:
         finally:
             os.close(descriptor)
 
+    def take_back(self, job: JobId, upto: int) -> bytes:
+        """What there is up to there, without the beginning of a character at its end. The rest goes."""
+        try:
+            descriptor = os.open(self._path(job), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return b""
+        try:
+            kept = bytearray()
+            while chunk := os.pread(descriptor, upto - len(kept), len(kept)):
+                kept += chunk
+            whole = whole_characters(bytes(kept))
+            os.ftruncate(descriptor, len(whole))
+        finally:
+            os.close(descriptor)
+        return whole
+
     def make_durable(self, job: JobId) -> None:
         """What is appended so far outlives a power failure."""
         try:

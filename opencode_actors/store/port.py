@@ -7,23 +7,49 @@ from typing import Protocol
 
 from attrs import frozen
 
-from opencode_actors.machines.notices import Notice, Record
+from opencode_actors.machines.notices import Accepted, Begun, Notice, Record
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.machines.transcript import Piece
+from opencode_actors.machines.vocabulary import Failure, JobId, JobSnapshot, PendingRequest, SessionKey
+from opencode_actors.ports import ContainerId, Endpoint
 
 # Called in the order of `seq`, for each notice once, when it is durable. It does not wait.
 Tell = Callable[[Notice], None]
 
 
 @frozen(kw_only=True)
+class OpenJob:
+    """A job that nobody saw the end of, as it was last recorded. `told` is its whole output, of `told_bytes`,
+    piece by piece; `wanted` what was announced as waiting for an answer, and not as answered."""
+
+    snapshot: JobSnapshot
+    accepted: Accepted | None  # None: an earlier version took it
+    begun: Begun | None
+    verdict: Failure | None
+    told: tuple[Piece, ...] = ()
+    told_bytes: int = 0
+    wanted: tuple[PendingRequest, ...] = ()
+
+
+@frozen(kw_only=True)
+class Housed:
+    """Where a session's server was last."""
+
+    session: SessionKey
+    container: ContainerId
+    endpoint: Endpoint
+
+
+@frozen(kw_only=True)
 class Remembered:
-    """What an earlier process left. `unsettled` are jobs that nobody saw the end of; `last_seq` is the
-    number of the last notice."""
+    """What an earlier process left: `unsettled` jobs in the order in which they came, the sessions that are
+    `housed`, and the number of the last notice."""
 
     owner: str
-    unsettled: tuple[JobId, ...]
-    last_seq: int
+    unsettled: tuple[OpenJob, ...] = ()
+    housed: tuple[Housed, ...] = ()
+    last_seq: int = 0
 
 
 @frozen(kw_only=True)
@@ -83,7 +109,9 @@ class OutputSlice:
 class Store(Protocol):
     """Every method raises `StoreError`, and nothing else."""
 
-    async def load(self) -> Remembered: ...
+    async def load(self) -> Remembered:
+        """For the beginning. Output that was not recorded to its end is taken back: nobody was told it."""
+        ...
 
     def listen(self, tell: Tell) -> None:
         """From now on each notice goes there, and to nobody else."""

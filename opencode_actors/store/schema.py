@@ -73,7 +73,21 @@ CREATE INDEX named ON jobs (name, number) WHERE name IS NOT NULL;
 CREATE INDEX jobs_of_session ON jobs (session, name, created);
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES)
+# The output of an open job, cut where its kind or the server's part changes, so that a later process knows
+# which of the server's words are told. A settled job tells no more.
+_SPANS = """
+CREATE TABLE spans (
+    job TEXT NOT NULL, start INTEGER NOT NULL, upto INTEGER NOT NULL, kind TEXT NOT NULL, part TEXT NOT NULL,
+    at INTEGER NOT NULL, PRIMARY KEY (job, start)
+) WITHOUT ROWID;
+CREATE TRIGGER spans_go_with_the_end AFTER UPDATE OF settled ON jobs WHEN new.settled
+    BEGIN DELETE FROM spans WHERE job = new.id; END;
+CREATE TRIGGER spans_go_with_their_job AFTER DELETE ON jobs
+    BEGIN DELETE FROM spans WHERE job = old.id; END;
+CREATE INDEX housed ON sessions (key) WHERE container IS NOT NULL;
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

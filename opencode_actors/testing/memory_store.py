@@ -10,6 +10,11 @@ from attrs import define, evolve, field, frozen
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import (
     Accepted,
+    Begun,
+    ContainerForgotten,
+    ContainerRecorded,
+    InputAnswered,
+    InputWanted,
     JobEnded,
     JobRecorded,
     Notice,
@@ -22,9 +27,27 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, Notification, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, NotificationState, SessionKey
+from opencode_actors.machines.transcript import Piece
+from opencode_actors.machines.vocabulary import (
+    Failure,
+    JobId,
+    JobSnapshot,
+    NotificationState,
+    PendingRequest,
+    SessionKey,
+)
 from opencode_actors.store.output_files import output_slice
-from opencode_actors.store.port import Keyed, KnownJob, KnownSession, OutputSlice, Page, Remembered, Tell
+from opencode_actors.store.port import (
+    Housed,
+    Keyed,
+    KnownJob,
+    KnownSession,
+    OpenJob,
+    OutputSlice,
+    Page,
+    Remembered,
+    Tell,
+)
 
 _PAGE = 256
 
@@ -73,6 +96,10 @@ class MemoryStore:
         factory=dict[SessionKey, ConversationId | None]
     )
     _outputs: dict[JobId, bytes] = field(factory=dict[JobId, bytes])
+    _begun: dict[JobId, Begun] = field(factory=dict[JobId, Begun])
+    _verdicts: dict[JobId, Failure] = field(factory=dict[JobId, Failure])
+    _pieces: dict[JobId, list[Piece]] = field(factory=dict[JobId, list[Piece]])
+    _housed: dict[SessionKey, Housed] = field(factory=dict[SessionKey, Housed])
     outbox: dict[JobId, OutboxRow] = field(factory=dict[JobId, OutboxRow])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
@@ -83,9 +110,39 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return Remembered(
             owner=self.owner,
-            unsettled=tuple(id_ for id_, job in self._jobs.items() if not job.settled),
+            unsettled=tuple(self._open(job) for job in self._jobs.values() if not job.settled),
+            housed=tuple(self._housed.values()),
             last_seq=len(self.told),
         )
+
+    def _open(self, job: JobSnapshot) -> OpenJob:
+        accepted = self._accepted.get(job.id)
+        return OpenJob(
+            snapshot=job,
+            accepted=accepted,
+            begun=self._begun.get(job.id),
+            verdict=self._verdicts.get(job.id),
+            told=tuple(self._pieces.get(job.id, ())),
+            told_bytes=len(self._outputs.get(job.id, b"")),
+            wanted=self._wanted(job.id),
+        )
+
+    def _wanted(self, job: JobId) -> tuple[PendingRequest, ...]:
+        wanted: dict[str, PendingRequest] = {}
+        for notice in self.told:
+            if isinstance(notice, InputAnswered) and notice.job == job:
+                wanted.pop(notice.request, None)
+            elif isinstance(notice, InputWanted) and notice.job == job:
+                wanted[notice.request] = PendingRequest(
+                    id=notice.request,
+                    kind=notice.kind,
+                    text=notice.text,
+                    options=notice.options,
+                    questions=notice.questions,
+                    conversation=notice.conversation,
+                    sub_agent=notice.sub_agent,
+                )
+        return tuple(wanted.values())
 
     def listen(self, tell: Tell) -> None:
         self._tell = tell
@@ -111,15 +168,35 @@ class MemoryStore:
                 self._jobs[job.id] = job
                 if record.accepted is not None:
                     self._accepted[job.id] = record.accepted
+                if record.begun is not None:
+                    self._begun[job.id] = record.begun
+                if record.verdict is not None:
+                    self._verdicts[job.id] = record.verdict
+                if job.settled:
+                    self._pieces.pop(job.id, None)
                 if job.settled and job.notify:
                     self.outbox.setdefault(job.id, OutboxRow.of(job, at))
             case NotificationRecorded():
                 self.outbox[record.job] = self.outbox[record.job].after(record)
             case SessionRecorded():
                 self._conversations[record.session] = record.conversation
+            case ContainerForgotten():
+                self._housed.pop(record.session, None)
+            case ContainerRecorded():
+                self._housed[record.session] = Housed(
+                    session=record.session, container=record.container, endpoint=record.endpoint
+                )
             case OutputRecorded():
                 text = record.text.encode(errors="replace")
                 self._outputs[record.job] = self._outputs.get(record.job, b"") + text
+                self._told_of(record)
+
+    def _told_of(self, record: OutputRecorded) -> None:
+        pieces = self._pieces.setdefault(record.job, [])
+        if pieces and record.span < record.offset:
+            pieces[-1] = evolve(pieces[-1], text=pieces[-1].text + record.text)
+        else:
+            pieces.append(Piece(kind=record.kind, text=record.text, part=record.part, at=record.at))
 
     async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
         await trio.lowlevel.checkpoint()

@@ -50,8 +50,9 @@ def job(status: JobStatus = JobStatus.RUNNING, *, id_: JobId = JOB) -> JobRecord
     return JobRecorded(snapshot=snapshot)
 
 
-def said(text: str, *, id_: JobId = JOB) -> OutputRecorded:
-    return OutputRecorded(job=id_, text=text)
+def said(text: str, *, id_: JobId = JOB, after: str = "") -> OutputRecorded:
+    """Behind what was said before, as more of the same."""
+    return OutputRecorded(job=id_, text=text, offset=len(after.encode(errors="replace")), at=len(after))
 
 
 def conversation(value: ConversationId | None = CONVERSATION) -> SessionRecorded:

@@ -9,11 +9,36 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from opencode_actors.machines.notices import Accepted, JobRecorded, Notice, SessionChanged
-from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey, SessionStatus
-from opencode_actors.ports import Prompt
+from opencode_actors.machines.notices import (
+    Accepted,
+    Begun,
+    ContainerForgotten,
+    ContainerRecorded,
+    InputAnswered,
+    InputEnd,
+    InputWanted,
+    JobRecorded,
+    Notice,
+    OutputKind,
+    OutputRecorded,
+    SessionChanged,
+)
+from opencode_actors.machines.output import OutputMeter, Placed, admit
+from opencode_actors.machines.server_events import MessageId, PartId
+from opencode_actors.machines.transcript import Piece
+from opencode_actors.machines.vocabulary import (
+    Cause,
+    Failure,
+    JobId,
+    JobStatus,
+    PendingRequest,
+    RequestKind,
+    SessionKey,
+    SessionStatus,
+)
+from opencode_actors.ports import ContainerId, Endpoint, Prompt
 from opencode_actors.store.journal import open_journal
-from opencode_actors.store.port import KnownSession, Store
+from opencode_actors.store.port import Housed, KnownSession, Store
 from opencode_actors.testing.memory_store import MemoryStore
 
 from .samples import CONVERSATION, JOB, SESSION, conversation, job, said
@@ -48,7 +73,8 @@ async def test_what_was_recorded_is_there_the_next_time(open_store: OpenStore) -
         owner = (await store.load()).owner
     async with open_store() as store:
         remembered = await store.load()
-        assert (remembered.owner, remembered.unsettled) == (owner, (other,))
+        assert remembered.owner == owner
+        assert [open_.snapshot.id for open_ in remembered.unsettled] == [other]
         assert await store.conversation(SESSION) == CONVERSATION
         known = await store.job(JOB)
         assert known is not None
@@ -131,3 +157,104 @@ async def test_jobs_are_found_by_their_names_the_newest_first(open_store: OpenSt
         assert [one.id for one in found] == ["job_4", "job_2"]
         assert found[0] == named(4, "it").snapshot
         assert await store.named("nobody", limit=2) == ()
+
+
+PLAN = Accepted(
+    prompt=Prompt(text=job().snapshot.prompt, model="scripted/demo"), timeout=60.0, at=1.0, since=0
+)
+BEGUN = Begun(conversation=CONVERSATION, message=MessageId("msg_1"), part=PartId("prt_1"), at=2.0)
+
+
+async def test_an_open_job_comes_back_with_all_that_is_needed_to_go_on(open_store: OpenStore) -> None:
+    verdict = Failure(cause=Cause.JOB_TIMEOUT, message="too long")
+    begun = evolve(job(), begun=BEGUN)
+    async with open_store() as store:
+        await store.append((evolve(job(JobStatus.PENDING), accepted=PLAN),))
+        await store.append((begun,))
+        await store.append((evolve(job(JobStatus.CANCELLING), verdict=verdict),))
+    async with open_store() as store:
+        (open_,) = (await store.load()).unsettled
+    assert open_.snapshot == job(JobStatus.CANCELLING).snapshot
+    assert (open_.accepted, open_.begun, open_.verdict) == (PLAN, BEGUN, verdict)
+
+
+async def test_what_was_told_of_an_open_job_comes_back_piece_by_piece(open_store: OpenStore) -> None:
+    one, two = PartId("prt_1"), PartId("prt_2")
+    pieces = (
+        Piece(kind=OutputKind.TEXT, text="hé", part=one),
+        Piece(kind=OutputKind.TEXT, text="llo", part=one, at=2),
+        Piece(kind=OutputKind.TOOL, text="\n[bash] make\n", part=two),
+        Piece(kind=OutputKind.TEXT, text=" 🙂", part=one, at=5),
+    )
+    meter, placed = admit(OutputMeter(limit=0), pieces)
+    async with open_store() as store:
+        await store.append((job(),))
+        for p in placed:
+            await store.append((output_of(p),))
+    async with open_store() as store:
+        (open_,) = (await store.load()).unsettled
+    assert open_.told_bytes == meter.size
+    assert open_.told == (evolve(pieces[0], text="héllo"), pieces[2], pieces[3])
+
+
+async def test_a_settled_job_is_not_open(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        await store.append((job(), said("all of it")))
+        await store.append((job(JobStatus.COMPLETED),))
+    async with open_store() as store:
+        assert (await store.load()).unsettled == ()
+        assert (await store.output(JOB, offset=0, limit=100)).text == "all of it"
+
+
+async def test_requests_that_were_announced_and_not_answered_come_back(open_store: OpenStore) -> None:
+    def wanted(request: str) -> InputWanted:
+        return InputWanted(
+            job=JOB,
+            session=SESSION,
+            request=request,
+            kind=RequestKind.QUESTION,
+            text="Which?",
+            options=("a", "b"),
+            conversation=CONVERSATION,
+        )
+
+    answered = InputAnswered(job=JOB, session=SESSION, request="que_1", end=InputEnd.ANSWERED)
+    async with open_store() as store:
+        await store.append((job(),), (wanted("que_1"), wanted("que_2"), answered))
+    async with open_store() as store:
+        (open_,) = (await store.load()).unsettled
+    assert open_.wanted == (
+        PendingRequest(
+            id="que_2",
+            kind=RequestKind.QUESTION,
+            text="Which?",
+            options=("a", "b"),
+            conversation=CONVERSATION,
+        ),
+    )
+
+
+async def test_where_a_session_runs_is_known_until_it_runs_no_more(open_store: OpenStore) -> None:
+    endpoint = Endpoint(url="http://127.0.0.1:4096", password="secret")
+    lives = ContainerRecorded(session=SESSION, container=ContainerId("c1"), endpoint=endpoint)
+    async with open_store() as store:
+        await store.append((conversation(), lives))
+    async with open_store() as store:
+        housed = Housed(session=SESSION, container=ContainerId("c1"), endpoint=endpoint)
+        assert (await store.load()).housed == (housed,)
+        assert await store.conversation(SESSION) == CONVERSATION
+        await store.append((ContainerForgotten(session=SESSION),))
+        assert (await store.load()).housed == ()
+
+
+def output_of(placed: Placed) -> OutputRecorded:
+    piece = placed.piece
+    return OutputRecorded(
+        job=JOB,
+        offset=placed.offset,
+        text=piece.text,
+        kind=piece.kind,
+        span=placed.span,
+        part=piece.part,
+        at=piece.at,
+    )
