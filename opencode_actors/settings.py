@@ -262,8 +262,9 @@ class Settings:
     )
     on_crash: str = knob(
         "fail",
-        "what becomes of a job whose container crashed: it fails, and the next one has a new container",
-        check=one_of("fail"),
+        "what becomes of a job whose container crashed: fail, and the next one has a new container; or resume: "
+        "the agent is asked to go on in a new one, in the same conversation",
+        check=one_of("fail", "resume"),
     )
 
     # the front door of the service

@@ -5,7 +5,7 @@ from __future__ import annotations
 from opencode_actors.machines.cancellation import Graces
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.session_state import SessionPolicy
-from opencode_actors.machines.vocabulary import OnUnanswered
+from opencode_actors.machines.vocabulary import OnCrash, OnUnanswered
 from opencode_actors.settings import Settings, restart_policy
 
 
@@ -27,6 +27,7 @@ def job_policy(settings: Settings, *, timeout: float | None, max_cost_usd: float
         max_provider_retries=settings.max_provider_retries,
         question_timeout=settings.question_timeout,
         on_unanswered=OnUnanswered(settings.on_unanswered),
+        on_crash=OnCrash(settings.on_crash),
         graces=graces(settings),
     )
 

@@ -10,18 +10,26 @@ from typing import assert_never
 
 from attrs import evolve
 
+from opencode_actors.machines import interruption, leftovers, requests, verdicts
 from opencode_actors.machines import job_messages as m
-from opencode_actors.machines import leftovers, requests, verdicts
 from opencode_actors.machines import notices as n
 from opencode_actors.machines.activity import Activity
 from opencode_actors.machines.cancellation import Ladder
 from opencode_actors.machines.job_messages import JobEffect, JobMessage, JobTimer
 from opencode_actors.machines.job_out import given_out
-from opencode_actors.machines.job_state import JobState, Queued, Running, Settled, Stopping, snapshot
+from opencode_actors.machines.job_state import (
+    Interrupted,
+    JobState,
+    Queued,
+    Running,
+    Settled,
+    Stopping,
+    snapshot,
+)
 from opencode_actors.machines.notices import Publish, Step
 from opencode_actors.machines.prompt_ids import stamped
 from opencode_actors.machines.server_events import ConversationRetrying
-from opencode_actors.machines.transcript import Ending, Transcript
+from opencode_actors.machines.transcript import Ending, Transcript, remarked
 from opencode_actors.machines.vocabulary import (
     ROUNDING,
     ActivityState,
@@ -32,6 +40,7 @@ from opencode_actors.machines.vocabulary import (
     Forget,
     JobStatus,
     Moment,
+    OnCrash,
     Reply,
     Run,
     Rung,
@@ -65,6 +74,8 @@ def handle(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
     match state.phase:
         case Queued():
             return _queued(state, message, moment)
+        case Interrupted():
+            return _interrupted(state, state.phase, message, moment)
         case Running():
             return _running(state, state.phase, message, moment)
         case Stopping():
@@ -119,7 +130,7 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     ]
     if state.policy.job_timeout:
         effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
-    state = evolve(state, phase=Running(work=work), started_at=moment.wall)
+    state = evolve(state, phase=Running(work=work, began=now), started_at=moment.wall)
     begun = n.Begun(
         conversation=turn.conversation,
         message=state.prompt.message_id,
@@ -135,7 +146,7 @@ def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
         container=work.container,
         endpoint=work.endpoint,
         conversation=work.transcript.conversation,
-        prompt=state.prompt,
+        prompt=state.continuation or state.prompt,
     )
 
 
@@ -166,6 +177,164 @@ def _look(work: Work) -> Run[m.JobOperation]:
     )
 
 
+# ---- interrupted
+
+
+def _interrupted(state: JobState, known: Interrupted, message: JobMessage, moment: Moment) -> JobStep:
+    now = moment.now
+    match message:
+        case m.TurnGranted():
+            return _pick_up(state, known, message, now)
+        case m.CancelJob():
+            state = evolve(state, waiting=(*state.waiting, message.ask))
+            return _not_wanted(state, known, None, now)
+        case m.JobTimerFired(timer=JobTimer.TOTAL):
+            return _not_wanted(state, known, verdicts.timed_out(state.policy), now)
+        case m.ServerLost():
+            if known.stopping:
+                return _settle_unwanted(state, known, message.climb or Climb(ended_by=None), now)
+            if message.again:
+                state, gone = requests.given_up(state, "OpenCode's server has ended")
+                known = evolve(known, alive=False, why=message.failure, requests={})
+                return Step(state=evolve(state, phase=known), effects=tuple(gone))
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure, climb=message.climb)
+        case m.SessionFailed():
+            return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.AnswerRequest():
+            reason = f"the job's server is being looked for: {known.why.message}"
+            unsure = m.NotAnswered(why=m.NoAnswer.UNSURE, reason=reason)
+            return Step(state=state, effects=(Reply(ask=message.ask, value=unsure),))
+        case _:
+            return Step(state=state)  # late words of a server that is gone
+
+
+def _not_wanted(state: JobState, known: Interrupted, verdict: Failure | None, now: float) -> JobStep:
+    """Where nothing works on it any more, that is its end."""
+    if known.stopping:
+        return Step(state=state)
+    known = evolve(known, stopping=True, verdict=verdict)
+    if not known.alive:
+        return _settle_unwanted(state, known, Climb(ended_by=None), now)
+    state = evolve(state, phase=known)
+    return Step(state=state, records=(n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict),))
+
+
+def _settle_unwanted(state: JobState, known: Interrupted, climb: Climb, now: float) -> JobStep:
+    if known.verdict is not None:
+        return _settle(state, JobStatus.FAILED, now, failure=known.verdict, climb=climb)
+    return _settle(state, JobStatus.CANCELLED, now, climb=climb)
+
+
+def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: float) -> JobStep:
+    """What was missed is read first; until then what is heard waits."""
+    work = Work(
+        container=turn.container,
+        endpoint=turn.endpoint,
+        transcript=known.transcript,
+        activity=Activity(sign_at=now, waiting_for=frozenset(known.requests)),
+        started_at=now,
+        todos=known.todos,
+        sub_answers=known.sub_answers,
+        requests={id_: evolve(request, at=now) for id_, request in known.requests.items()},
+    )
+    running = Running(
+        work=work,
+        began=known.since,
+        after=known,
+        submitting=False,
+        looked_with=frozenset(known.requests),
+    )
+    state = evolve(state, phase=running)
+    if known.stopping:
+        return _stop(state, running, known.verdict, now)
+    effects: list[JobEffect] = [
+        _read(work),
+        _look(work),
+        StartTimer(timer=JobTimer.IDLE, seconds=state.policy.idle_timeout),
+        *requests.awaited(state, running, now),
+    ]
+    if state.policy.job_timeout:
+        rest = max(0.0, known.since + state.policy.job_timeout - now)
+        effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=rest))
+    return Step(state=state, effects=tuple(effects))
+
+
+def _found(
+    state: JobState, running: Running, known: Interrupted, message: m.ConversationRead, moment: Moment
+) -> JobStep:
+    """What became of the answer, as the conversation says."""
+    now = moment.now
+    running = evolve(running, after=None)
+    heard = read(running.work, message.messages, now)
+    sent = state.continuation or state.prompt
+    arrived = heard.work.transcript.last is not None or any(
+        found.info.id == sent.message_id for found in message.messages
+    )
+    if arrived and (known.alive or heard.work.transcript.ending in (Ending.ANSWERED, Ending.FAILED)):
+        return _running_read(evolve(state, phase=running), running, message, now)
+    running = evolve(running, work=heard.work)
+    state, effects, records = given_out(evolve(state, phase=running), heard, now)
+    if not arrived:
+        # It never came to the server, so it is sent for the first time.
+        running = evolve(running, submitting=True, submissions=running.submissions + 1)
+        return _also(_send(state, running, now), effects, records)
+    if state.policy.on_crash is OnCrash.FAIL:
+        return _also(_settle(state, JobStatus.FAILED, now, failure=known.why), effects, records)
+    return _also(_go_on(state, running, known.why, moment), effects, records)
+
+
+def _go_on(state: JobState, running: Running, why: Failure, moment: Moment) -> JobStep:
+    """A new prompt in the same conversation: the old one is never run twice."""
+    prompt = stamped(evolve(state.prompt, text=interruption.go_on(why)), moment)
+    transcript, pieces = remarked(running.work.transcript, interruption.remark(why))
+    work = evolve(running.work, transcript=transcript.continued(prompt.message_id), error=None)
+    heard = Heard(work=evolve(work, activity=work.activity.progressed(moment.now)), pieces=pieces)
+    running = evolve(running, work=heard.work, submitting=True, submissions=1)
+    state = evolve(state, continuation=prompt, phase=running)
+    state, effects, records = given_out(state, heard, moment.now)
+    begun = n.Begun(
+        conversation=work.transcript.conversation,
+        message=prompt.message_id,
+        part=prompt.part_id,
+        at=moment.wall - (moment.now - running.began),
+        continues=True,
+    )
+    records.append(n.JobRecorded(snapshot=snapshot(state, moment.now), begun=begun))
+    return _also(_send(state, running, moment.now), effects, records)
+
+
+def _send(state: JobState, running: Running, now: float) -> JobStep:
+    running = evolve(running, work=evolve(running.work, started_at=now))
+    return Step(state=evolve(state, phase=running), effects=(Run(operation=_submit(state, running.work)),))
+
+
+def _interrupt(state: JobState, running: Running, message: m.ServerLost, now: float) -> JobStep:
+    """The session holds the next turn for it."""
+    state, last_words, records = _last_words(state, now)
+    state, gone = requests.given_up(state, "OpenCode's server has ended")
+    work = state.phase.work if isinstance(state.phase, Running) else running.work
+    known = Interrupted(
+        transcript=work.transcript.after_gap(),
+        why=message.failure,
+        since=running.began,
+        todos=work.todos,
+        sub_answers=work.sub_answers,
+    )
+    effects: tuple[JobEffect, ...] = (
+        *last_words,
+        *gone,
+        Forget(kind=m.SubmitPrompt),
+        Forget(kind=m.ReadConversation),
+        Forget(kind=m.ReadRequests),
+        StopTimer(timer=JobTimer.IDLE),
+        StopTimer(timer=JobTimer.START),
+        StopTimer(timer=JobTimer.SUBMIT),
+        StopTimer(timer=JobTimer.REREAD),
+        StopTimer(timer=JobTimer.LOOK),
+    )
+    return Step(state=evolve(state, phase=known), effects=effects, records=tuple(records))
+
+
 # ---- running
 
 
@@ -176,6 +345,8 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             heard = hear(running.work, message.events, now)
             return _running_heard(state, running, heard, moment)
         case m.ConversationRead():
+            if running.after is not None:
+                return _found(state, running, running.after, message, moment)
             return _running_read(state, running, message, now)
         case m.ResidentsSeen():
             return Step(state=_with_work(state, _residents(running.work, message)))
@@ -195,6 +366,8 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
         case m.ServerLost():
             if running.work.transcript.ending is Ending.ANSWERED:
                 return _settle(state, JobStatus.COMPLETED, now, climb=message.climb)
+            if message.again and (state.policy.on_crash is OnCrash.RESUME or running.after is not None):
+                return _interrupt(state, running, message, now)
             return _settle(state, JobStatus.FAILED, now, failure=message.failure, climb=message.climb)
         case m.SessionFailed():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)

@@ -109,10 +109,12 @@ class TurnGranted:
 
 @frozen(kw_only=True)
 class ServerLost:
-    """The container that the job ran in has ended. `climb` is set when the session ended it."""
+    """The container that the job ran in has ended. `climb` is set when the session ended it; `again` when
+    the session holds the next turn for this job, which a `JobOver` gives back."""
 
     failure: Failure
     climb: Climb | None = None
+    again: bool = False
 
 
 @frozen(kw_only=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import frozen
 
 from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.job_messages import Answer
 from opencode_actors.machines.output import OutputMeter
-from opencode_actors.machines.spending import Spending
+from opencode_actors.machines.server_events import MessageId, MessageInfo, Todo
+from opencode_actors.machines.spending import Spending, spent
+from opencode_actors.machines.transcript import Transcript
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     AskId,
@@ -15,12 +19,13 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    OnCrash,
     OnUnanswered,
     Origin,
     PendingRequest,
     SessionKey,
 )
-from opencode_actors.machines.work import Work
+from opencode_actors.machines.work import Request, Work
 from opencode_actors.ports import Process, Prompt
 
 
@@ -33,6 +38,7 @@ class JobPolicy:
     max_provider_retries: int
     question_timeout: float  # 0: no bound
     on_unanswered: OnUnanswered
+    on_crash: OnCrash
     graces: Graces
 
 
@@ -51,10 +57,37 @@ class Queued:
 
 
 @frozen(kw_only=True)
+class Interrupted:
+    """The prompt was sent, and its server is out of sight: it has crashed, or this process is new. The next
+    turn shows what became of the answer.
+
+    `alive` when the container may still work on it, and `why` is what the job fails as when nobody finishes
+    it. `stopping` when it is to be aborted as soon as that can be, to settle as `verdict`.
+    """
+
+    transcript: Transcript
+    why: Failure
+    since: float  # when the job began
+    alive: bool = False
+    stopping: bool = False
+    verdict: Failure | None = None  # None: cancelled
+    todos: tuple[Todo, ...] = ()
+    requests: Mapping[str, Request] = {}
+    sub_answers: Mapping[MessageId, MessageInfo] = {}
+
+    @property
+    def spending(self) -> Spending:
+        return spent((*self.transcript.infos, *self.sub_answers.values()))
+
+
+@frozen(kw_only=True)
 class Running:
-    """`submitting` while nobody knows yet whether the server took the prompt."""
+    """`submitting` while nobody knows yet whether the server took the prompt. `after` what interrupted it,
+    until the conversation has been read."""
 
     work: Work
+    began: float
+    after: Interrupted | None = None
     submitting: bool = True
     submissions: int = 1
     fruitless_reads: int = 0
@@ -86,7 +119,7 @@ class Settled:
     snapshot: JobSnapshot
 
 
-Phase = Queued | Running | Stopping | Settled
+Phase = Queued | Interrupted | Running | Stopping | Settled
 
 
 @frozen(kw_only=True)
@@ -98,6 +131,7 @@ class JobState:
     name: str = ""
     created_at: float
     started_at: float | None = None  # in epoch seconds
+    continuation: Prompt | None = None  # ours, to go on after a crash
     phase: Phase = Queued()
     meter: OutputMeter
     origin: Origin | None = None
@@ -137,8 +171,9 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
     if isinstance(phase, Settled):
         return phase.snapshot
     work = phase.work if isinstance(phase, Running | Stopping) else None
-    last = work.transcript.last if work is not None else None
-    spending = work.spending if work is not None else Spending()
+    seen = work or (phase if isinstance(phase, Interrupted) else None)
+    last = seen.transcript.last if seen is not None else None
+    spending = seen.spending if seen is not None else Spending()
     return JobSnapshot(
         id=state.id,
         session=state.session,
@@ -151,7 +186,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         output_bytes=state.meter.size,
         output_truncated=state.meter.truncated,
         last_output_seconds_ago=(None if state.last_output_at is None else now - state.last_output_at),
-        todos=work.todos if work is not None else (),
+        todos=seen.todos if seen is not None else (),
         pending=pending(state),
         cost_usd=spending.cost,
         cost_known=spending.known,
@@ -167,15 +202,22 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
 
 def pending(state: JobState) -> tuple[PendingRequest, ...]:
     """A job that is being stopped takes no answers any more."""
-    if not isinstance(state.phase, Running):
-        return ()
-    return tuple(request.about for request in state.phase.work.requests.values())
+    match state.phase:
+        case Running(work=work):
+            requests = work.requests
+        case Interrupted(requests=known):
+            requests = known
+        case _:
+            return ()
+    return tuple(request.about for request in requests.values())
 
 
-def _status(phase: Queued | Running | Stopping) -> JobStatus:
+def _status(phase: Queued | Interrupted | Running | Stopping) -> JobStatus:
     match phase:
         case Queued():
             return JobStatus.PENDING
+        case Interrupted():
+            return JobStatus.CANCELLING if phase.stopping else JobStatus.RUNNING
         case Running():
             return JobStatus.RUNNING
         case Stopping():

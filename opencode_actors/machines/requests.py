@@ -11,7 +11,7 @@ from attrs import evolve
 from opencode_actors.machines import job_messages as m
 from opencode_actors.machines import notices as n
 from opencode_actors.machines.job_messages import JobEffect, JobTimer
-from opencode_actors.machines.job_state import JobState, Owed, Running
+from opencode_actors.machines.job_state import JobState, Owed, Running, pending
 from opencode_actors.machines.vocabulary import (
     ROUNDING,
     AskId,
@@ -49,6 +49,11 @@ def announced(
     return [*effects, _timer(state, now)] if effects else []
 
 
+def awaited(state: JobState, running: Running, now: float) -> list[JobEffect]:
+    """What was announced before an interruption has its whole time again."""
+    return [_timer(state, now)] if running.work.requests else []
+
+
 def _wanted(state: JobState, about: PendingRequest) -> JobEffect:
     notice = n.InputWanted(
         job=state.id,
@@ -83,15 +88,14 @@ def _how(state: JobState, request: str) -> n.InputEnd:
 
 
 def given_up(state: JobState, why: str) -> Acted:
-    """The job runs no more, so nothing of it waits for an answer. For the last moment of `Running`."""
+    """The job runs no more, so nothing of it waits for an answer. For the last moment of its phase."""
     effects: list[JobEffect] = []
     for owed in state.replies:
         effects.extend(_told(owed.ask, m.NotAnswered(why=m.NoAnswer.GONE, reason=why)))
-    if isinstance(state.phase, Running):
-        requests = state.phase.work.requests
-        effects.extend(_ended(state, id_, n.InputEnd.GONE) for id_ in requests)
-        if requests:
-            effects.append(StopTimer(timer=JobTimer.UNANSWERED))
+    waiting = pending(state)
+    effects.extend(_ended(state, about.id, n.InputEnd.GONE) for about in waiting)
+    if waiting:
+        effects.append(StopTimer(timer=JobTimer.UNANSWERED))
     if state.replies:
         effects.append(Forget(kind=m.ReplyToRequest))
     return evolve(state, replies=()), effects

@@ -26,9 +26,16 @@ from opencode_actors.machines.job_messages import (
     StreamOpened,
     TurnGranted,
 )
-from opencode_actors.machines.notices import Publish, SessionChanged, SessionRecorded, Step
+from opencode_actors.machines.notices import (
+    ContainerForgotten,
+    ContainerRecorded,
+    Publish,
+    SessionChanged,
+    SessionRecorded,
+    Step,
+)
 from opencode_actors.machines.restart import CrashHistory, GiveUp, RestartAfter, after_crash, after_health
-from opencode_actors.machines.server_events import Heartbeat
+from opencode_actors.machines.server_events import ConversationId, Heartbeat
 from opencode_actors.machines.session_messages import SessionEffect, SessionMessage, SessionTimer
 from opencode_actors.machines.session_state import (
     Absent,
@@ -52,6 +59,7 @@ from opencode_actors.machines.vocabulary import (
     Failure,
     Finish,
     Forget,
+    JobId,
     Moment,
     Reply,
     Run,
@@ -59,7 +67,7 @@ from opencode_actors.machines.vocabulary import (
     StartTimer,
     StopTimer,
 )
-from opencode_actors.ports import Death
+from opencode_actors.ports import Container, Death, Endpoint
 
 # The engine sends SIGKILL by itself when its stop's grace is over; its answer needs a moment more.
 STOP_MARGIN = 2.0
@@ -100,6 +108,8 @@ def handle(state: SessionState, message: SessionMessage, moment: Moment) -> Sess
             return _job_over(state, message, moment)
         case m.TidiedUp():
             return _tidied(state, message)
+        case m.TakeOver():
+            return _take_over(state, message)
         case _:
             pass
     match state.phase:
@@ -146,6 +156,18 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
         case _:
             assert_never(state.phase)
     return _before(step, (*stays, reply))
+
+
+def _take_over(state: SessionState, left: m.TakeOver) -> SessionStep:
+    """A server that still answers is followed on; whoever works in it has the turn already."""
+    if not isinstance(state.phase, Absent):
+        return Step(state=state)
+    if left.container is None or left.endpoint is None:
+        state = evolve(state, queue=(*left.jobs, *state.queue))
+        return _create(state) if state.queue else Step(state=state)
+    at_work, waiting = (left.jobs[0], left.jobs[1:]) if left.at_work else (None, left.jobs)
+    state = evolve(state, current=at_work, queue=(*waiting, *state.queue))
+    return _run_in(state, left.container, left.endpoint, "found the container of an earlier run")
 
 
 def _afresh(state: SessionState, phase: BackingOff | GivenUp | Quarantined, moment: Moment) -> SessionStep:
@@ -200,7 +222,8 @@ def _tidied(state: SessionState, message: m.TidiedUp) -> SessionStep:
 
 def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep:
     """Gives the turn to the next job, if one waits and the server is ready for it."""
-    if state.current is not None or not serving.ready or state.conversation is None:
+    conversation = state.conversation
+    if state.current is not None or not serving.ready or conversation is None:
         return Step(state=state)
     if not state.queue:
         seconds = state.policy.session_idle_timeout
@@ -214,18 +237,20 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
     if _is_full(state, serving):
         return _recycle(state, serving, moment)
     job, *rest = state.queue
-    turn = TurnGranted(
-        container=serving.container, endpoint=serving.endpoint, conversation=state.conversation
-    )
-    serving = evolve(serving, usage=None)
     crashes = after_health(state.policy.restart, state.crashes, moment)
-    state = evolve(state, queue=tuple(rest), current=job, phase=serving, crashes=crashes)
+    state = evolve(state, queue=tuple(rest), current=job, crashes=crashes)
+    return _turn(state, serving, job, conversation)
+
+
+def _turn(state: SessionState, serving: Serving, job: JobId, conversation: ConversationId) -> SessionStep:
+    turn = TurnGranted(container=serving.container, endpoint=serving.endpoint, conversation=conversation)
+    serving = evolve(serving, usage=None)
     effects: Effects = (
         StopTimer(timer=SessionTimer.IDLE),
         *_sample(serving),
         m.TellJob(job=job, message=turn),
     )
-    return Step(state=state, effects=effects)
+    return Step(state=evolve(state, phase=serving), effects=effects)
 
 
 def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionStep:
@@ -380,11 +405,17 @@ def _creating(state: SessionState, message: SessionMessage, moment: Moment) -> S
 
 
 def _launched(state: SessionState, message: m.ContainerLaunched) -> SessionStep:
-    starting = Starting(container=message.container, endpoint=message.endpoint)
-    step = _enter(state, starting, "waiting for the server")
+    step = _run_in(state, message.container, message.endpoint, "waiting for the server")
+    record = ContainerRecorded(session=state.key, container=message.container.id, endpoint=message.endpoint)
+    effects: Effects = (StopTimer(timer=SessionTimer.LAUNCH), *step.effects)
+    return evolve(step, effects=effects, records=(record,))
+
+
+def _run_in(state: SessionState, container: Container, endpoint: Endpoint, detail: str) -> SessionStep:
+    starting = Starting(container=container, endpoint=endpoint)
+    step = _enter(state, starting, detail)
     effects: Effects = (
-        StopTimer(timer=SessionTimer.LAUNCH),
-        Run(operation=m.WatchExit(container=message.container)),
+        Run(operation=m.WatchExit(container=container)),
         _probe(starting, health.STARTUP_PROBE_WITHIN),
         StartTimer(timer=SessionTimer.READY, seconds=state.policy.server_ready_timeout),
     )
@@ -471,7 +502,11 @@ def _perhaps_ready(state: SessionState, starting: Starting, moment: Moment) -> S
         StopTimer(timer=SessionTimer.READY),
         StartTimer(timer=SessionTimer.SILENCE, seconds=health.SILENCE),
     )
-    granted = _grant(entered.state, serving, moment)
+    if state.current is not None and state.conversation is not None:
+        # Its turn began in an earlier process.
+        granted = _turn(entered.state, serving, state.current, state.conversation)
+    else:
+        granted = _grant(entered.state, serving, moment)
     return _before(granted, (*entered.effects, *effects))
 
 
@@ -640,9 +675,8 @@ def _stop(
     stopping = Stopping(ladder=ladder, why=why, afterwards=afterwards, launching=launching)
     told: Effects = ()
     if exited:
-        told = _tell_current(state, ServerLost(failure=why))
         stopping = evolve(stopping, climb=Climb(ended_by=None))
-        state = evolve(state, current=None)
+        state, told = _server_lost(state, stopping, None)
     step = _enter(state, stopping, detail or (why.message if exited else in_words(rung)))
     forget: list[SessionEffect] = [
         Forget(kind=m.LaunchContainer),
@@ -746,10 +780,23 @@ def _exited(state: SessionState, stopping: Stopping, death: Death, moment: Momen
         # The server stopped answering because it was dying; that word came first.
         stopping = evolve(stopping, why=failures.of_death(death))
     climb = stopping.ladder.ended(moment.now)
-    told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
+    state, told = _server_lost(state, stopping, climb)
     ladder = stopping.ladder.to(Rung.REMOVE, moment.now)
-    state = evolve(state, current=None, phase=evolve(stopping, climb=climb, ladder=ladder))
+    state = evolve(state, phase=evolve(stopping, climb=climb, ladder=ladder))
     return Step(state=state, effects=(*told, *_request(state, ladder)))
+
+
+def _server_lost(
+    state: SessionState, stopping: Stopping, climb: Climb | None
+) -> tuple[SessionState, Effects]:
+    """After a crash the job that had the turn keeps the next one, if it can make use of it."""
+    job = state.current
+    if job is None:
+        return state, ()
+    again = stopping.afterwards is not None and not state.closing
+    lost = ServerLost(failure=stopping.why, climb=climb, again=again)
+    state = evolve(state, current=None, queue=(job, *state.queue) if again else state.queue)
+    return state, (m.TellJob(job=job, message=lost),)
 
 
 def _by_our_hand(stopping: Stopping, death: Death) -> bool:
@@ -794,12 +841,16 @@ def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionSte
     climb = stopping.climb or stopping.ladder.ended(moment.now)
     told: Effects = ()
     if stopping.climb is None:
-        told = _tell_current(state, ServerLost(failure=stopping.why, climb=climb))
-        state = evolve(state, current=None)
+        state, told = _server_lost(state, stopping, climb)
     told = (*told, *_no_more_ending())
+    no_container = ContainerForgotten(session=state.key)
+    step = _after_its_end(state, stopping, climb, moment)
+    return evolve(_before(step, told), records=(no_container, *step.records))
+
+
+def _after_its_end(state: SessionState, stopping: Stopping, climb: Climb, moment: Moment) -> SessionStep:
     if state.closing or state.retiring:
-        return _before(_closed(state, climb), told)
-    told = (*told, Run(operation=m.TidyUp()))
+        return _closed(state, climb)
     match stopping.afterwards:
         case RestartAfter(seconds=seconds):
             step = _enter(
@@ -815,7 +866,7 @@ def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionSte
             step = _rest(state, moment)
         case _:
             assert_never(stopping.afterwards)
-    return _before(step, told)
+    return _before(step, (Run(operation=m.TidyUp()),))
 
 
 def _give_up(state: SessionState, why: Failure) -> SessionStep:

@@ -85,6 +85,17 @@ class RetireSession:
 
 
 @frozen(kw_only=True)
+class TakeOver:
+    """What an earlier process left, before anything else: its jobs in their order, and, if it still runs, the
+    container, in which the first of them is at work if `at_work`."""
+
+    jobs: tuple[JobId, ...]
+    container: Container | None = None
+    endpoint: Endpoint | None = None
+    at_work: bool = False
+
+
+@frozen(kw_only=True)
 class ContainerLaunched:
     container: Container
     endpoint: Endpoint
@@ -203,6 +214,7 @@ SessionMessage = (
     | RetireSession
     | JobOver
     | StopForJob
+    | TakeOver
     | ContainerLaunched
     | LaunchFailed
     | ContainerExited

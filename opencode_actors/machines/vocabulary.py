@@ -115,6 +115,13 @@ class OnUnanswered(Enum):
     FAIL = "fail"
 
 
+class OnCrash(Enum):
+    """What becomes of a job whose server ends in the middle of it."""
+
+    FAIL = "fail"
+    RESUME = "resume"
+
+
 @frozen(kw_only=True)
 class PendingRequest:
     """What the agent asks and waits for, or a `sub_agent` in a `conversation` of its own.

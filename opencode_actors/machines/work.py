@@ -80,7 +80,7 @@ class Work:
 
     @property
     def spending(self) -> Spending:
-        return spent((*self.transcript.answers.values(), *self.sub_answers.values()))
+        return spent((*self.transcript.infos, *self.sub_answers.values()))
 
 
 @frozen(kw_only=True)

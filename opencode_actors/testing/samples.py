@@ -15,12 +15,14 @@ from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.cancellation import Graces
-from opencode_actors.machines.job_state import JobPolicy, JobState, Running, Stopping, new_job
-from opencode_actors.machines.notices import Step
+from opencode_actors.machines.interruption import Left, taken_over
+from opencode_actors.machines.job_state import Interrupted, JobPolicy, JobState, Running, Stopping, new_job
+from opencode_actors.machines.notices import Begun, Step
 from opencode_actors.machines.restart import RestartPolicy
 from opencode_actors.machines.session_state import Serving, SessionPolicy, SessionState, Starting
 from opencode_actors.machines.session_state import Stopping as ContainerStopping
 from opencode_actors.machines.session_state import status as session_status
+from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import (
     AskId,
     Cause,
@@ -28,6 +30,7 @@ from opencode_actors.machines.vocabulary import (
     Failure,
     JobId,
     Moment,
+    OnCrash,
     OnUnanswered,
     PendingRequest,
     RequestKind,
@@ -54,6 +57,7 @@ ASK = AskId(1)
 CONVERSATION = e.ConversationId("ses_demo")
 CHILD = e.ConversationId("ses_child")
 ENDPOINT = Endpoint(url="http://127.0.0.1:4096", password="secret")  # noqa: S106 - opens nothing
+LOST = Failure(cause=Cause.LOST, message="opencode-actors ended while the job ran")
 FAILURE = Failure(cause=Cause.CRASH, message="the container ended: exit code 1", exit_code=1)
 GRACES = Graces(abort=10.0, stop=15.0, kill=5.0, remove=10.0)
 CONTAINER = Container(
@@ -78,6 +82,7 @@ JOB_POLICY = JobPolicy(
     max_provider_retries=3,
     question_timeout=300.0,
     on_unanswered=OnUnanswered.REJECT,
+    on_crash=OnCrash.FAIL,
     graces=GRACES,
 )
 SESSION_POLICY = SessionPolicy(
@@ -102,6 +107,32 @@ TOOL = e.PartId("prt_z2")
 def first_job(*, now: float = 0.0, job: JobId = JOB, policy: JobPolicy = JOB_POLICY) -> JobState:
     prompt = Prompt(text="fix the failing test")
     return new_job(job=job, session=SESSION, prompt=prompt, policy=policy, now=now)
+
+
+def left_job(
+    *,
+    now: float = 0.0,
+    policy: JobPolicy = JOB_POLICY,
+    alive: bool = False,
+    stopping: bool = False,
+    told: tuple[Piece, ...] = (),
+    wanted: tuple[PendingRequest, ...] = (),
+) -> JobState:
+    """By an earlier process, which had sent its prompt ten seconds ago."""
+    moment = Moment(now=now, wall=EPOCH + now, roll=0.5)
+    begun = Begun(conversation=CONVERSATION, message=USER, part=e.PartId("prt_z0"), at=moment.wall - 10.0)
+    left = Left(
+        begun=begun,
+        why=LOST,
+        alive=alive,
+        stopping=stopping,
+        verdict=None,
+        told=told,
+        told_bytes=sum(len(piece.text.encode()) for piece in told),
+        wanted=wanted,
+        todos=(),
+    )
+    return taken_over(first_job(now=now - 10.0, policy=policy), left, moment)
 
 
 def fresh_session(*, policy: SessionPolicy = SESSION_POLICY) -> SessionState:
@@ -171,6 +202,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     j.AnswerRequest(ask=ASK, request="que_1", answer=j.Rejection()),
     j.ServerLost(failure=FAILURE),
     j.ServerLost(failure=FAILURE, climb=Climb(ended_by=Rung.STOP, seconds=((Rung.STOP, 1.0),))),
+    j.ServerLost(failure=FAILURE, again=True),
     j.SessionFailed(failure=FAILURE),
     j.StreamOpened(),
     *(j.EventsSeen(events=(event,)) for event in EVENTS),
@@ -190,6 +222,10 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
         )
     ),
     j.ReadFailed(reason="no answer came"),
+    j.ConversationRead(
+        messages=(e.Message(info=evolve(answer(), id=USER, role="user", parent=None), parts=()),),
+        state=ConversationState.IDLE,
+    ),
     j.RequestsRead(children=frozenset(), busy=frozenset((CONVERSATION,)), requests=()),
     j.RequestsRead(children=frozenset((CHILD,)), busy=frozenset((CONVERSATION, CHILD)), requests=(QUESTION,)),
     j.RequestsUnread(reason="no answer came"),
@@ -212,6 +248,11 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.RetireSession(ask=AskId(2), why="its place is needed"),
     j.JobOver(job=JOB),
     j.StopForJob(job=JOB),
+    s.TakeOver(jobs=()),
+    s.TakeOver(jobs=(JOB, JobId("job-2"))),
+    s.TakeOver(jobs=(), container=CONTAINER, endpoint=ENDPOINT),
+    s.TakeOver(jobs=(JOB,), container=CONTAINER, endpoint=ENDPOINT),
+    s.TakeOver(jobs=(JOB, JobId("job-2")), container=CONTAINER, endpoint=ENDPOINT, at_work=True),
     s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT),
     s.LaunchFailed(failure=FAILURE, retryable=True),
     s.LaunchFailed(failure=FAILURE, retryable=False),
@@ -260,7 +301,9 @@ class Decision(Generic[StateT, MessageT, EffectT]):
 
 def job_decisions() -> Iterator[Decision[JobState, j.JobMessage, j.JobEffect]]:
     """Every kind of job state that the samples reach, with every sample."""
-    return _explored(job.handle, (first_job(),), JOB_MESSAGES, _job_kind)
+    resuming = evolve(JOB_POLICY, on_crash=OnCrash.RESUME)
+    starts = (first_job(), first_job(policy=resuming), left_job(), left_job(alive=True, policy=resuming))
+    return _explored(job.handle, starts, JOB_MESSAGES, _job_kind)
 
 
 def session_decisions() -> Iterator[Decision[SessionState, s.SessionMessage, s.SessionEffect]]:
@@ -306,13 +349,16 @@ def _explored(
 
 def _job_kind(state: JobState) -> Hashable:
     phase = state.phase
-    shape: tuple[Hashable, ...] = (type(phase).__name__, bool(state.waiting))
+    shape: tuple[Hashable, ...] = (type(phase).__name__, bool(state.waiting), state.policy.on_crash)
+    if isinstance(phase, Interrupted):
+        shape += (phase.alive, phase.stopping, phase.verdict is None, bool(phase.requests))
     if isinstance(phase, Running | Stopping):
         script = phase.work.transcript
         shape += (phase.submitting, script.ending, script.last is None, script.held is None)
     if isinstance(phase, Running):
         shape += (min(phase.submissions, job.SUBMISSIONS), frozenset(phase.work.requests))
         shape += (tuple(owed.request.id for owed in state.replies),)
+        shape += (phase.after is None, phase.after is not None and phase.after.alive)
     if isinstance(phase, Stopping):
         shape += (phase.ladder.rung, phase.aborting, phase.verdict is None, bool(phase.survivors))
     return shape

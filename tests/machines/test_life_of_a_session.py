@@ -11,7 +11,12 @@ from opencode_actors.machines import health, session
 from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session_messages as s
-from opencode_actors.machines.notices import SessionChanged, SessionRecorded
+from opencode_actors.machines.notices import (
+    ContainerForgotten,
+    ContainerRecorded,
+    SessionChanged,
+    SessionRecorded,
+)
 from opencode_actors.machines.session_state import SessionState, snapshot
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -248,8 +253,66 @@ def test_p25_a_death_that_no_rung_of_ours_causes_is_told_as_what_it_was(exit_cod
 def test_who_waits_while_the_container_crashes_gets_the_next_one() -> None:
     book = add(serving(), TWO).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
     assert is_(book) is SessionStatus.BACKING_OFF
+    book.tell(j.JobOver(job=ONE))
     get_ready(launch(book.advance(0.7)))
     assert isinstance(told(book, TWO)[0], j.TurnGranted)
+
+
+def test_a_job_whose_server_crashed_keeps_the_next_turn_if_it_wants_it() -> None:
+    book = add(serving(), TWO).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+    lost = told(book, ONE)[-1]
+    assert isinstance(lost, j.ServerLost)
+    assert lost.again
+    get_ready(launch(book.advance(0.7)))
+    assert isinstance(told(book, ONE)[-1], j.TurnGranted)
+    assert not told(book, TWO)
+
+
+# ---- taken over
+
+
+def test_p18_a_container_that_an_earlier_process_left_is_watched_and_followed_at_once() -> None:
+    left = s.TakeOver(jobs=(ONE, TWO), container=CONTAINER, endpoint=ENDPOINT, at_work=True)
+    book = absent().tell(left).expect_some(s.WatchExit, s.ProbeServer, s.SessionTimer.READY)
+    assert s.LaunchContainer not in book.operations
+    get_ready(book)
+    assert isinstance(told(book, ONE)[-1], j.TurnGranted)
+    assert not told(book, TWO)
+    book.tell(j.JobOver(job=ONE))
+    assert isinstance(told(book, TWO)[-1], j.TurnGranted)
+
+
+def test_p18_a_job_that_waited_when_the_process_ended_has_its_turn_in_a_new_container() -> None:
+    book = absent().tell(s.TakeOver(jobs=(ONE, TWO))).expect_some(s.LaunchContainer)
+    get_ready(launch(book))
+    assert isinstance(told(book, ONE)[-1], j.TurnGranted)
+    assert not told(book, TWO)
+
+
+def test_an_idle_container_that_an_earlier_process_left_is_kept_until_its_time_is_over() -> None:
+    left = s.TakeOver(jobs=(), container=CONTAINER, endpoint=ENDPOINT)
+    book = get_ready(absent(session_idle_timeout=10.0).tell(left))
+    assert is_(book) is SessionStatus.READY
+    book.hear(s.FollowServer, HEARTBEAT).advance(10.0)
+    assert is_(book) is SessionStatus.STOPPING
+
+
+def test_a_server_that_is_found_dead_costs_its_job_nothing_but_a_new_container() -> None:
+    left = s.TakeOver(jobs=(ONE,), container=CONTAINER, endpoint=ENDPOINT, at_work=True)
+    book = absent().tell(left).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
+    assert isinstance(lost := told(book, ONE)[-1], j.ServerLost)
+    assert lost.again
+    get_ready(launch(book.advance(0.7)))
+    assert isinstance(told(book, ONE)[-1], j.TurnGranted)
+
+
+def test_where_the_container_runs_is_recorded_before_anything_is_asked_of_it() -> None:
+    book = launch(creating())
+    assert book.records[-1] == ContainerRecorded(
+        session=samples.SESSION, container=CONTAINER.id, endpoint=ENDPOINT
+    )
+    gone(get_ready(book).tell(s.CloseSession(ask=AskId(9))))
+    assert ContainerForgotten(session=samples.SESSION) in book.records
 
 
 def test_a_crash_loop_is_given_up_said_loudly_and_begun_afresh_by_a_new_job() -> None:
