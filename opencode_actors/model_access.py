@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +12,7 @@ from attrs import evolve, frozen
 
 from opencode_actors.containers import PROVIDER_URL_INSIDE, ModelAccess
 from opencode_actors.credentials import Credentials, find_credentials
-from opencode_actors.errors import SettingsError
+from opencode_actors.errors import SettingsError, StoreError
 from opencode_actors.git_identity import host_git_identity
 from opencode_actors.settings import Settings
 from opencode_actors.testing.provider import MODEL as DEMO_MODEL
@@ -29,9 +30,10 @@ class ChosenModel:
 
 @asynccontextmanager
 async def open_model_access(
-    settings: Settings, environment: Mapping[str, str]
+    settings: Settings, environment: Mapping[str, str], *, lasting: bool = False
 ) -> AsyncGenerator[ChosenModel, None]:
-    """The demo model answers when it is asked for, and when there is neither a model nor credentials.
+    """The demo model answers when it is asked for, and when there is neither a model nor credentials. When it
+    is `lasting`, containers that outlive this process find it again in the next one.
 
     Raises `SettingsError` when one of the host's files is there and cannot be parsed.
     """
@@ -46,12 +48,12 @@ async def open_model_access(
             access=evolve(access, git_name=identity.name, git_email=identity.email),
         )
         return
-    with _guarded_socket() as socket:
-        async with open_provider(unix_socket=socket):
+    with _lasting_socket(settings) if lasting else _guarded_socket() as place:
+        async with open_provider(unix_socket=place):
             yield ChosenModel(
                 settings=evolve(settings, model=DEMO_MODEL),
                 access=ModelAccess(
-                    provider_socket=socket,
+                    provider_socket=place,
                     config={"provider": provider_config(PROVIDER_URL_INSIDE)},
                     git_name=identity.name,
                     git_email=identity.email,
@@ -62,6 +64,7 @@ async def open_model_access(
 
 # A unix socket's path may have 107 characters, and a TMPDIR may be anywhere.
 _LONGEST_FOLDER = 60
+_DEMO = "demo-model"
 
 
 @contextmanager
@@ -76,6 +79,38 @@ def _guarded_socket() -> Generator[Path, None, None]:
         folder.mkdir()
         folder.chmod(0o755)  # whatever the umask is
         yield folder / "provider.sock"
+
+
+@contextmanager
+def _lasting_socket(settings: Settings) -> Generator[Path, None, None]:
+    """In the state directory, which is as well guarded. Another service that has it keeps it, as it keeps its
+    state directory."""
+    folder = settings.sessions_dir.expanduser() / _DEMO
+    place = folder / "provider" / "provider.sock"
+    if len(str(folder)) > _LONGEST_FOLDER or _is_served(place):
+        with _guarded_socket() as other:
+            yield other
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.parent.mkdir(exist_ok=True)
+        place.parent.chmod(0o755)
+    except OSError as error:
+        raise StoreError(
+            f"the state directory {folder.parent} cannot be used: {error}",
+            hint="check that it exists, is yours and has room, or choose another sessionsDir",
+        ) from error
+    yield place
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _refuse_broken_files(credentials: Credentials) -> None:

@@ -27,6 +27,7 @@ OWN_PARTS = {
     "OpenCodeServer",
     "Endpoint",
     "Store",
+    "Remembered",
     "SessionPlace",
     "Directories",
     "ActorStatistics",

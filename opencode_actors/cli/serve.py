@@ -42,7 +42,7 @@ def serve(arguments: argparse.Namespace) -> Status:
     loaded = settings_of(arguments)
     address = address_of(loaded.settings, insecure=bool(arguments.insecure_listen_anyway))
     with log_to_stderr(as_json=bool(arguments.json)):
-        return trio.run(_serve, loaded, address)
+        return trio.run(_serve, loaded, address, bool(arguments.stop_sessions))
 
 
 def address_of(settings: Settings, *, insecure: bool) -> Address:
@@ -64,7 +64,7 @@ def address_of(settings: Settings, *, insecure: bool) -> Address:
     )
 
 
-async def _serve(loaded: LoadedSettings, address: Address) -> Status:
+async def _serve(loaded: LoadedSettings, address: Address, stop_sessions: bool) -> Status:  # noqa: FBT001 - trio.run takes no names
     manager = ServiceManager.of(os.environ)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
@@ -73,7 +73,7 @@ async def _serve(loaded: LoadedSettings, address: Address) -> Status:
             told_to_end = trio.Event()
             nursery.start_soon(_obey, signals, told_to_end, nursery.cancel_scope, manager)
             nursery.start_soon(manager.keep_alive)
-            await _run(loaded.settings, address, manager, told_to_end)
+            await _run(loaded.settings, address, manager, told_to_end, leave_running=not stop_sessions)
             nursery.cancel_scope.cancel()
     _log.info("ended")
     return Status.OK
@@ -98,17 +98,26 @@ async def _obey(
 
 
 async def _run(
-    settings: Settings, address: Address, manager: ServiceManager, told_to_end: trio.Event
+    settings: Settings,
+    address: Address,
+    manager: ServiceManager,
+    told_to_end: trio.Event,
+    *,
+    leave_running: bool,
 ) -> None:
     manager.say(f"STATUS=connecting to {settings.runtime}")
-    async with open_model_access(settings, os.environ) as chosen:
+    async with open_model_access(settings, os.environ, lasting=leave_running) as chosen:
         if chosen.remark:
             _log.warning("%s", chosen.remark)
         async with (
-            open_system(chosen.settings, access=chosen.access, notify=True) as system,
+            open_system(
+                chosen.settings, access=chosen.access, notify=True, leave_running=leave_running
+            ) as system,
             trio.open_nursery() as nursery,
         ):
             await _open(system, nursery, address, manager, told_to_end)
+            if leave_running and (busy := [s.key for s in await system.sessions() if s.running or s.queued]):
+                _log.info("left to the next start, at work: %s", ", ".join(busy))
             nursery.cancel_scope.cancel()
 
 

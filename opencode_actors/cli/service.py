@@ -33,8 +33,8 @@ Restart=on-failure
 RestartSec=2
 WatchdogSec=60
 TimeoutStopSec=120
-# The service ends its containers itself, each with its own grace.
-KillMode=mixed
+# Containers at work outlive the service, and it ends the others itself, each with its own grace.
+KillMode=process
 
 [Install]
 WantedBy=default.target
@@ -77,8 +77,9 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
             command += [f"--{flag}", given]
     for pair in arguments.set:
         command += ["--set", pair]
-    if arguments.insecure_listen_anyway:
-        command.append("--insecure-listen-anyway")
+    for option in ("stop_sessions", "insecure_listen_anyway"):
+        if getattr(arguments, option):
+            command.append(f"--{option.replace('_', '-')}")
     return command
 
 

@@ -24,6 +24,7 @@ def add_service(commands: Commands, add_common: AddCommon, parser_class: type[Pa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     serve.add_argument("--json", action="store_true", help="log lines as JSON")
+    _add_stop_sessions(serve)
     _add_insecure(serve)
     add_common(serve)
     serve.set_defaults(command=_serve)
@@ -39,9 +40,18 @@ def add_service(commands: Commands, add_common: AddCommon, parser_class: type[Pa
         "commands that enable it.",
     )
     install.add_argument("--print", action="store_true", help="print the unit, and write nothing")
+    _add_stop_sessions(install)
     _add_insecure(install)
     add_common(install)
     install.set_defaults(command=_install)
+
+
+def _add_stop_sessions(parser: Parser) -> None:
+    parser.add_argument(
+        "--stop-sessions",
+        action="store_true",
+        help="end all jobs and containers with the service; without it, jobs go on, and the next start follows them",
+    )
 
 
 def _add_insecure(parser: Parser) -> None:

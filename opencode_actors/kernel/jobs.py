@@ -28,6 +28,7 @@ from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.shells import JobShell
 from opencode_actors.kernel.surroundings import JobAddress, Surroundings
 from opencode_actors.machines import job as job_machine
+from opencode_actors.machines.interruption import Left, taken_over
 from opencode_actors.machines.job_messages import (
     Answer,
     AnswerRequest,
@@ -55,7 +56,7 @@ from opencode_actors.machines.vocabulary import (
     SessionKey,
 )
 from opencode_actors.ports import Prompt
-from opencode_actors.store.port import KnownJob, Page
+from opencode_actors.store.port import KnownJob, OpenJob, Page
 
 _log = logging.getLogger("opencode_actors")
 
@@ -312,8 +313,6 @@ class Jobs:
             origin=wish.origin,
             notify=here.notify,
         )
-        shell = JobShell(JobOperations(here.engine, here.servers), here.store, self.sessions.mailbox)
-        actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)
         plan = Accepted(
             prompt=wish.prompt,
             timeout=wish.timeout,
@@ -324,7 +323,48 @@ class Jobs:
             key=wish.key,
             request=wish.request,
         )
-        return _Entry(actor, session, plan)
+        return self._entry(state, plan)
+
+    def _entry(self, state: JobState, plan: Accepted) -> _Entry:
+        here = self.surroundings
+        shell = JobShell(JobOperations(here.engine, here.servers), here.store, self.sessions.mailbox)
+        actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)
+        return _Entry(actor, state.session, plan)
+
+    def take_over(self, job: OpenJob, left: Left | None) -> None:
+        """Goes on with one that an earlier process accepted, once its session has a turn for it; `left` is
+        how its prompt stands, if that was sent."""
+        here, plan, last = self.surroundings, job.accepted, job.snapshot
+        if plan is None:
+            raise ValueError(f"nobody knows what {last.id} was to do")
+        moment = here.moment()
+        state = new_job(
+            job=last.id,
+            session=last.session,
+            prompt=plan.prompt,
+            policy=job_policy(here.settings, timeout=plan.timeout, max_cost_usd=plan.max_cost_usd),
+            name=last.name,
+            now=moment.now - max(0.0, moment.wall - plan.at),
+            origin=last.origin,
+            notify=last.notify,
+        )
+        if left is not None:
+            state = taken_over(state, left, moment)
+        entry = self._entries[last.id] = self._entry(state, plan)
+        here.addresses[last.id] = JobAddress(last.session, entry.actor.mailbox)
+        entry.accepted.set()
+        here.nursery.start_soon(self._go_on, entry)
+
+    async def _go_on(self, entry: _Entry) -> None:
+        try:
+            await self._live(entry)
+        finally:
+            self._end(entry.actor.state.id, entry)
+
+    async def _live(self, entry: _Entry) -> None:
+        failure = await self.surroundings.supervisor.run(entry.actor)
+        if failure is not None:
+            await self._fail(entry, failure)
 
     async def _run(self, entry: _Entry, ahead: int) -> None:
         state = entry.actor.state
@@ -338,9 +378,7 @@ class Jobs:
                 self._tell_session(entry, JobOver(job=state.id))
                 return
             entry.accepted.set()
-            failure = await self.surroundings.supervisor.run(entry.actor)
-            if failure is not None:
-                await self._fail(entry, failure)
+            await self._live(entry)
         finally:
             self._end(state.id, entry)
 

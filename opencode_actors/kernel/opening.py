@@ -19,7 +19,6 @@ from opencode_actors.containers import ModelAccess
 from opencode_actors.error_groups import leaves
 from opencode_actors.kernel.outbox import Outbox
 from opencode_actors.kernel.policies import graces
-from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.servers import Connect, Servers
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.system import System
@@ -46,13 +45,15 @@ async def open_system(
     wall: Callable[[], float] = time.time,
     notify: bool = False,
     webhook: Webhook | None = None,
+    leave_running: bool = False,
 ) -> AsyncGenerator[System]:
     """A running system. Everything with an outside effect can be given; what is not is the real thing.
 
     With `notify` the end of each job that it accepts is announced, to a client that attends or to
     OpenClaw's webhook; what an earlier system with it still owed, too. Without, it announces nothing.
-    Leaving it ends every container by the ladder, within one budget, also when it is left by an
-    exception or a cancellation. Raises `EngineUnavailable` and `StoreError` before anything is started.
+    What an earlier system with the same state left is gone on with. Leaving it ends every container by the
+    ladder, within one budget, also when it is left by an exception or a cancellation; with `leave_running`,
+    those that jobs run in are left to the next system. Raises `EngineUnavailable` and `StoreError` before anything is started.
     """
     access = access or ModelAccess()
     body = _Body()
@@ -68,7 +69,6 @@ async def open_system(
             if notify and webhook is None:
                 webhook = await stack.enter_async_context(open_webhook(settings, wall))
             remembered = await store.load()
-            await recover(engine, store, remembered, at=wall())
             async with _open_life() as life:
                 surroundings = Surroundings(
                     settings=settings,
@@ -81,7 +81,7 @@ async def open_system(
                     notify=notify,
                 )
                 outbox = Outbox(surroundings, webhook) if notify else None
-                surroundings.hub.begin((await store.load()).last_seq)
+                surroundings.hub.begin(remembered.last_seq)
                 system = System(
                     surroundings,
                     owner=remembered.owner,
@@ -89,6 +89,7 @@ async def open_system(
                     directories=directories or HostDirectories(settings, access),
                     outbox=outbox,
                 )
+                await system.take_over(remembered)
                 life.nursery.start_soon(system.watch_engine)
                 if outbox is not None:
                     life.nursery.start_soon(outbox.run)
@@ -100,7 +101,7 @@ async def open_system(
                     budget = every.stop + every.kill + every.remove + _SHUTDOWN_MARGIN
                     deadline = life.scope.deadline = trio.current_time() + budget
                     with trio.CancelScope(shield=True, deadline=deadline):
-                        await system.aclose()
+                        await system.aclose(leave_running=leave_running)
 
 
 @define(eq=False)

@@ -1,41 +1,132 @@
-"""What an earlier process of the same state directory left behind."""
+"""What an earlier process of the same state directory left behind, and who goes on with it.
+
+Each open job is followed on where its container still works, started where it had not begun, looked up in its
+conversation where its server has ended meanwhile, or failed as lost. No container stays without a session.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
-import trio
-from attrs import evolve
+from attrs import evolve, frozen
 
 from opencode_actors.containers import OWNER_LABEL
-from opencode_actors.errors import EngineRefused
-from opencode_actors.kernel.jobs import LOST
-from opencode_actors.machines.notices import JobEnded, JobRecorded
-from opencode_actors.machines.vocabulary import JobStatus
-from opencode_actors.ports import Engine, ListedContainer
-from opencode_actors.store.port import Remembered, Store
+from opencode_actors.errors import ContainerMissing, EngineRefused
+from opencode_actors.kernel.jobs import LOST, Jobs
+from opencode_actors.kernel.sessions import Sessions
+from opencode_actors.kernel.surroundings import Surroundings
+from opencode_actors.machines.failures import of_death
+from opencode_actors.machines.interruption import Left
+from opencode_actors.machines.notices import InputAnswered, InputEnd, JobEnded, JobRecorded
+from opencode_actors.machines.session_messages import TakeOver
+from opencode_actors.machines.vocabulary import Climb, Failure, JobStatus, SessionKey
+from opencode_actors.ports import Container, ContainerPhase, Death, Endpoint, Engine, ListedContainer
+from opencode_actors.store.port import Housed, OpenJob, Remembered
 
 _log = logging.getLogger("opencode_actors")
 
+_LIVING = (ContainerPhase.RUNNING, ContainerPhase.PAUSED)
 
-async def recover(engine: Engine, store: Store, remembered: Remembered, *, at: float) -> None:
-    """Its containers are removed, then its open jobs failed as lost: nothing works on them any more.
 
-    Raises `EngineUnavailable` and `StoreError`.
-    """
-    for stray in await engine.list({OWNER_LABEL: remembered.owner}):
-        await _remove(engine, stray)
-    records: list[JobRecorded] = []
-    notices: list[JobEnded] = []
+@frozen(kw_only=True)
+class _Found:
+    """A session's container: it runs and answers there, or it has ended of `why`."""
+
+    container: Container | None = None
+    endpoint: Endpoint | None = None
+    why: Failure = LOST
+
+
+async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered: Remembered) -> None:
+    """Raises `EngineUnavailable` and `StoreError`, and has touched no job then."""
+    found = await _look(here.engine, remembered)
+    waiting: dict[SessionKey, list[OpenJob]] = {}
     for job in remembered.unsettled:
-        known = await store.job(job)
-        if known is not None:
-            lost = evolve(known.snapshot, status=JobStatus.FAILED, failure=LOST)
-            records.append(JobRecorded(snapshot=lost))
-            notices.append(JobEnded(job=job, session=lost.session, snapshot=lost))
-    if records:
-        await store.append(tuple(records), tuple(notices), at=at)
-    await trio.lowlevel.checkpoint()
+        where = found.get(job.snapshot.session, _Found())
+        if job.accepted is None or (_is_stopping(job) and where.container is None):
+            await _settle(here, job)
+        else:
+            waiting.setdefault(job.snapshot.session, []).append(job)
+    living = [key for key, where in found.items() if where.container is not None]
+    for key in dict.fromkeys((*waiting, *living)):
+        where = found.get(key, _Found())
+        # The one that was sent goes first: the server may be at work on it.
+        work = sorted(waiting.get(key, ()), key=lambda job: job.begun is None)
+        for job in work:
+            jobs.take_over(job, _left(job, where))
+        left = TakeOver(
+            jobs=tuple(job.snapshot.id for job in work),
+            container=where.container,
+            endpoint=where.endpoint,
+            at_work=bool(work) and work[0].begun is not None,
+        )
+        await sessions.take_over(key, left)
+
+
+def _is_stopping(job: OpenJob) -> bool:
+    return job.snapshot.status is JobStatus.CANCELLING
+
+
+def _left(job: OpenJob, where: _Found) -> Left | None:
+    if job.begun is None:
+        return None
+    return Left(
+        begun=job.begun,
+        why=where.why,
+        alive=where.container is not None,
+        stopping=_is_stopping(job),
+        verdict=job.verdict,
+        told=job.told,
+        told_bytes=job.told_bytes,
+        wanted=job.wanted,
+        todos=job.snapshot.todos,
+    )
+
+
+async def _settle(here: Surroundings, job: OpenJob) -> None:
+    """Nothing works on it any more, and nobody wants it to."""
+    last = job.snapshot
+    failure = job.verdict if _is_stopping(job) else LOST
+    final = evolve(
+        last,
+        status=JobStatus.CANCELLED if failure is None else JobStatus.FAILED,
+        failure=failure,
+        climb=Climb(ended_by=None) if _is_stopping(job) else None,
+        pending=(),
+        output_bytes=job.told_bytes,
+    )
+    gone = tuple(
+        InputAnswered(job=last.id, session=last.session, request=about.id, end=InputEnd.GONE)
+        for about in job.wanted
+    )
+    ended = JobEnded(job=last.id, session=last.session, snapshot=final)
+    await here.store.append((JobRecorded(snapshot=final),), (*gone, ended), at=here.wall())
+
+
+# ---- the containers
+
+
+async def _look(engine: Engine, remembered: Remembered) -> Mapping[SessionKey, _Found]:
+    housed = {one.container: one for one in remembered.housed}
+    found: dict[SessionKey, _Found] = {}
+    for listed in await engine.list({OWNER_LABEL: remembered.owner}):
+        one = housed.get(listed.id)
+        if one is not None:
+            found[one.session] = await _inspect(engine, one)
+        if one is None or found[one.session].container is None:
+            await _remove(engine, listed)
+    return found
+
+
+async def _inspect(engine: Engine, housed: Housed) -> _Found:
+    try:
+        container = await engine.inspect(housed.container)
+    except (ContainerMissing, EngineRefused):
+        return _Found()
+    if container.phase in _LIVING and container.pid:
+        return _Found(container=container, endpoint=housed.endpoint)
+    return _Found(why=of_death(Death(exit_code=container.exit_code, oom_killed=False)))
 
 
 async def _remove(engine: Engine, stray: ListedContainer) -> None:

@@ -119,8 +119,8 @@ class SessionOperations:
             failure = Failure(cause=Cause.STORE, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=False)
         # No waiting from here on: a container that runs and that nobody is told of would be left behind.
-        endpoint = self._endpoint = Endpoint(url=f"http://127.0.0.1:{container.port}", password=password)
-        self.servers.add(endpoint)
+        endpoint = Endpoint(url=f"http://127.0.0.1:{container.port}", password=password)
+        self.connect(endpoint)
         return m.ContainerLaunched(container=container, endpoint=endpoint)
 
     async def _make(self, spec: ContainerSpec) -> Container:
@@ -224,6 +224,10 @@ class SessionOperations:
         return m.StopAnswered(rung=operation.rung)
 
     # ---- the server
+
+    def connect(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.servers.add(endpoint)
 
     async def disconnect(self) -> None:
         if self._endpoint is not None:

@@ -37,6 +37,7 @@ from opencode_actors.machines.session_messages import (
     RetireSession,
     SessionEffect,
     SessionMessage,
+    TakeOver,
 )
 from opencode_actors.machines.session_state import (
     Absent,
@@ -199,6 +200,14 @@ class Sessions:
             for entry in tuple(self._entries.values()):
                 nursery.start_soon(self._close, entry)
 
+    async def leave(self) -> None:
+        """For good, too, but only those without jobs are ended: the next process finds the others at work."""
+        self._closing = True
+        async with trio.open_nursery() as nursery:
+            for entry in tuple(self._entries.values()):
+                if entry.idle:
+                    nursery.start_soon(self._close, entry)
+
     # ---- opening
 
     async def _open(self, key: SessionKey) -> SessionEntry:
@@ -215,6 +224,15 @@ class Sessions:
             if self._closing:
                 raise Busy("the system is shutting down")
             return self._begin(key, conversation, image or self.surroundings.settings.image)
+
+    async def take_over(self, key: SessionKey, left: TakeOver) -> None:
+        """Opens it with what an earlier process left of it."""
+        store = self.surroundings.store
+        image = (await store.session(key)).image or self.surroundings.settings.image
+        entry = self._begin(key, await store.conversation(key), image)
+        if left.endpoint is not None:
+            entry.operations.connect(left.endpoint)
+        entry.actor.mailbox.put(left)
 
     async def _make_room(self, key: SessionKey) -> None:
         """A session without jobs keeps its place, and its container, only until somebody else needs it: the

@@ -30,6 +30,7 @@ from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs, Wish
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
+from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
@@ -38,7 +39,7 @@ from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origin, SessionKey, SessionSnapshot
 from opencode_actors.ports import Engine, PermissionReply, Prompt
 from opencode_actors.settings import Settings
-from opencode_actors.store.port import KnownSession, OutputSlice, Page
+from opencode_actors.store.port import KnownSession, OutputSlice, Page, Remembered
 from opencode_actors.workdirs import Directories
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
@@ -342,11 +343,20 @@ class System:
             },
         )
 
-    async def aclose(self) -> None:
-        """Ends every container by the ladder, all at once; `open_system` does it."""
+    async def take_over(self, remembered: Remembered) -> None:
+        """Goes on with what an earlier process left; `open_system` does it. Raises `EngineUnavailable` and
+        `StoreError`."""
+        await recover(self._surroundings, self._sessions, self._jobs, remembered)
+
+    async def aclose(self, *, leave_running: bool = False) -> None:
+        """Ends every container by the ladder, all at once, or only those without jobs; `open_system` does
+        it."""
         try:
-            await self._sessions.close_all()
-            await self._jobs.wait_all()
+            if leave_running:
+                await self._sessions.leave()
+            else:
+                await self._sessions.close_all()
+                await self._jobs.wait_all()
             if self._outbox is not None:
                 await self._outbox.flush(within=_FLUSH_WITHIN)
         finally:

@@ -22,9 +22,10 @@ from opencode_actors import (
     System,
     UnknownSession,
 )
+from opencode_actors.containers import SESSION_LABEL
 from opencode_actors.errors import EngineRefused
 from opencode_actors.kernel.hub import Following, NoticesMissed
-from opencode_actors.machines.notices import JobEnded, JobQueued, Notice, SessionChanged
+from opencode_actors.machines.notices import ContainerForgotten, JobEnded, JobQueued, Notice, SessionChanged
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
@@ -523,7 +524,7 @@ async def abandoned(world: World) -> Job:
 
     async def live_and_die() -> None:
         async with world.system() as system:
-            kept.append(await system.start("::say begun\n::hang", session="demo"))
+            kept.append(await system.start("::say begun\n::pause 20\n::say and done", session="demo"))
             await trio.sleep(10)
             world.store.full = True
             for verb in ENDING:
@@ -536,20 +537,35 @@ async def abandoned(world: World) -> Job:
     return kept[0]
 
 
-async def test_p18_strays_are_removed_and_open_jobs_are_said_to_be_lost(
+async def test_p18_a_container_at_work_is_found_and_its_job_followed_to_its_end(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_world(BEHAVIOUR) as world:
         job = await abandoned(world)
+        (container,) = world.engine.containers
+        async with world.system() as system:
+            assert set(world.engine.containers) == {container}
+            ended = await system.wait(job.id)
+            assert ended.status is JobStatus.COMPLETED
+            assert (await system.output(job.id)).text == "begunand done"
+            again = await (await system.start("::say on", session="demo")).wait()
+            assert again.status is JobStatus.COMPLETED
+        world.check_nothing_is_left()
+
+
+async def test_p18_a_container_that_no_session_remembers_is_removed(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        job = await abandoned(world)
+        await world.store.append((ContainerForgotten(session=SessionKey("demo")),))
         async with world.system() as system:
             assert not world.engine.containers
-            lost = await system.status(job.id)
-            assert lost.status is JobStatus.FAILED
+            lost = await system.wait(job.id)
             assert lost.failure is not None
             assert lost.failure.cause is Cause.LOST
             assert (await system.output(job.id)).text.strip() == "begun"
-            ended = await (await system.start("::say on", session="demo")).wait()
-            assert ended.status is JobStatus.COMPLETED
+        world.check_nothing_is_left()
 
 
 async def test_a_stray_that_cannot_be_removed_is_no_reason_not_to_open(
@@ -557,9 +573,43 @@ async def test_a_stray_that_cannot_be_removed_is_no_reason_not_to_open(
 ) -> None:
     async with open_world(BEHAVIOUR) as world:
         await abandoned(world)
+        await world.store.append((ContainerForgotten(session=SessionKey("demo")),))
         world.engine.refuse("remove", EngineRefused("device or resource busy", status=500), times=1)
         async with world.system() as system:
             assert "device or resource busy" in caplog.text
             ended = await (await system.start("::say on", session="demo")).wait()
             assert ended.status is JobStatus.COMPLETED
+        world.check_nothing_is_left()
+
+
+async def test_left_running_jobs_go_on_and_idle_containers_do_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave_running=True) as system:
+            busy = await system.start("::words 40 rate=2", session="busy")
+            waiting = await system.start("::say next", session="busy")
+            await (await system.start("::say quick", session="idle")).wait()
+            await trio.sleep(3)
+        assert {c.spec.labels[SESSION_LABEL] for c in world.engine.containers.values()} == {"busy"}
+        await trio.sleep(60)
+        async with world.system() as system:
+            assert (await system.wait(busy.id)).status is JobStatus.COMPLETED
+            assert (await system.wait(waiting.id)).status is JobStatus.COMPLETED
+            words = "".join(f"word{n} " for n in range(40))
+            assert (await system.output(busy.id)).text == words
+        world.check_nothing_is_left()
+
+
+async def test_a_container_that_dies_while_it_is_taken_over_fails_its_job_as_that(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        job = await abandoned(world)
+        (container,) = world.engine.containers
+        async with world.system() as system:
+            world.engine.crash(container, exit_code=139)
+            ended = await system.wait(job.id)
+            assert ended.failure is not None
+            assert (ended.failure.cause, ended.failure.exit_code) == (Cause.CRASH, 139)
         world.check_nothing_is_left()

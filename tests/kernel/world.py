@@ -19,6 +19,8 @@ from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.memory_store import MemoryStore
 
+from .killing import Cable
+
 SETTINGS = Settings(model="scripted/demo")
 
 
@@ -50,21 +52,29 @@ class World:
 
     @asynccontextmanager
     async def system(
-        self, settings: Settings = SETTINGS, *, webhook: Webhook | None = None, notify: bool = False
+        self,
+        settings: Settings = SETTINGS,
+        *,
+        webhook: Webhook | None = None,
+        notify: bool = False,
+        leave_running: bool = False,
+        through: Cable | None = None,
     ) -> AsyncGenerator[System]:
         places = evolve(
             settings, sessions_dir=self.base / "sessions", workspaces_dir=self.base / "workspaces"
         )
+        cable = through or Cable()
         async with open_system(
             places,
-            engine=self.engine,
-            connect=self.servers.connect,
-            store=self.store,
+            engine=cable.through(self.engine),
+            connect=lambda endpoint: cable.through(self.servers.connect(endpoint)),
+            store=cable.through(self.store),
             directories=self.directories,
             rng=self.rng,
             wall=lambda: 1_760_000_000.0 + trio.current_time(),
             notify=notify or webhook is not None,
             webhook=webhook,
+            leave_running=leave_running,
         ) as system:
             yield system
 

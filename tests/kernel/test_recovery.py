@@ -1,0 +1,158 @@
+"""A service that is killed and comes back: every job is gone on with, nothing is lost, nothing is told twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from attrs import evolve
+
+from opencode_actors import Cause, JobId, JobStatus, System
+from opencode_actors.machines.notices import JobEnded, JobStarted
+from opencode_actors.testing.fake_server import FakeBehaviour
+from opencode_actors.testing.provider_demo import demo_script
+
+from .killing import Steps
+from .schedules import schedules
+from .world import SETTINGS, World, open_world
+
+BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=0.5)
+# The second of a session waits for the first.
+WORK = (
+    ("a", "::words 9 rate=4"),
+    ("a", "::say Let me look: \n::bash sleep 1\n::words 5 rate=4"),
+    ("b", "::text 3000 chunk=100\n::bash sleep 2\n::bash sleep 1\n::say done, é漢🙂."),
+    ("c", "::think hm\n::words 3 rate=1"),
+)
+INSTANTS = 160
+INTERRUPTED = "[interrupted: "
+
+
+async def settled_outputs(system: System, world: World) -> Mapping[JobId, str]:
+    """Of all jobs, when all have settled."""
+    for job in world.store.jobs():
+        await system.wait(job.id)
+    return {job.id: await whole_output(system, job.id) for job in world.store.jobs()}
+
+
+async def whole_output(system: System, job: JobId) -> str:
+    text, offset, more = "", 0, True
+    while more:
+        piece = await system.output(job, offset=offset)
+        text, offset, more = text + piece.text, piece.next_offset, piece.more
+    return text
+
+
+async def start_all(system: System) -> None:
+    for session, prompt in WORK:
+        await system.start(prompt, session=session)
+        await trio.sleep(0.1)
+
+
+async def uninterrupted() -> tuple[dict[str, str], int]:
+    """What each prompt's output is, and how many steps it takes to make it."""
+    steps = Steps()
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        trio.lowlevel.add_instrument(steps)
+        await start_all(system)
+        outputs = await settled_outputs(system, world)
+        trio.lowlevel.remove_instrument(steps)
+        prompts = {job.id: job.prompt for job in world.store.jobs()}
+    return {prompts[id_]: text for id_, text in outputs.items()}, steps.done
+
+
+@asynccontextmanager
+async def killed(world: World, steps: Steps) -> AsyncGenerator[None]:
+    """A process that starts all the work, and dies in the middle of it."""
+
+    async def live() -> None:
+        async with world.system(through=steps.cable) as system:
+            trio.lowlevel.add_instrument(steps)
+            await start_all(system)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(live)
+        await steps.reached.wait()
+        trio.lowlevel.remove_instrument(steps)
+        try:
+            yield
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+def alike(output: str) -> list[str]:
+    """Commands that run side by side are told in the order of their ends when they are heard, and in that of
+    the conversation when they are read."""
+    tools = [line for line in output.splitlines() if line.startswith("[bash]")]
+    return [*output.splitlines()] if len(tools) < 2 else sorted(output.splitlines())
+
+
+@schedules(8)
+async def test_p18_p25_a_service_that_is_killed_at_any_instant_comes_back_and_loses_nothing(
+    autojump_clock: trio.testing.MockClock, schedule: int
+) -> None:
+    expected, total = await uninterrupted()
+    rng = random.Random(schedule)
+    for _ in range(INSTANTS // 8):
+        steps = Steps(at=rng.randrange(1, total))
+        async with open_world(BEHAVIOUR) as world, killed(world, steps):
+            await trio.sleep(rng.choice((0.0, 0.0, 0.3, 2.0, 60.0)))
+            async with world.system() as system:
+                outputs = await settled_outputs(system, world)
+                for job in world.store.jobs():
+                    assert job.status is JobStatus.COMPLETED, (steps.at, job)
+                    assert alike(outputs[job.id]) == alike(expected[job.prompt]), steps.at
+                    assert job.output_bytes == len(outputs[job.id].encode())
+                    ends = [n for n in world.store.told if isinstance(n, JobEnded) and n.job == job.id]
+                    assert len(ends) == 1, steps.at
+                    begins = [n for n in world.store.told if isinstance(n, JobStarted) and n.job == job.id]
+                    assert len(begins) == 1, steps.at
+                names = {container.name for container in world.engine.containers.values()}
+                assert names == {s.container for s in await system.sessions() if s.container is not None}
+            assert not world.engine.containers
+
+
+async def kill_some(world: World, rng: random.Random) -> set[str]:
+    """Of the containers that run, while nobody looks."""
+    running = [c for c in world.engine.containers.values() if c.run is not None]
+    victims = rng.sample(running, k=rng.randint(0, len(running)))
+    for victim in victims:
+        await world.engine.kill(victim.id)
+        if rng.random() < 0.5:
+            await world.engine.remove(victim.id)
+    return {victim.name for victim in victims}
+
+
+@pytest.mark.parametrize("policy", ["fail", "resume"])
+@schedules(8)
+async def test_what_died_while_the_service_was_away_is_said_or_gone_on_with(
+    autojump_clock: trio.testing.MockClock, schedule: int, policy: str
+) -> None:
+    expected, total = await uninterrupted()
+    rng = random.Random(schedule)
+    for _ in range(INSTANTS // 16):
+        steps = Steps(at=rng.randrange(1, total))
+        async with open_world(BEHAVIOUR) as world, killed(world, steps):
+            await trio.sleep(rng.choice((0.0, 0.3, 2.0)))
+            died = await kill_some(world, rng)
+            async with world.system(evolve(SETTINGS, on_crash=policy)) as system:
+                outputs = await settled_outputs(system, world)
+                for job in world.store.jobs():
+                    ends = [n for n in world.store.told if isinstance(n, JobEnded) and n.job == job.id]
+                    assert len(ends) == 1, steps.at
+                    output = outputs[job.id]
+                    assert job.output_bytes == len(output.encode())
+                    if job.status is JobStatus.COMPLETED:
+                        assert alike(output) == alike(expected[job.prompt]) or INTERRUPTED in output
+                        continue
+                    assert policy == "fail"
+                    assert died
+                    assert job.failure is not None
+                    assert job.failure.cause in (Cause.CRASH, Cause.LOST), job.failure
+                    assert expected[job.prompt].startswith(output)
+            assert not world.engine.containers
