@@ -228,8 +228,11 @@ class SystemDesk:
 
     async def _status(self, job: JobSnapshot) -> Document:
         begin = max(0, job.output_bytes - results.TAIL_BYTES)
-        tail = await self.system.output(job.id, offset=begin, limit=results.TAIL_BYTES)
-        return results.status(job, tail=tail.text, explain=self.explain, seq=self.system.position)
+        try:
+            tail = (await self.system.output(job.id, offset=begin, limit=results.TAIL_BYTES)).text
+        except StoreError as error:
+            tail = f"({error.message})"
+        return results.status(job, tail=tail, explain=self.explain, seq=self.system.position)
 
     async def _answer(self, command: Answer) -> Document:
         await self.system.answer(

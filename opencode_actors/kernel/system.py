@@ -22,7 +22,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from opencode_actors.containers import ModelAccess, SessionPlace
-from opencode_actors.errors import UsageError
+from opencode_actors.errors import StoreError, UsageError
 from opencode_actors.kernel.actor import ActorStatistics
 from opencode_actors.kernel.answers import answer_of
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
@@ -226,12 +226,19 @@ class System:
         await self._jobs.answer(job, request, answer_of(answers=answers, reply=reply, message=message))
 
     async def output(self, job: JobId, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
-        """Readable while the job runs. `offset` and `limit` are bytes; a character is never split."""
+        """Readable while the job runs. `offset` and `limit` are bytes; a character is never split.
+
+        Raises `UnknownJob`, and `StoreError` where less is left of a settled job's output than it had."""
         if offset < 0 or limit <= 0:
             raise UsageError("offset must not be negative, and limit must be above 0")
-        if job not in self._jobs:
-            await self._jobs.settled(job)
-        return await self._surroundings.store.output(job, offset=offset, limit=limit)
+        had = 0 if job in self._jobs else (await self._jobs.settled(job)).output_bytes
+        found = await self._surroundings.store.output(job, offset=offset, limit=limit)
+        if not found.more and found.next_offset < had:
+            raise StoreError(
+                f"the output of job {job} is damaged: it ends after {found.next_offset} of {had} bytes",
+                hint="what is left of it can be read up to there; its file is in `outputs` in sessionsDir",
+            )
+        return found
 
     @property
     def position(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -32,11 +33,15 @@ from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
 from opencode_actors.store import notice_rows, open_rows, outbox_rows
+from opencode_actors.store.examination import damaged, examine, is_damage
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession, OutputSlice, Page, Remembered, Tell
 
+_JOURNAL = "journal.sqlite"
+# What comes of reading what was never written like that.
+_DAMAGE = (LookupError, TypeError, ValueError)
 # More actors than this have to wait for the disk, one after another.
 _QUEUE = 256
 # How long the last records may take when everything else has ended; a disk that hangs must not hang us.
@@ -218,7 +223,7 @@ class Journal:
                 for notice in notices:
                     self._tell(notice)
         except (OSError, sqlite3.Error) as wrong:
-            error = self._not_written(str(wrong))
+            error = self._has_damage(wrong) if is_damage(wrong) else self._not_written(str(wrong))
         finally:
             for batch in batches:
                 batch.end(error)
@@ -255,15 +260,14 @@ class Journal:
             return await trio.to_thread.run_sync(call, *arguments, limiter=self._one_reader)
         except sqlite3.ProgrammingError:
             raise self._is_closed() from None
+        except _DAMAGE as error:
+            raise self._has_damage(error) from error
         except (OSError, sqlite3.Error) as error:
+            if is_damage(error):
+                raise self._has_damage(error) from error
             raise StoreError(
                 f"reading from the state directory {self.folder} failed: {error}",
                 hint="check its permissions and its disk",
-            ) from error
-        except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"the journal in {self.folder} has an entry that cannot be understood: {error!r}",
-                hint="it may be of another version of opencode-actors; choose another sessionsDir",
             ) from error
 
     def _load(self) -> Remembered:
@@ -275,6 +279,9 @@ class Journal:
         )
 
     # ---- errors
+
+    def _has_damage(self, error: Exception) -> StoreError:
+        return damaged(self.folder / _JOURNAL, f"it has an entry that cannot be understood: {error!r}")
 
     def _not_written(self, why: str) -> StoreError:
         return StoreError(
@@ -305,10 +312,10 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
     except OSError as error:
         raise _not_opened(folder, error) from error
     try:
-        writing, reading = await _open_database(folder)
+        writing, reading = await _open_database(folder, same_boot=lock.same_boot)
         try:
             send, receive = trio.open_memory_channel[_Batch](_QUEUE)
-            last_seq, kept = notice_rows.read_last(writing), notice_rows.read_kept(writing)
+            last_seq, kept = _numbers(writing, folder)
             outputs = OutputFiles(folder / "outputs")
             journal = Journal(folder, writing, reading, outputs, send, last_seq, kept)
             async with trio.open_nursery() as nursery:
@@ -330,20 +337,28 @@ def _make_folder(folder: Path) -> None:
     (folder / "outputs").mkdir(exist_ok=True, mode=0o700)
 
 
-async def _open_database(folder: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+async def _open_database(folder: Path, *, same_boot: bool) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     try:
-        return await trio.to_thread.run_sync(_open_both, folder / "journal.sqlite")
+        return await trio.to_thread.run_sync(partial(_open_both, folder / _JOURNAL, same_boot=same_boot))
     except (OSError, sqlite3.Error) as error:
         raise _not_opened(folder, error) from error
 
 
-def _open_both(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+def _open_both(path: Path, *, same_boot: bool) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    examine(path, same_boot=same_boot)
     writing = db.open_for_writing(path)
     try:
         return writing, db.open_for_reading(path)
     except sqlite3.Error:
         writing.close()
         raise
+
+
+def _numbers(database: sqlite3.Connection, folder: Path) -> tuple[int, Kept]:
+    try:
+        return notice_rows.read_last(database), notice_rows.read_kept(database)
+    except (*_DAMAGE, sqlite3.Error) as error:
+        raise damaged(folder / _JOURNAL, f"its own numbers cannot be read: {error!r}") from error
 
 
 def _close(connections: tuple[sqlite3.Connection, ...]) -> None:

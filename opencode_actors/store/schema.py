@@ -92,15 +92,21 @@ MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS)
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:
     """Each step is one transaction: a process that dies half-way leaves what was there before it."""
+    version = check_version(database, path)
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        database.executescript(script(step, number))
+
+
+def check_version(database: sqlite3.Connection, path: Path) -> int:
+    """How many steps it has taken. Raises `StoreError` when those are none of ours."""
     (version,) = cast(tuple[int], database.execute("PRAGMA user_version").fetchone())
-    if version > len(MIGRATIONS):
+    if not 0 <= version <= len(MIGRATIONS):
         raise StoreError(
             f"{path} was written by another version of opencode-actors "
             f"(format {version}, this one reads {len(MIGRATIONS)})",
             hint="use the version that wrote it, or choose another sessionsDir",
         )
-    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
-        database.executescript(script(step, number))
+    return version
 
 
 def script(step: str, number: int) -> str:

@@ -18,6 +18,7 @@ from opencode_actors import (
     JobStatus,
     Rung,
     SessionStatus,
+    StoreError,
     UnknownJob,
     UnknownSession,
     UsageError,
@@ -94,6 +95,22 @@ async def test_jobs_that_ended_long_ago_are_told_of_by_the_store_alone(
             await anext(system.follow(_unknown_job()))
         assert (await first.status()).status is final.status is JobStatus.COMPLETED
         assert (await first.output()).text.strip() == "hello"
+
+
+async def test_p19_output_that_is_not_all_there_any_more_is_said_and_not_taken_for_its_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await system.start("::say hello again", session="demo")
+        had = (await job.wait()).output_bytes
+        world.store._outputs[job.id] = world.store._outputs[job.id][:7]
+        # what is there can be read
+        piece = await job.output(limit=4)
+        assert (piece.text, piece.more) == ("hell", True)
+        for offset in (4, 7):
+            with pytest.raises(StoreError, match=f"job {job.id} is damaged: it ends after 7 of {had} bytes"):
+                await job.output(offset=offset)
+        assert (await job.status()).output_bytes == had
 
 
 async def test_a_slow_disk_slows_the_stream_down_and_loses_nothing(

@@ -38,7 +38,7 @@ def test_p11_a_second_process_is_refused_and_told_who_is_there(tmp_path: Path) -
     lock = DirectoryLock(path)
     lock.acquire()
     assert lock.held
-    assert path.read_text() == f"{os.getpid()}\n"
+    assert path.read_text().startswith(f"{os.getpid()}\n")
     lock.release()
     assert not lock.held
 
@@ -56,3 +56,19 @@ def test_what_cannot_be_locked_is_not_said_to_be_in_use(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(IsADirectoryError):
         DirectoryLock(tmp_path / "lock").acquire()
+
+
+def test_what_the_one_before_wrote_is_told_from_what_a_power_failure_may_have_taken(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    for left, same_boot in (
+        (None, False),  # nobody was here
+        (f"1\n{Path('/proc/sys/kernel/random/boot_id').read_text()}", True),
+        ("1\n8d1f9c1e-0000-4000-8000-000000000000\n", False),
+        ("1\n", False),  # an earlier version of this program
+    ):
+        if left is not None:
+            path.write_text(left)
+        lock = DirectoryLock(path)
+        lock.acquire()
+        assert lock.same_boot is same_boot, left
+        lock.release()
