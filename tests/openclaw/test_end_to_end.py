@@ -171,3 +171,28 @@ async def test_a_job_outlives_the_gateway_and_a_killed_service_is_started_again(
             again = await result_of(client, "opencode.status", job_id=job)
             assert (again["status"], again["seq"] >= status["seq"]) == ("completed", True)
             assert house.door()["pid"] != first
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_service_that_ends_in_mid_job_is_started_again_and_its_agent_is_woken_P18(
+    house: House, how: signal.Signals
+) -> None:
+    """One that was killed is missed at once; one that was told to end is started by the next call."""
+    session = f"agent:main:{how.name.lower()}"
+    async with (
+        open_provider(port=house.model_port, script=obedient) as provider,
+        house.gateway.client() as client,
+    ):
+        prompt = "::say begun\n::bash sleep 12; echo survived\n::say and all is done"
+        job = await agents_start(client, provider, session, prompt)
+        with trio.fail_after(PATIENCE):
+            while "begun" not in (await result_of(client, "opencode.output", job_id=job))["text"]:
+                await trio.sleep(0.2)
+        first = house.door()["pid"]
+        os.kill(first, how)
+        status = await until_ended(client, job)
+        assert (status["status"], status["error"]) == ("completed", None)
+        assert house.door()["pid"] != first
+        output = (await result_of(client, "opencode.output", job_id=job))["text"]
+        assert output.count("begun") == output.count("and all is done") == 1
+        await until_the_agent_has_read(provider, session, "and all is done")
