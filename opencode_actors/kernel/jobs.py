@@ -40,6 +40,7 @@ from opencode_actors.machines.job_messages import (
     NoAnswer,
     NotAnswered,
     StopForJob,
+    TakenOver,
 )
 from opencode_actors.machines.job_state import JobState, new_job, snapshot
 from opencode_actors.machines.names import is_job_id
@@ -353,6 +354,7 @@ class Jobs:
         entry = self._entries[last.id] = self._entry(state, plan)
         here.addresses[last.id] = JobAddress(last.session, entry.actor.mailbox)
         entry.accepted.set()
+        entry.actor.mailbox.put(TakenOver())
         here.nursery.start_soon(self._go_on, entry)
 
     async def _go_on(self, entry: _Entry) -> None:

@@ -20,6 +20,7 @@ from opencode_actors.machines.failures import of_death
 from opencode_actors.machines.interruption import Left
 from opencode_actors.machines.notices import InputAnswered, InputEnd, JobEnded, JobRecorded
 from opencode_actors.machines.session_messages import TakeOver
+from opencode_actors.machines.spending import Spending
 from opencode_actors.machines.vocabulary import Climb, Failure, JobStatus, SessionKey
 from opencode_actors.ports import Container, ContainerPhase, Death, Endpoint, Engine, ListedContainer
 from opencode_actors.store.port import Housed, OpenJob, Remembered
@@ -48,18 +49,16 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             await _settle(here, job)
         else:
             waiting.setdefault(job.snapshot.session, []).append(job)
-    living = [key for key, where in found.items() if where.container is not None]
-    for key in dict.fromkeys((*waiting, *living)):
+    for key, open_jobs in waiting.items():
         where = found.get(key, _Found())
         # The one that was sent goes first: the server may be at work on it.
-        work = sorted(waiting.get(key, ()), key=lambda job: job.begun is None)
+        work = sorted(open_jobs, key=lambda job: job.begun is None)
         for job in work:
             jobs.take_over(job, _left(job, where))
         left = TakeOver(
             jobs=tuple(job.snapshot.id for job in work),
             container=where.container,
             endpoint=where.endpoint,
-            at_work=bool(work) and work[0].begun is not None,
         )
         await sessions.take_over(key, left)
 
@@ -81,6 +80,7 @@ def _left(job: OpenJob, where: _Found) -> Left | None:
         told_bytes=job.told_bytes,
         wanted=job.wanted,
         todos=job.snapshot.todos,
+        spent=Spending(cost=job.snapshot.cost_usd, tokens=job.snapshot.tokens, known=job.snapshot.cost_known),
     )
 
 
@@ -108,7 +108,10 @@ async def _settle(here: Surroundings, job: OpenJob) -> None:
 
 
 async def _look(engine: Engine, remembered: Remembered) -> Mapping[SessionKey, _Found]:
-    housed = {one.container: one for one in remembered.housed}
+    """Only where a job is known to be at work a container is kept: in any other there may be anything, such as
+    a prompt that nobody could end."""
+    at_work = {job.snapshot.session for job in remembered.unsettled if job.begun is not None}
+    housed = {one.container: one for one in remembered.housed if one.session in at_work}
     found: dict[SessionKey, _Found] = {}
     for listed in await engine.list({OWNER_LABEL: remembered.owner}):
         one = housed.get(listed.id)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
+from opencode_actors.machines.cancellation import Ladder
 from opencode_actors.machines.job_state import Interrupted, JobState
 from opencode_actors.machines.notices import Begun
 from opencode_actors.machines.output import going_on
 from opencode_actors.machines.server_events import Todo
+from opencode_actors.machines.spending import Spending
 from opencode_actors.machines.told import taken_up
 from opencode_actors.machines.transcript import Piece
-from opencode_actors.machines.vocabulary import Failure, Moment, PendingRequest
+from opencode_actors.machines.vocabulary import Failure, Moment, PendingRequest, Rung
 from opencode_actors.machines.work import Request
 
 
@@ -41,6 +43,7 @@ class Left:
     told_bytes: int
     wanted: tuple[PendingRequest, ...]
     todos: tuple[Todo, ...]
+    spent: Spending = Factory(Spending)
 
 
 def taken_over(state: JobState, left: Left, moment: Moment) -> JobState:
@@ -52,9 +55,10 @@ def taken_over(state: JobState, left: Left, moment: Moment) -> JobState:
         why=left.why,
         since=moment.now - max(0.0, moment.wall - begun.at),
         alive=left.alive,
-        stopping=left.stopping,
+        stopping=Ladder(rung=Rung.ABORT, since=moment.now) if left.stopping else None,
         verdict=left.verdict,
         todos=left.todos,
+        spent_before=left.spent,
         requests={about.id: Request(about=about, at=moment.now) for about in left.wanted},
     )
     return evolve(

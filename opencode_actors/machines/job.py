@@ -185,14 +185,18 @@ def _interrupted(state: JobState, known: Interrupted, message: JobMessage, momen
     match message:
         case m.TurnGranted():
             return _pick_up(state, known, message, now)
+        case m.TakenOver():
+            return Step(state=state, effects=_deadlines(state, known, now))
+        case m.JobTimerFired(timer=JobTimer.RUNG) if known.stopping is not None:
+            return _out_of_reach(state, known, known.stopping, now)
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
             return _not_wanted(state, known, None, now)
         case m.JobTimerFired(timer=JobTimer.TOTAL):
             return _not_wanted(state, known, verdicts.timed_out(state.policy), now)
         case m.ServerLost():
-            if known.stopping:
-                return _settle_unwanted(state, known, message.climb or Climb(ended_by=None), now)
+            if known.stopping is not None:
+                return _settle_unwanted(state, known, _also_climbed(known.stopping, message.climb), now)
             if message.again:
                 state, gone = requests.given_up(state, "OpenCode's server has ended")
                 known = evolve(known, alive=False, why=message.failure, requests={})
@@ -210,13 +214,49 @@ def _interrupted(state: JobState, known: Interrupted, message: JobMessage, momen
 
 def _not_wanted(state: JobState, known: Interrupted, verdict: Failure | None, now: float) -> JobStep:
     """Where nothing works on it any more, that is its end."""
-    if known.stopping:
+    if known.stopping is not None:
         return Step(state=state)
-    known = evolve(known, stopping=True, verdict=verdict)
+    ladder = Ladder(rung=Rung.ABORT, since=now)
+    known = evolve(known, stopping=ladder, verdict=verdict)
     if not known.alive:
         return _settle_unwanted(state, known, Climb(ended_by=None), now)
     state = evolve(state, phase=known)
-    return Step(state=state, records=(n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict),))
+    record = n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict)
+    effects: tuple[JobEffect, ...] = (
+        Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)),
+        StopTimer(timer=JobTimer.TOTAL),
+        *_deadlines(state, known, now),
+    )
+    return Step(state=state, effects=effects, records=(record,))
+
+
+def _deadlines(state: JobState, known: Interrupted, now: float) -> tuple[JobEffect, ...]:
+    """They do not wait for a server to be found."""
+    if known.stopping is not None:
+        rest = max(0.0, known.stopping.since + state.policy.graces.abort - now)
+        return (StartTimer(timer=JobTimer.RUNG, seconds=rest),)
+    if not state.policy.job_timeout:
+        return ()
+    rest = max(0.0, known.since + state.policy.job_timeout - now)
+    return (StartTimer(timer=JobTimer.TOTAL, seconds=rest),)
+
+
+def _out_of_reach(state: JobState, known: Interrupted, ladder: Ladder, now: float) -> JobStep:
+    """Nobody could be asked to abort it, so its container goes."""
+    if ladder.rung is not Rung.ABORT:
+        return Step(state=state)
+    state = evolve(state, phase=evolve(known, stopping=ladder.up(now)))
+    why = f"OpenCode's server did not get ready within abortGrace ({state.policy.graces.abort:g} s)"
+    cancelling = n.JobCancelling(job=state.id, session=state.session, rung=Rung.STOP, why=why)
+    stop = m.TellSession(session=state.session, message=m.StopForJob(job=state.id))
+    return Step(state=state, effects=(Publish(notice=cancelling), stop))
+
+
+def _also_climbed(ladder: Ladder, session: Climb | None) -> Climb:
+    """Where the session has not ended the container, it has ended by itself."""
+    if session is None:
+        return Climb(ended_by=None)
+    return Climb(ended_by=session.ended_by, seconds=(*ladder.behind, *session.seconds))
 
 
 def _settle_unwanted(state: JobState, known: Interrupted, climb: Climb, now: float) -> JobStep:
@@ -227,6 +267,8 @@ def _settle_unwanted(state: JobState, known: Interrupted, climb: Climb, now: flo
 
 def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: float) -> JobStep:
     """What was missed is read first; until then what is heard waits."""
+    if known.stopping is not None and known.stopping.rung is not Rung.ABORT:
+        return Step(state=state)  # the session is ending its container
     work = Work(
         container=turn.container,
         endpoint=turn.endpoint,
@@ -235,6 +277,7 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
         started_at=now,
         todos=known.todos,
         sub_answers=known.sub_answers,
+        spent_before=known.spent_before,
         requests={id_: evolve(request, at=now) for id_, request in known.requests.items()},
     )
     running = Running(
@@ -245,17 +288,15 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
         looked_with=frozenset(known.requests),
     )
     state = evolve(state, phase=running)
-    if known.stopping:
-        return _stop(state, running, known.verdict, now)
+    if known.stopping is not None:
+        return _stop(state, running, known.verdict, now, known.stopping)
     effects: list[JobEffect] = [
         _read(work),
         _look(work),
         StartTimer(timer=JobTimer.IDLE, seconds=state.policy.idle_timeout),
+        *_deadlines(state, known, now),
         *requests.awaited(state, running, now),
     ]
-    if state.policy.job_timeout:
-        rest = max(0.0, known.since + state.policy.job_timeout - now)
-        effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=rest))
     return Step(state=state, effects=tuple(effects))
 
 
@@ -319,6 +360,7 @@ def _interrupt(state: JobState, running: Running, message: m.ServerLost, now: fl
         since=running.began,
         todos=work.todos,
         sub_answers=work.sub_answers,
+        spent_before=work.spent_before,
     )
     effects: tuple[JobEffect, ...] = (
         *last_words,
@@ -395,6 +437,7 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return _running_timer(state, running, message.timer, now)
         case (
             m.TurnGranted()
+            | m.TakenOver()
             | m.AbortAnswered()
             | m.AbortFailed()
             | m.ProcessesSeen()
@@ -558,19 +601,27 @@ def _conclude(state: JobState, work: Work, now: float) -> JobStep:
 # ---- stopping
 
 
-def _stop(state: JobState, running: Running, verdict: Failure | None, now: float) -> JobStep:
-    work = running.work
+def _stop(
+    state: JobState,
+    running: Running,
+    verdict: Failure | None,
+    now: float,
+    begun: Ladder | None = None,
+) -> JobStep:
+    """`begun` when the climb began, and was announced, before there was a server to ask."""
+    work, ladder = running.work, begun or Ladder(rung=Rung.ABORT, since=now)
     state, gone = requests.given_up(state, "the job is being stopped")
     stopping = Stopping(
         work=work,
-        ladder=Ladder(rung=Rung.ABORT, since=now),
+        ladder=ladder,
         verdict=verdict,
         submitting=running.submitting,
     )
     state = evolve(state, phase=stopping)
+    cancelling = n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)
     effects: tuple[JobEffect, ...] = (
         *gone,
-        Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)),
+        *((Publish(notice=cancelling),) if begun is None else ()),
         StopTimer(timer=JobTimer.IDLE),
         StopTimer(timer=JobTimer.TOTAL),
         StopTimer(timer=JobTimer.START),
@@ -578,7 +629,7 @@ def _stop(state: JobState, running: Running, verdict: Failure | None, now: float
         StopTimer(timer=JobTimer.LOOK),
         Forget(kind=m.ReadRequests),
         _abort(work),
-        StartTimer(timer=JobTimer.RUNG, seconds=state.policy.graces.abort),
+        StartTimer(timer=JobTimer.RUNG, seconds=max(0.0, ladder.since + state.policy.graces.abort - now)),
     )
     record = n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict)
     return Step(state=state, effects=effects, records=(record,))
@@ -637,6 +688,7 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
             return Step(state=state, effects=(_read(stopping.work),))
         case (
             m.TurnGranted()
+            | m.TakenOver()
             | m.GetJob()
             | m.ReadFailed()
             | m.ProcessesSeen()

@@ -108,6 +108,11 @@ class TurnGranted:
 
 
 @frozen(kw_only=True)
+class TakenOver:
+    """To a job that an earlier process began: its deadlines run again."""
+
+
+@frozen(kw_only=True)
 class ServerLost:
     """The container that the job ran in has ended. `climb` is set when the session ended it; `again` when
     the session holds the next turn for this job, which a `JobOver` gives back."""
@@ -253,6 +258,7 @@ JobMessage = (
     CancelJob
     | AnswerRequest
     | TurnGranted
+    | TakenOver
     | ServerLost
     | SessionFailed
     | StreamOpened

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.job_messages import Answer
 from opencode_actors.machines.output import OutputMeter
 from opencode_actors.machines.server_events import MessageId, MessageInfo, Todo
-from opencode_actors.machines.spending import Spending, spent
+from opencode_actors.machines.spending import Spending, at_least
 from opencode_actors.machines.transcript import Transcript
 from opencode_actors.machines.vocabulary import (
     ActivityState,
@@ -62,22 +62,23 @@ class Interrupted:
     turn shows what became of the answer.
 
     `alive` when the container may still work on it, and `why` is what the job fails as when nobody finishes
-    it. `stopping` when it is to be aborted as soon as that can be, to settle as `verdict`.
+    it. `stopping` is the ladder when it is to be aborted as soon as that can be, to settle as `verdict`.
     """
 
     transcript: Transcript
     why: Failure
     since: float  # when the job began
     alive: bool = False
-    stopping: bool = False
+    stopping: Ladder | None = None
     verdict: Failure | None = None  # None: cancelled
     todos: tuple[Todo, ...] = ()
     requests: Mapping[str, Request] = {}
     sub_answers: Mapping[MessageId, MessageInfo] = {}
+    spent_before: Spending = Factory(Spending)
 
     @property
     def spending(self) -> Spending:
-        return spent((*self.transcript.infos, *self.sub_answers.values()))
+        return at_least(self.spent_before, (*self.transcript.infos, *self.sub_answers.values()))
 
 
 @frozen(kw_only=True)

@@ -165,7 +165,7 @@ def _take_over(state: SessionState, left: m.TakeOver) -> SessionStep:
     if left.container is None or left.endpoint is None:
         state = evolve(state, queue=(*left.jobs, *state.queue))
         return _create(state) if state.queue else Step(state=state)
-    at_work, waiting = (left.jobs[0], left.jobs[1:]) if left.at_work else (None, left.jobs)
+    at_work, *waiting = left.jobs
     state = evolve(state, current=at_work, queue=(*waiting, *state.queue))
     return _run_in(state, left.container, left.endpoint, "found the container of an earlier run")
 
@@ -465,6 +465,8 @@ def _starting(
             return _crashed(state, failures.of_death(message.death), None, moment)
         case m.ContainerFoundDead() if message.container == starting.container.id:
             return _crashed(state, failures.of_death(message.death), None, moment)
+        case StopForJob() if message.job == state.current:
+            return _stop(state, Rung.STOP, _CANCELLED, moment)
         case m.SessionTimerFired():
             return _starting_timer(state, starting, message.timer, moment)
         case _:

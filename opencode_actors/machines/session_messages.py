@@ -86,13 +86,12 @@ class RetireSession:
 
 @frozen(kw_only=True)
 class TakeOver:
-    """What an earlier process left, before anything else: its jobs in their order, and, if it still runs, the
-    container, in which the first of them is at work if `at_work`."""
+    """What an earlier process left, before anything else: its jobs in their order, and the container in which
+    the first of them is at work, if that still runs."""
 
     jobs: tuple[JobId, ...]
     container: Container | None = None
     endpoint: Endpoint | None = None
-    at_work: bool = False
 
 
 @frozen(kw_only=True)

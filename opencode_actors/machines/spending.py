@@ -35,6 +35,12 @@ def spent(infos: Iterable[MessageInfo]) -> Spending:
     )
 
 
+def at_least(before: Spending, infos: Iterable[MessageInfo]) -> Spending:
+    """An earlier process may have seen more of them, such as a sub-agent's."""
+    now = spent(infos)
+    return now if now.cost >= before.cost else before
+
+
 def in_words(cost: float, *, known: bool, most: float = 0.0) -> str:
     """`most` is the bound that was set, 0 for none: a cost that is not known cannot be held by it."""
     held = f", so its bound of {dollars(most)} does not hold" if most else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from opencode_actors.machines import transcript as script
 from opencode_actors.machines.activity import Activity
@@ -34,7 +34,7 @@ from opencode_actors.machines.server_events import (
     TodosUpdated,
     ToolPart,
 )
-from opencode_actors.machines.spending import Spending, spent
+from opencode_actors.machines.spending import Spending, at_least
 from opencode_actors.machines.transcript import Piece, Transcript
 from opencode_actors.machines.vocabulary import PendingRequest, RequestKind
 from opencode_actors.ports import (
@@ -77,10 +77,11 @@ class Work:
     residents: frozenset[Process] | None = None
     # The messages of sub-agents, for what they cost. What one says in a gap of the stream is not among them.
     sub_answers: Mapping[MessageId, MessageInfo] = {}
+    spent_before: Spending = Factory(Spending)
 
     @property
     def spending(self) -> Spending:
-        return spent((*self.transcript.infos, *self.sub_answers.values()))
+        return at_least(self.spent_before, (*self.transcript.infos, *self.sub_answers.values()))
 
 
 @frozen(kw_only=True)

@@ -197,6 +197,7 @@ QUESTION = PendingRequest(
 JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     j.CancelJob(ask=ASK),
     j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=CONVERSATION),
+    j.TakenOver(),
     j.AnswerRequest(ask=ASK, request="que_1", answer=j.QuestionAnswer(answers=(("Blue",),))),
     j.AnswerRequest(ask=ASK, request="per_1", answer=j.PermissionAnswer(reply=PermissionReply.ONCE)),
     j.AnswerRequest(ask=ASK, request="que_1", answer=j.Rejection()),
@@ -250,9 +251,7 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     j.StopForJob(job=JOB),
     s.TakeOver(jobs=()),
     s.TakeOver(jobs=(JOB, JobId("job-2"))),
-    s.TakeOver(jobs=(), container=CONTAINER, endpoint=ENDPOINT),
-    s.TakeOver(jobs=(JOB,), container=CONTAINER, endpoint=ENDPOINT),
-    s.TakeOver(jobs=(JOB, JobId("job-2")), container=CONTAINER, endpoint=ENDPOINT, at_work=True),
+    s.TakeOver(jobs=(JOB, JobId("job-2")), container=CONTAINER, endpoint=ENDPOINT),
     s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT),
     s.LaunchFailed(failure=FAILURE, retryable=True),
     s.LaunchFailed(failure=FAILURE, retryable=False),
@@ -351,7 +350,8 @@ def _job_kind(state: JobState) -> Hashable:
     phase = state.phase
     shape: tuple[Hashable, ...] = (type(phase).__name__, bool(state.waiting), state.policy.on_crash)
     if isinstance(phase, Interrupted):
-        shape += (phase.alive, phase.stopping, phase.verdict is None, bool(phase.requests))
+        rung = phase.stopping.rung if phase.stopping is not None else None
+        shape += (phase.alive, rung, phase.verdict is None, bool(phase.requests))
     if isinstance(phase, Running | Stopping):
         script = phase.work.transcript
         shape += (phase.submitting, script.ending, script.last is None, script.held is None)

@@ -99,7 +99,7 @@ def _output_whole(world: World, actor: Actor) -> None:
     (ended,) = actor.ended
     assert ended.output_bytes == len(actor.records.encode())
     prompt = actor.state.prompt.message_id
-    if not prompt or prompt in world.storage.diverged:
+    if not prompt or prompt in world.storage.diverged or actor.state.continuation is not None:
         return
     limit = world.job_policy.max_output_size
     if ended.status is JobStatus.COMPLETED:

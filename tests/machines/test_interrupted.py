@@ -15,6 +15,7 @@ from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
     InputWanted,
+    JobCancelling,
     JobRecorded,
     JobStarted,
     OutputKind,
@@ -138,6 +139,30 @@ def test_a_cancel_before_the_server_is_found_waits_for_it_and_is_recorded() -> N
     assert isinstance(book.records[-1], JobRecorded)
     assert snapshot(book.state, 0.0).status is JobStatus.CANCELLING
     book.tell(TURN).expect_some(j.AbortConversation)
+
+
+def test_p6_a_cancel_does_not_wait_for_a_server_that_does_not_get_ready() -> None:
+    book = cancel(left(alive=True)).advance(samples.GRACES.abort)
+    book.expect(JobCancelling, j.StopForJob)
+    climb = Climb(ended_by=Rung.KILL, seconds=((Rung.STOP, 17.0), (Rung.KILL, 0.1)))
+    book.tell(TURN).expect_nothing()
+    book.tell(j.ServerLost(failure=CRASHED, climb=climb))
+    ended = result(book)
+    assert ended.status is JobStatus.CANCELLED
+    assert ended.climb == Climb(ended_by=Rung.KILL, seconds=((Rung.ABORT, 10.0), *climb.seconds))
+
+
+def test_a_cancel_that_an_earlier_process_began_has_its_deadline_again() -> None:
+    book = left(alive=True, stopping=True).tell(j.TakenOver()).advance(samples.GRACES.abort)
+    book.expect(JobCancelling, j.StopForJob)
+
+
+def test_a_job_whose_time_runs_out_while_its_server_is_looked_for_is_stopped() -> None:
+    book = left(alive=True, job_timeout=15.0).tell(j.TakenOver()).advance(5.0)
+    assert snapshot(book.state, book.now).status is JobStatus.CANCELLING
+    book.tell(LOST)
+    assert (failure := result(book).failure) is not None
+    assert failure.cause is Cause.JOB_TIMEOUT
 
 
 def test_a_cancel_is_over_when_the_server_is_found_dead() -> None:

@@ -272,7 +272,7 @@ def test_a_job_whose_server_crashed_keeps_the_next_turn_if_it_wants_it() -> None
 
 
 def test_p18_a_container_that_an_earlier_process_left_is_watched_and_followed_at_once() -> None:
-    left = s.TakeOver(jobs=(ONE, TWO), container=CONTAINER, endpoint=ENDPOINT, at_work=True)
+    left = s.TakeOver(jobs=(ONE, TWO), container=CONTAINER, endpoint=ENDPOINT)
     book = absent().tell(left).expect_some(s.WatchExit, s.ProbeServer, s.SessionTimer.READY)
     assert s.LaunchContainer not in book.operations
     get_ready(book)
@@ -289,21 +289,22 @@ def test_p18_a_job_that_waited_when_the_process_ended_has_its_turn_in_a_new_cont
     assert not told(book, TWO)
 
 
-def test_an_idle_container_that_an_earlier_process_left_is_kept_until_its_time_is_over() -> None:
-    left = s.TakeOver(jobs=(), container=CONTAINER, endpoint=ENDPOINT)
-    book = get_ready(absent(session_idle_timeout=10.0).tell(left))
-    assert is_(book) is SessionStatus.READY
-    book.hear(s.FollowServer, HEARTBEAT).advance(10.0)
-    assert is_(book) is SessionStatus.STOPPING
-
-
 def test_a_server_that_is_found_dead_costs_its_job_nothing_but_a_new_container() -> None:
-    left = s.TakeOver(jobs=(ONE,), container=CONTAINER, endpoint=ENDPOINT, at_work=True)
+    left = s.TakeOver(jobs=(ONE,), container=CONTAINER, endpoint=ENDPOINT)
     book = absent().tell(left).answer(s.WatchExit, CRASHED).answer(s.EndContainer, s.ContainerRemoved())
     assert isinstance(lost := told(book, ONE)[-1], j.ServerLost)
     assert lost.again
     get_ready(launch(book.advance(0.7)))
     assert isinstance(told(book, ONE)[-1], j.TurnGranted)
+
+
+def test_p6_a_job_that_cannot_be_aborted_has_its_container_ended_also_while_that_is_taken_over() -> None:
+    left = s.TakeOver(jobs=(ONE,), container=CONTAINER, endpoint=ENDPOINT)
+    book = absent().tell(left).tell(j.StopForJob(job=ONE))
+    assert ending(book) is Rung.STOP
+    gone(book)
+    assert isinstance(lost := told(book, ONE)[-1], j.ServerLost)
+    assert not lost.again
 
 
 def test_where_the_container_runs_is_recorded_before_anything_is_asked_of_it() -> None:

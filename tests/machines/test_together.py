@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import session_messages as s
-from opencode_actors.machines.vocabulary import OnUnanswered
+from opencode_actors.machines.vocabulary import OnCrash, OnUnanswered
 from opencode_actors.ports import PermissionReply
 from opencode_actors.testing import samples
 from tests.machines import quiet
@@ -41,14 +41,24 @@ class Together(RuleBasedStateMachine):
         output_limit=st.sampled_from([0, 24]),
         unanswered=st.sampled_from(OnUnanswered),
         budget=st.sampled_from(BUDGETS),
+        on_crash=st.sampled_from(OnCrash),
         faults=st.frozensets(st.sampled_from(FAULTS), max_size=4),
     )
     def begin(
-        self, output_limit: int, unanswered: OnUnanswered, budget: float, faults: frozenset[str]
+        self,
+        output_limit: int,
+        unanswered: OnUnanswered,
+        budget: float,
+        on_crash: OnCrash,
+        faults: frozenset[str],
     ) -> None:
         self.faults = faults
         policy = evolve(
-            samples.JOB_POLICY, max_output_size=output_limit, on_unanswered=unanswered, max_cost_usd=budget
+            samples.JOB_POLICY,
+            max_output_size=output_limit,
+            on_unanswered=unanswered,
+            max_cost_usd=budget,
+            on_crash=on_crash,
         )
         self.world = World(job_policy=policy)
         self.world.add_job()
@@ -101,6 +111,11 @@ class Together(RuleBasedStateMachine):
         if really:
             self.world.ask(SESSION, s.RetireSession, why="its place is needed")
 
+    @rule(really=st.sampled_from([False, False, True]))
+    def the_service_is_killed_and_comes_back(self, really: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        if really and self.world.closed is None:
+            self.world.restart()
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
@@ -136,7 +151,14 @@ def _live(dice: random.Random) -> None:
     faults = frozenset(dice.sample(FAULTS, dice.randint(0, 4)))
     often = dice.choice([0.02, 0.1, 1.0])
     cancels = dice.choice([0.0, 0.01, 0.03])
-    policy = evolve(samples.JOB_POLICY, max_output_size=limit, on_unanswered=unanswered, max_cost_usd=budget)
+    policy = evolve(
+        samples.JOB_POLICY,
+        max_output_size=limit,
+        on_unanswered=unanswered,
+        max_cost_usd=budget,
+        on_crash=dice.choice(list(OnCrash)),
+    )
+    restarts = dice.choice([0.0, 0.0, 0.01, 0.03])
     world = World(job_policy=policy)
     world.add_job()
     for _ in range(dice.randint(10, 250)):
@@ -153,6 +175,8 @@ def _live(dice: random.Random) -> None:
             world.ask(SESSION, s.RetireSession, why="its place is needed")
         elif roll < 0.08 and (waiting_for := asking(world)):
             world.answer(*dice.choice(waiting_for), dice.choice(ANSWERS))
+        elif dice.random() < restarts and world.closed is None:
+            world.restart()
         elif roll < 0.1:
             world.advance(dice.choice([0.3, 2.0, 11.0, 40.0, 130.0]))
         elif roll < 0.3:

@@ -9,35 +9,48 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from attrs import define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from opencode_actors.machines import job as job_machine
 from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines import session_messages as s
-from opencode_actors.machines.job_state import JobPolicy, Running
+from opencode_actors.machines.interruption import Left, taken_over
+from opencode_actors.machines.job_state import Interrupted, JobPolicy, Running, snapshot
 from opencode_actors.machines.notices import (
+    Begun,
+    ContainerForgotten,
+    ContainerRecorded,
     InputAnswered,
     InputWanted,
     JobCancelling,
     JobEnded,
+    JobRecorded,
+    NotificationRecorded,
     OutputAdded,
     OutputRecorded,
     Publish,
+    Record,
+    SessionRecorded,
 )
 from opencode_actors.machines.session_state import SessionPolicy
+from opencode_actors.machines.spending import Spending
+from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import (
     AskId,
     Cause,
     Climb,
+    Failure,
     Finish,
     Forget,
     JobId,
     JobSnapshot,
     JobStatus,
     Moment,
+    PendingRequest,
     Reply,
+    RequestKind,
     Run,
     Rung,
     StartTimer,
@@ -53,7 +66,7 @@ from opencode_actors.ports import (
 )
 from opencode_actors.testing import samples
 from opencode_actors.testing.playbook import EPOCH, Known, fired
-from tests.machines.model_server import Server, Storage
+from tests.machines.model_server import CONVERSATION, Server, Storage
 
 SESSION = "session"
 TICK = 0.002
@@ -93,6 +106,11 @@ class Actor:
     records: str = ""
     notices: str = ""
     offsets: int = 0
+    begun: Begun | None = None  # as recorded, like the next two
+    verdict: Failure | None = None
+    status: JobStatus = JobStatus.PENDING
+    spent: Spending = Factory(Spending)
+    told: list[Piece] = field(factory=list[Piece])
     ended: list[JobSnapshot] = field(factory=list[JobSnapshot])
     rungs: list[Rung] = field(factory=list[Rung])
     wanted: list[str] = field(factory=list[str])
@@ -148,6 +166,9 @@ class World:
         factory=list[tuple[Box, Callable[[Server], None]]]
     )
     known_gone: set[str] = field(factory=set[str])
+    conversation: e.ConversationId | None = None  # as recorded, like the next
+    housed: str | None = None
+    restarts: int = 0
     closed: Climb | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -201,13 +222,12 @@ class World:
             current |= {timer[1] for timer in actor.timers.values()}
             if actor.finished or ticket not in current:
                 return
-        moment = Moment(now=self.now, wall=EPOCH + self.now, roll=0.5)
+        moment = self._moment()
         if isinstance(letter.message, s.ContainerExited | s.ContainerFoundDead | s.ContainerRemoved):
             self.known_gone |= {str(box.number) for box in self.boxes if not box.alive}
         step = actor.handle(actor.state, letter.message, moment)
         for record in step.records:
-            if isinstance(record, OutputRecorded):
-                actor.records += record.text
+            self._record(actor, record)
         actor.state = step.state
         _check_budget(actor)
         for effect in step.effects:
@@ -217,6 +237,121 @@ class World:
                 self._lose(flying)
             actor.flying.clear()
             actor.timers.clear()
+
+    def _record(self, actor: Actor, record: Record) -> None:
+        match record:
+            case OutputRecorded():
+                assert record.offset == len(actor.records.encode())
+                actor.records += record.text
+                if record.span < record.offset:
+                    actor.told[-1] = evolve(actor.told[-1], text=actor.told[-1].text + record.text)
+                else:
+                    piece = Piece(kind=record.kind, text=record.text, part=record.part, at=record.at)
+                    actor.told.append(piece)
+            case JobRecorded():
+                actor.status = record.snapshot.status
+                actor.spent = Spending(cost=record.snapshot.cost_usd)
+                actor.begun = record.begun or actor.begun
+                actor.verdict = record.verdict or actor.verdict
+            case SessionRecorded():
+                self.conversation = record.conversation
+            case ContainerRecorded():
+                self.housed = record.container
+            case ContainerForgotten():
+                self.housed = None
+            case NotificationRecorded():
+                raise AssertionError(record)
+
+    # ---- a service that is killed, and comes back
+
+    def restart(self) -> None:
+        """Only what was recorded is left, and what the engine and the server have."""
+        self.restarts += 1
+        for actor in self.actors.values():
+            for flying in actor.flying.values():
+                self._lose(flying)
+        session = samples.fresh_session(policy=self.session_policy)
+        session = evolve(session, conversation=self.conversation)
+        self.actors[SESSION] = Actor(name=SESSION, handle=session_machine.handle, state=session)
+        container, endpoint = self._found()
+        left = [actor for actor in self.unsettled() if self._comes_back(actor, alive=container is not None)]
+        left.sort(key=lambda actor: actor.begun is None)
+        # Turns that were granted and not heard of.
+        self.granted = [
+            name for name in self.granted if name not in {a.name for a in left if a.begun is None}
+        ]
+        self.actors = {
+            name: actor
+            for name, actor in self.actors.items()
+            if name == SESSION or name in self.accepted or actor.ended
+        }
+        if not left:
+            return
+        over = s.TakeOver(
+            jobs=tuple(JobId(actor.name) for actor in left),
+            container=container,
+            endpoint=endpoint,
+        )
+        self.session.mailbox.append(Letter(over))
+
+    def _found(self) -> tuple[Container | None, Endpoint | None]:
+        """The container that a job is at work in, if it lives; any other is removed."""
+        box = self.box
+        if box is None:
+            return None, None
+        at_work = any(actor.begun is not None for actor in self.unsettled())
+        if at_work and box.alive and self.housed == f"c{box.number}":
+            if box.followed:
+                self.streams_lost += 1
+            return container_of(box.number)
+        self.die(box)
+        box.there = False
+        return None, None
+
+    def _comes_back(self, actor: Actor, *, alive: bool) -> bool:
+        """Whether it is gone on with; one that nobody wants any more is over where nothing works on it."""
+        for flying in tuple(actor.flying):
+            del actor.flying[flying]
+        actor.mailbox.clear()
+        actor.timers.clear()
+        actor.owed.clear()
+        actor.rungs.clear()
+        stopping = actor.status is JobStatus.CANCELLING
+        actor.cancelled_at = self.now if stopping else None
+        waiting = [request for request in actor.wanted if request not in actor.input_ended]
+        fresh = samples.first_job(now=self.now, job=JobId(actor.name), policy=self.job_policy)
+        if stopping and not alive:
+            final = evolve(
+                snapshot(actor.state, self.now),
+                status=JobStatus.CANCELLED,
+                output_bytes=len(actor.records.encode()),
+                pending=(),
+            )
+            actor.ended.append(final)
+            actor.input_ended.extend(waiting)
+            actor.finished = True
+            self.ended_at[actor.name] = self.now
+            return False
+        if actor.begun is not None:
+            left = Left(
+                begun=actor.begun,
+                why=samples.LOST,
+                alive=alive,
+                stopping=stopping,
+                verdict=actor.verdict,
+                told=tuple(actor.told),
+                told_bytes=len(actor.records.encode()),
+                wanted=tuple(asked_as(request) for request in waiting),
+                todos=(),
+                spent=actor.spent,
+            )
+            fresh = taken_over(fresh, left, self._moment())
+            actor.mailbox.append(Letter(j.TakenOver()))
+        actor.state = fresh
+        return True
+
+    def _moment(self) -> Moment:
+        return Moment(now=self.now, wall=EPOCH + self.now, roll=0.5)
 
     def post(self, actor: Actor, flying: Flying, message: Any) -> None:
         actor.mailbox.append(Letter(message, flying.ticket))
@@ -290,9 +425,10 @@ class World:
             case j.TellSession(message=message):
                 self.session.mailbox.append(Letter(message))
             case s.TellJob(job=job, message=message):
-                if isinstance(message, j.TurnGranted):
-                    self.granted.append(job)
                 target = self.actors[job]
+                again = isinstance(target.state.phase, Interrupted) or (target.begun and target.finished)
+                if isinstance(message, j.TurnGranted) and not again:
+                    self.granted.append(job)
                 if not target.finished:
                     target.mailbox.append(Letter(message))
             case Publish(notice=notice):
@@ -389,16 +525,7 @@ class World:
     def launch(self) -> tuple[Container, Endpoint]:
         number = len(self.boxes)
         self.boxes.append(Box(number=number, server=Server(storage=self.storage)))
-        container = Container(
-            id=ContainerId(f"c{number}"),
-            name="oa-demo",
-            image="demo",
-            labels={},
-            phase=ContainerPhase.RUNNING,
-            pid=number,
-            port=number,
-        )
-        return container, Endpoint(url=str(number), password="secret")
+        return container_of(number)
 
 
 def _check_budget(actor: Actor) -> None:
@@ -407,6 +534,30 @@ def _check_budget(actor: Actor) -> None:
     if isinstance(phase, Running) and phase.work.transcript.ending is None:
         most, spent = actor.state.policy.max_cost_usd, phase.work.spending.cost
         assert not most or spent <= most, f"{actor.name} has spent ${spent} of ${most}, and runs"
+
+
+def container_of(number: int) -> tuple[Container, Endpoint]:
+    container = Container(
+        id=ContainerId(f"c{number}"),
+        name="oa-demo",
+        image="demo",
+        labels={},
+        phase=ContainerPhase.RUNNING,
+        pid=number,
+        port=number,
+    )
+    return container, Endpoint(url=str(number), password="secret")
+
+
+def asked_as(request: str) -> PendingRequest:
+    """As it was announced; whose conversation it is of makes no difference to whoever waits."""
+    return PendingRequest(
+        id=request,
+        kind=RequestKind.QUESTION,
+        text="Which colour?",
+        options=("Blue",),
+        conversation=CONVERSATION,
+    )
 
 
 def _late(server: Server, request: str) -> None:

@@ -126,6 +126,15 @@ async def until_the_agent_has_read(provider: ScriptedProvider, session: str, wor
         await provider.wait_until(lambda _: words in last_result(provider, session))
 
 
+async def until_said(client: GatewayClient, job: str, words: str) -> None:
+    with trio.fail_after(PATIENCE):
+        while True:
+            output = await result_of(client, "opencode.output", job_id=job)
+            if words in output["text"]:
+                return
+            await trio.sleep(0.2)
+
+
 async def until_ended(client: GatewayClient, job: str) -> dict[str, Any]:
     with trio.fail_after(PATIENCE):
         while True:
@@ -185,9 +194,7 @@ async def test_a_service_that_ends_in_mid_job_is_started_again_and_its_agent_is_
     ):
         prompt = "::say begun\n::bash sleep 12; echo survived\n::say and all is done"
         job = await agents_start(client, provider, session, prompt)
-        with trio.fail_after(PATIENCE):
-            while "begun" not in (await result_of(client, "opencode.output", job_id=job))["text"]:
-                await trio.sleep(0.2)
+        await until_said(client, job, "begun")
         first = house.door()["pid"]
         os.kill(first, how)
         status = await until_ended(client, job)
