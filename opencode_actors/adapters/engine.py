@@ -74,6 +74,8 @@ class DockerApiEngine:
     _service: PodmanService | None = None
     _cgroups: Cgroups = field(factory=Cgroups)
     _ports: FreePorts = field(factory=FreePorts)
+    # What we have asked to end, until it is removed or started again.
+    _ending: set[ContainerId | str] = field(factory=set[ContainerId | str])
 
     def __repr__(self) -> str:
         said = self.statistics()
@@ -146,6 +148,7 @@ class DockerApiEngine:
 
     async def start(self, container: ContainerId) -> Container:
         """A container that ended at once is returned as what it is: exited, with its exit code."""
+        self._ending.discard(container)
         try:
             await self._of(container, "POST", "/start", doing="start", answer_within=START_WITHIN)
         except EngineRefused as refusal:
@@ -159,6 +162,7 @@ class DockerApiEngine:
         return await self.inspect(container)
 
     async def stop(self, container: ContainerId, *, grace: float) -> None:
+        self._ending.add(container)
         seconds = math.ceil(grace)
         if (await self.inspect(container)).phase is ContainerPhase.PAUSED:
             # A frozen process gets no signal; Podman refuses to stop it, Docker waits for the SIGKILL.
@@ -169,6 +173,7 @@ class DockerApiEngine:
         )
 
     async def kill(self, container: ContainerId, *, signal: str = "SIGKILL") -> None:
+        self._ending.add(container)
         try:
             await self._of(container, "POST", "/kill", doing="kill", params={"signal": signal})
         except EngineRefused as refusal:
@@ -182,11 +187,13 @@ class DockerApiEngine:
         await self._of(container, "POST", "/unpause", doing="unpause")
 
     async def remove(self, container: ContainerId | str) -> None:
+        self._ending.add(container)
         params = {"force": "true", "v": "true"}
         with suppress(ContainerMissing):
             await self._of(
                 container, "DELETE", "", doing="remove", params=params, answer_within=REMOVE_WITHIN
             )
+        self._ending.discard(container)
 
     async def _of(
         self,
@@ -251,7 +258,13 @@ class DockerApiEngine:
         return "".join(dialect.log_text(response.content).splitlines(keepends=True)[-lines:])
 
     async def wait_exit(self, container: Container) -> Death:
-        return await engine_exit.wait_exit(container, inspect=self._inspect, cgroups=self._cgroups)
+        return await engine_exit.wait_exit(
+            container,
+            inspect=self._inspect,
+            cgroups=self._cgroups,
+            by_us=lambda: container.id in self._ending,
+            says_stopping=self.kind is EngineKind.PODMAN,
+        )
 
     async def aclose(self) -> None:
         """Ends a Podman service of our own when nobody else uses it. Containers live on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 from attrs import frozen
@@ -312,12 +313,22 @@ def phase_of(status: str) -> ContainerPhase:
         ) from None
 
 
+class Passing(Enum):
+    """Podman's states that say less than they seem: somebody may be about to remove it. One that is stopped
+    or removed passes through all three, one that is killed through the second."""
+
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    REMOVING = "removing"
+
+
 @frozen(kw_only=True)
 class Inspected:
     """`oom_flag` is the engine's own word: true on Docker for any process killed, never true on
     Podman with cgroup v1 (measured in more than 12 runs)."""
 
     container: Container
+    passing: Passing | None
     oom_flag: bool
 
 
@@ -336,7 +347,9 @@ def inspected(body: Json) -> Inspected:
         port=_published_port(body) if alive else None,
         exit_code=int(state.get("ExitCode") or 0) if phase is ContainerPhase.EXITED else None,
     )
-    return Inspected(container=container, oom_flag=bool(state.get("OOMKilled")))
+    status = str(state.get("Status", "")).lower()
+    passing = Passing(status) if status in {state.value for state in Passing} else None
+    return Inspected(container=container, passing=passing, oom_flag=bool(state.get("OOMKilled")))
 
 
 def _published_port(body: Json) -> int | None:

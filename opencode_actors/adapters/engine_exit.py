@@ -2,6 +2,7 @@
 
 A pidfd on the container's first process becomes readable 1 ms after its end (an event takes 34-163 ms).
 The exit code follows from the engine 12-101 ms later; for a call or two it may still say "running".
+One that was killed by a signal may be about to be removed, which takes Podman 0.2-0.4 s to say.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import os
 from collections.abc import Awaitable, Callable
 
 import trio
+from attrs import define, frozen
 
 from opencode_actors.adapters.cgroup import Cgroups
-from opencode_actors.adapters.engine_dialect import Inspected
+from opencode_actors.adapters.engine_dialect import Inspected, Passing
 from opencode_actors.adapters.oom_watch import OomWatch, open_oom_watch
 from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable
 from opencode_actors.ports import Container, ContainerId, ContainerPhase, Death
@@ -21,14 +23,71 @@ from opencode_actors.ports import Container, ContainerId, ContainerPhase, Death
 EXIT_CODE_WITHIN = 30.0
 # A daemon that is restarted answers again within seconds.
 ENGINE_BACK_WITHIN = 5.0
+# `podman rm --force` kills at once, and the container is gone 0.22-0.4 s later. Until then it looks like one
+# that was killed and nothing more: neither states nor events tell the two apart (12 of each watched).
+REMOVED_WITHIN = 1.0
+# SIGKILL and SIGTERM, as exit codes.
+_SIGNALLED = (137, 143)
+_SERVER_ERROR = 500
+# Podman's own clean-up and the removal wait for the same lock; whichever comes first.
+_AFTER_CLEAN_UP = 0.1
 # How often the engine is asked where the kernel cannot tell: some 5 ms of work each.
 ASK_AGAIN = 1.0
 
 Inspect = Callable[[ContainerId], Awaitable[Inspected]]
 
 
-async def wait_exit(container: Container, *, inspect: Inspect, cgroups: Cgroups) -> Death:
-    """Returns when the run that `container` describes has ended. May be cancelled at any time."""
+@frozen
+class _Answer:
+    """`death` is None while the engine has not taken note of it; `certain` is whether nothing else than this
+    can have happened."""
+
+    death: Death | None
+    passing: Passing | None
+    certain: bool = False
+
+
+@define
+class _Doubt:
+    """Whether a container that was ended by a signal is one that somebody removes."""
+
+    by_us: Callable[[], bool]
+    says_stopping: bool
+    death: Death | None = None
+    _nobody: bool = False
+    _somebody: bool = False
+    _cleaned_up_at: float | None = None
+
+    def settled_by(self, answer: _Answer, now: float) -> Death | None:
+        """The death, when nothing more can come."""
+        self._somebody = self._somebody or answer.passing is Passing.STOPPING
+        if answer.death is None:
+            # When nobody was stopping it after it had died, nobody did.
+            self._nobody = self._nobody or (self.says_stopping and answer.passing is None)
+            return None
+        self.death = answer.death
+        if answer.certain or self._nobody or self.by_us():
+            return self.death
+        if answer.passing is not None or self._somebody:
+            return None
+        if self._cleaned_up_at is None:
+            self._cleaned_up_at = now
+        return self.death if now >= self._cleaned_up_at + _AFTER_CLEAN_UP else None
+
+
+async def wait_exit(
+    container: Container,
+    *,
+    inspect: Inspect,
+    cgroups: Cgroups,
+    by_us: Callable[[], bool],
+    says_stopping: bool,
+) -> Death:
+    """Returns when the run that `container` describes has ended. May be cancelled at any time.
+
+    `by_us` is whether we have asked for its end ourselves: nobody else needs to be looked for then.
+    `says_stopping` is whether the engine has a state of its own for what is being stopped, as Podman has.
+    """
     oom: bool | None = None
     try:
         process = _open_process(container.pid)
@@ -42,7 +101,7 @@ async def wait_exit(container: Container, *, inspect: Inspect, cgroups: Cgroups)
                 oom = await _until_dead(process, container, cgroups)
         finally:
             os.close(process)
-    return await _cause(container, inspect, oom=oom)
+    return await _cause(container, inspect, oom=oom, doubt=_Doubt(by_us, says_stopping))
 
 
 def _open_process(pid: int) -> int | None:
@@ -103,24 +162,31 @@ async def _watched_until_dead(process: int, watch: OomWatch) -> bool | None:
     return verdict
 
 
-async def _cause(container: Container, inspect: Inspect, *, oom: bool | None) -> Death:
-    """The exit code from the engine, which needs a moment to know it."""
+async def _cause(container: Container, inspect: Inspect, *, oom: bool | None, doubt: _Doubt) -> Death:
+    """The exit code from the engine, which needs a moment to know it, and whether somebody removes it."""
     begun = trio.current_time()
     pause = 0.01
-    while trio.current_time() < begun + EXIT_CODE_WITHIN:
+    while (now := trio.current_time()) < begun + EXIT_CODE_WITHIN:
         try:
-            death = await _ask(container, inspect, oom=oom)
+            found = await _ask(container, inspect, oom=oom)
         except EngineUnavailable:
             if container.pid == 0:
                 raise
             # That it died is certain, whatever becomes of the engine.
-            if trio.current_time() > begun + ENGINE_BACK_WITHIN:
-                return Death(exit_code=None, oom_killed=bool(oom))
+            if now > begun + ENGINE_BACK_WITHIN:
+                return doubt.death or Death(exit_code=None, oom_killed=bool(oom))
+        except EngineRefused as refusal:
+            # Podman's answer about one that it is just removing.
+            if doubt.death is None or refusal.status < _SERVER_ERROR:
+                raise
         else:
+            death = doubt.settled_by(found, trio.current_time())
             if death is not None:
                 return death
+        if doubt.death is not None and now > begun + REMOVED_WITHIN:
+            return doubt.death
         await trio.sleep(pause)
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 2, 0.5 if doubt.death is None else 0.05)
     raise EngineRefused(
         f"the engine still calls container {container.name} running {EXIT_CODE_WITHIN:g} s after its process"
         f" {container.pid} ended",
@@ -129,17 +195,19 @@ async def _cause(container: Container, inspect: Inspect, *, oom: bool | None) ->
     )
 
 
-async def _ask(container: Container, inspect: Inspect, *, oom: bool | None) -> Death | None:
-    """None while the engine has not taken note of the end."""
+async def _ask(container: Container, inspect: Inspect, *, oom: bool | None) -> _Answer:
     try:
         answer = await inspect(container.id)
     except ContainerMissing:
-        return Death(exit_code=None, oom_killed=bool(oom), removed=True)
+        return _Answer(Death(exit_code=None, oom_killed=bool(oom), removed=True), None, certain=True)
     now = answer.container
     if now.phase is ContainerPhase.CREATED:
         raise EngineRefused(f"container {container.name} was never started", status=409)
     if now.phase is ContainerPhase.EXITED:
-        return Death(exit_code=now.exit_code, oom_killed=answer.oom_flag if oom is None else oom)
+        death = Death(exit_code=now.exit_code, oom_killed=answer.oom_flag if oom is None else oom)
+        # Who removes a container stops it or kills it first.
+        signalled = now.exit_code in _SIGNALLED and not death.oom_killed
+        return _Answer(death, answer.passing, certain=not signalled)
     if now.pid != container.pid:  # somebody started it again meanwhile
-        return Death(exit_code=container.exit_code, oom_killed=bool(oom))
-    return None
+        return _Answer(Death(exit_code=container.exit_code, oom_killed=bool(oom)), None, certain=True)
+    return _Answer(None, answer.passing)
