@@ -44,7 +44,15 @@ from opencode_actors.machines.job_messages import (
 )
 from opencode_actors.machines.job_state import JobState, new_job, snapshot
 from opencode_actors.machines.names import is_job_id
-from opencode_actors.machines.notices import Accepted, JobEnded, JobQueued, JobRecorded, Notice
+from opencode_actors.machines.notices import (
+    Accepted,
+    InputAnswered,
+    InputEnd,
+    JobEnded,
+    JobQueued,
+    JobRecorded,
+    Notice,
+)
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     AskId,
@@ -393,6 +401,9 @@ class Jobs:
         if entry.ended is not None:
             return
         final = self._as_failed(entry, failure)
+        for request in snapshot(entry.actor.state, trio.current_time()).pending:
+            gone = InputAnswered(job=job, session=entry.session, request=request.id, end=InputEnd.GONE)
+            await self.surroundings.announce(gone)
         ended = entry.ended = JobEnded(job=final.id, session=final.session, snapshot=final)
         await self.surroundings.announce(ended, JobRecorded(snapshot=final))
 
@@ -420,7 +431,7 @@ class Jobs:
         last = snapshot(entry.actor.state, trio.current_time())
         if last.settled:
             return last
-        return evolve(last, status=JobStatus.FAILED, failure=failure, activity=ActivityState.IDLE)
+        return evolve(last, status=JobStatus.FAILED, failure=failure, activity=ActivityState.IDLE, pending=())
 
     def _remember(self, job: JobId, ended: JobEnded) -> None:
         self._finished[job] = ended

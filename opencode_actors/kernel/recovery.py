@@ -52,7 +52,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
     for key, open_jobs in waiting.items():
         where = found.get(key, _Found())
         # The one that was sent goes first: the server may be at work on it.
-        work = sorted(open_jobs, key=lambda job: job.begun is None)
+        work = sorted(await _with_one_sent(here, open_jobs), key=lambda job: job.begun is None)
         for job in work:
             jobs.take_over(job, _left(job, where))
         left = TakeOver(
@@ -61,6 +61,19 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             endpoint=where.endpoint,
         )
         await sessions.take_over(key, left)
+
+
+async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[OpenJob]:
+    """A session has one prompt at work. Of several that were sent, the earlier ones have ended, and there was no
+    room on the disk to say so: whoever went on with them would take the later answers for theirs."""
+    sent = sorted((job for job in open_jobs if job.begun is not None), key=_sent_at)
+    for job in sent[:-1]:
+        await _settle(here, job)
+    return [job for job in open_jobs if job not in sent[:-1]]
+
+
+def _sent_at(job: OpenJob) -> float:
+    return 0.0 if job.begun is None else job.begun.at
 
 
 def _is_stopping(job: OpenJob) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 from attrs import define, field, frozen
@@ -22,6 +23,8 @@ from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
 
 _log = logging.getLogger("opencode_actors")
+
+RECORD_AGAIN = 5.0
 
 
 @frozen
@@ -51,12 +54,23 @@ class Surroundings:
         return Moment(now=trio.current_time(), wall=self.wall(), roll=self.rng.random())
 
     async def announce(self, notice: Notice, *records: Record) -> None:
-        """For an actor that is not there any more. What cannot be recorded is told all the same."""
+        """For an actor that is not there any more. What cannot be recorded is told all the same, and recorded
+        as soon as it can be: the next process would take a job for open, and go on with it."""
         try:
             await self.store.append(records, (notice,), at=self.wall())
         except StoreError as error:
             _log.error("%s could not be recorded: %s", type(notice).__name__, error)
             self.hub.publish(notice)
+            if records:
+                self.nursery.start_soon(self._record_later, records)
+
+    async def _record_later(self, records: tuple[Record, ...]) -> None:
+        recorded = False
+        while not recorded:
+            await trio.sleep(RECORD_AGAIN)
+            with suppress(StoreError):
+                await self.store.append(records, at=self.wall())
+                recorded = True
 
     def job_mailbox(self, job: JobId) -> Mailbox[JobMessage] | None:
         address = self.addresses.get(job)

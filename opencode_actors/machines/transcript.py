@@ -319,7 +319,8 @@ def tool_line(part: ToolPart) -> str:
         outcome.append(f"failed: {part.error}" if part.error else "failed")
     elif part.exit_code is not None:
         outcome.append(f"exit {part.exit_code}")
-    if part.started_at is not None and part.ended_at is not None:
+    # The server's clock may have been set back meanwhile.
+    if part.started_at is not None and part.ended_at is not None and part.ended_at >= part.started_at:
         outcome.append(f"{part.ended_at - part.started_at:.1f} s")
     words = [f"[{part.tool}]"]
     if part.title:

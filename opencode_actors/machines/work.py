@@ -49,10 +49,12 @@ from opencode_actors.ports import (
 
 @frozen(kw_only=True)
 class Request:
-    """One that waits for an answer, since `at`. `failed_replies` are ours that did not get through."""
+    """One that waits for an answer, since `at`. `failed_replies` are ours that did not get through; one that was
+    `listed` is known from the server's list, and may be of a step that was not heard of yet."""
 
     about: PendingRequest
     at: float
+    listed: bool = False
     failed_replies: int = 0
 
 
@@ -127,7 +129,7 @@ def looked(work: Work, read: RequestsRead, known: frozenset[str], now: float) ->
     after = evolve(after, activity=evolve(after.activity, children=len(after.busy_children)))
     after = without_requests(after, over, now)
     for about in listed.values():
-        after = _with_request(after, about, now)
+        after = _with_request(after, about, now, listed=True)
     return _compared(work, Heard(work=after))
 
 
@@ -142,10 +144,10 @@ def without_requests(work: Work, over: Collection[str], now: float) -> Work:
     return evolve(work, requests=requests, ended_requests=ended, activity=activity)
 
 
-def _with_request(work: Work, about: PendingRequest, now: float) -> Work:
+def _with_request(work: Work, about: PendingRequest, now: float, *, listed: bool = False) -> Work:
     if about.id in work.requests or about.id in work.ended_requests:
         return work
-    requests = {**work.requests, about.id: Request(about=about, at=now)}
+    requests = {**work.requests, about.id: Request(about=about, at=now, listed=listed)}
     activity = evolve(work.activity, waiting_for=frozenset(requests)).progressed(now)
     return evolve(work, requests=requests, activity=activity)
 
@@ -248,20 +250,25 @@ def _failed(heard: Heard, event: ConversationFailed) -> Heard:
 
 
 def _spoken(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float) -> Heard:
-    return _progress(_written(heard, transcript, pieces, now), now)
+    return _progress(_written(heard, transcript, pieces, now, live=True), now)
 
 
-def _written(heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float) -> Heard:
+def _written(
+    heard: Heard, transcript: Transcript, pieces: tuple[Piece, ...], now: float, *, live: bool = False
+) -> Heard:
     work = heard.work
     running = transcript.running_tools
     started = tuple(tool for id_, tool in running.items() if id_ not in work.seen_tools)
     activity = evolve(work.activity, tools=frozenset(running))
     if transcript.answers.keys() > work.transcript.answers.keys():
-        # The server has taken the next step, so whatever the one before waited for is over, and an error
-        # that was heard before is not this prompt's. Their ends may have fallen into a gap.
-        work = without_requests(work, work.requests, now)
-        work = evolve(work, busy_children=frozenset(), error=None)
-        activity = evolve(activity, waiting_for=frozenset(), children=0)
+        # The server has taken the next step. An error that was heard before is not this prompt's.
+        work = evolve(work, error=None)
+        if live:
+            # What the one before waited for is over. A step that is only read may be the very one whose
+            # question the server's list told first; what has ended in a gap is not on that list.
+            over = [id_ for id_, request in work.requests.items() if not request.listed]
+            work = evolve(without_requests(work, over, now), busy_children=frozenset())
+            activity = evolve(activity, waiting_for=frozenset(work.requests), children=0)
     work = evolve(
         work,
         transcript=transcript,

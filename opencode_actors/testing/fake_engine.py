@@ -156,6 +156,13 @@ class FakeEngine:
                 self._tell(EngineEventKind.OOM, found)
         self.end(found, Death(exit_code=137 if oom else exit_code, oom_killed=oom))
 
+    def take_away(self, container: ContainerId | str) -> None:
+        """Somebody removes it by force."""
+        found = self.find(container)
+        del self.containers[found.id]
+        self.end(found, Death(exit_code=None, oom_killed=False, removed=True))
+        self._tell(EngineEventKind.REMOVED, found)
+
     def freeze(self, container: ContainerId | str) -> None:
         """It runs on and answers nothing, neither its clients nor SIGTERM; only SIGKILL ends it."""
         self.find(container).settle_cpu()
@@ -297,9 +304,7 @@ class FakeEngine:
             except ContainerMissing:
                 pass
             else:
-                del self.containers[found.id]
-                self.end(found, Death(exit_code=None, oom_killed=False, removed=True))
-                self._tell(EngineEventKind.REMOVED, found)
+                self.take_away(found.id)
         await self._take_time("remove")
 
     async def inspect(self, container: ContainerId | str) -> Container:

@@ -71,6 +71,10 @@ class FakeServers:
         found = self._servers.get(url)
         return found if found is not None and found.alive else None
 
+    def running(self) -> tuple[FakeServer, ...]:
+        """Those that have not died."""
+        return tuple(server for server in self._servers.values() if server.alive)
+
     def connect(self, endpoint: Endpoint) -> FakeOpenCode:
         """As `HttpOpenCode(endpoint)`; nothing needs to run there yet."""
         return FakeOpenCode(endpoint, self)
@@ -203,6 +207,7 @@ class FakeOpenCode:
             await server.wait_thawed()
             if not server.alive:
                 raise ServerUnreachable(f"OpenCode's server at {url} cannot be reached: the connection broke")
+            await trio.sleep(server.answers_after + server.behaviour.takes())
             if self.endpoint.password != server.password:
                 raise ServerRefused("OpenCode's server refused the password", status=401)
             return server

@@ -40,13 +40,21 @@ from opencode_actors.ports import (
     Prompt,
 )
 from opencode_actors.testing.fake_disk import FakeDisk, StoredConversation, StoredMessage
-from opencode_actors.testing.fake_stream import FakeStream
+from opencode_actors.testing.fake_stream import FakeStream, StreamFaults
 from opencode_actors.testing.provider_demo import demo_script
 from opencode_actors.testing.provider_script import Script
 
 VERSION = "1.18.33"
 ABORTED = MessageError(name="MessageAbortedError", message="Aborted")
 _EPOCH = 1_760_000_000.0  # some day; only differences matter
+
+
+def _at_once() -> float:
+    return 0.0
+
+
+def _usual_wall() -> float:
+    return _EPOCH + trio.current_time()
 
 
 def _asks_nothing(tool: str, arguments: Mapping[str, Any]) -> bool:  # noqa: ARG001 - as asked
@@ -64,6 +72,8 @@ class FakeBehaviour:
     directory: str = "/workspace"
     agents: tuple[str, ...] = ("build", "plan", "general", "explore")
     models: frozenset[str] | None = None  # None: every model is known
+    wall: Callable[[], float] = _usual_wall  # its time of day, in epoch seconds
+    takes: Callable[[], float] = _at_once  # how long the next call takes
 
 
 @define(eq=False)
@@ -105,6 +115,8 @@ class FakeServer:
     )
     ready_at: float = 0.0
     streams_from: float = 0.0
+    answers_after: float = 0.0  # settable: seconds that each call takes
+    garbles: StreamFaults = field(factory=StreamFaults, repr=False)
     _streams: set[FakeStream] = field(factory=set[FakeStream], repr=False)
     _changed: trio.Event = field(factory=trio.Event, repr=False)
     _scope: trio.CancelScope = field(factory=trio.CancelScope, repr=False)
@@ -127,12 +139,12 @@ class FakeServer:
             stream.end()
         self._tell()
 
-    def drop_streams(self, *, for_seconds: float = 0.0) -> None:
+    def drop_streams(self, *, for_seconds: float = 0.0, losing: bool = False) -> None:
         """Ends the event streams, and nothing else: what happens until the next one is not told. For so
-        long none is opened again."""
+        long none is opened again. `losing` also what was told and not read yet."""
         self.streams_from = trio.current_time() + for_seconds
         for stream in self._streams:
-            stream.end()
+            stream.end(losing=losing)
 
     def dispose(self) -> None:
         """The server throws its instance away, and what runs in it."""
@@ -171,10 +183,10 @@ class FakeServer:
 
     def now(self) -> float:
         """The server's epoch seconds."""
-        return _EPOCH + trio.current_time()
+        return self.behaviour.wall()
 
     def open_stream(self) -> FakeStream:
-        stream = FakeStream(self.url)
+        stream = FakeStream(self.url, self.garbles)
         stream.freeze(frozen=self.frozen)
         self._streams.add(stream)
         return stream

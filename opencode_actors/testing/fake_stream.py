@@ -8,7 +8,13 @@ import trio
 from attrs import define, evolve, field
 
 from opencode_actors.errors import ServerUnreachable
-from opencode_actors.machines.server_events import Heartbeat, MessageUpdated, PartDelta, ServerEvent
+from opencode_actors.machines.server_events import (
+    ConversationIdle,
+    Heartbeat,
+    MessageUpdated,
+    PartDelta,
+    ServerEvent,
+)
 
 HEARTBEAT_EVERY = 10.0
 # The real server buffers without end for a client that does not read, and dies of it. A client of the
@@ -17,10 +23,20 @@ _HELD = 100_000
 
 
 @define(eq=False)
+class StreamFaults:
+    """Settable: `twice` tells all but deltas twice, and `late` tells what follows an idle before it. Nothing
+    tells a delta from its copy, or two deltas' order, so no server may do either to them."""
+
+    twice: bool = False
+    late: bool = False
+
+
+@define(eq=False)
 class FakeStream:
     """Each item is all that has been published since the last one."""
 
     _url: str
+    _faults: StreamFaults = field(factory=StreamFaults)
     _held: list[ServerEvent] = field(factory=list[ServerEvent])
     _news: trio.Event = field(factory=trio.Event)
     _ended: bool = False
@@ -38,7 +54,10 @@ class FakeStream:
             self._held.append(event)
         self._news.set()
 
-    def end(self) -> None:
+    def end(self, *, losing: bool = False) -> None:
+        """What was published before is read first, unless it is lost with it."""
+        if losing:
+            self._held.clear()
         self._ended = True
         self._news.set()
 
@@ -58,7 +77,17 @@ class FakeStream:
                 )
             await self._wait_news()
         held, self._held = self._held, []
-        return _as_serialised(held)
+        return _as_serialised(self._garbled(held))
+
+    def _garbled(self, events: list[ServerEvent]) -> list[ServerEvent]:
+        told: list[ServerEvent] = []
+        for event in events:
+            if self._faults.late and told and isinstance(told[-1], ConversationIdle):
+                told.insert(-1, event)
+            else:
+                told.append(event)
+        copies = 2 if self._faults.twice else 1
+        return [event for event in told for _ in range(1 if isinstance(event, PartDelta) else copies)]
 
     async def _wait_news(self) -> None:
         self._news = trio.Event()

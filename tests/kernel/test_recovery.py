@@ -11,12 +11,12 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from opencode_actors import Cause, JobId, JobStatus, System
-from opencode_actors.machines.notices import JobEnded, JobStarted
+from opencode_actors import Cause, Job, JobId, JobStatus, System
+from opencode_actors.machines.notices import JobEnded, JobStarted, Notice, ToolStarted
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
-from .killing import Steps
+from .killing import Cable, Steps
 from .schedules import schedules
 from .world import SETTINGS, World, open_world
 
@@ -156,3 +156,42 @@ async def test_what_died_while_the_service_was_away_is_said_or_gone_on_with(
                     assert job.failure.cause in (Cause.CRASH, Cause.LOST), job.failure
                     assert expected[job.prompt].startswith(output)
             assert not world.engine.containers
+
+
+async def test_a_job_whose_end_found_no_room_on_the_disk_takes_no_later_answer_for_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cable = Cable()
+    async with open_world(BEHAVIOUR) as world:
+        async with trio.open_nursery() as nursery:
+            running = trio.Event()
+
+            async def live() -> None:
+                async with world.system(through=cable) as system:
+                    job = await system.start("::hang", session="demo")
+                    await until(system, job, JobStarted)
+                    world.store.full = True
+                    assert (await job.cancel()).failure is not None
+                    world.store.full = False
+                    second = "::say of the second\n::bash sleep 30\n::say the end"
+                    await until(system, await system.start(second, session="demo"), ToolStarted)
+                    cable.cut = True
+                    running.set()
+                    await trio.sleep_forever()
+
+            nursery.start_soon(live)
+            await running.wait()
+            nursery.cancel_scope.cancel()
+        async with world.system() as system:
+            outputs = await settled_outputs(system, world)
+        first, second = world.store.jobs()
+    assert (first.failure and first.failure.cause) is Cause.LOST
+    assert second.status is JobStatus.COMPLETED
+    assert outputs[first.id] == ""
+    assert outputs[second.id].endswith("the end")
+
+
+async def until(system: System, job: Job, kind: type[Notice]) -> None:
+    async for notice in system.follow(job.id):
+        if isinstance(notice, kind):
+            return

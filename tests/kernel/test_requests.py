@@ -187,3 +187,19 @@ async def test_what_is_no_answer_is_refused_in_words(autojump_clock: trio.testin
             await system.answer(JobId("job_0"), wanted.request, answers="Red")
         await job.answer(wanted.request, answers=[["Blue"]])
         await job.wait()
+
+
+async def test_p2_a_question_ends_with_a_job_that_cannot_be_recorded_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world() as world, world.system() as system:
+        job = await system.start(ASK, session="demo")
+        following = system.follow(job.id)
+        await wanted_by(following)
+        world.store.full = True
+        ended = await job.cancel()
+        assert ended.failure is not None
+        assert ended.failure.cause is Cause.STORE
+        assert ended.pending == ()
+        assert await ends_of(job, following) == [InputEnd.GONE]
+        world.store.full = False

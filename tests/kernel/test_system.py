@@ -24,6 +24,7 @@ from opencode_actors import (
     UsageError,
 )
 from opencode_actors.kernel.mailbox import PLACES
+from opencode_actors.kernel.surroundings import RECORD_AGAIN
 from opencode_actors.machines.notices import (
     JobEnded,
     JobQueued,
@@ -356,6 +357,9 @@ async def test_a_disk_that_is_full_fails_the_job_and_says_so(
         world.store.full = False
         assert ended.failure is not None
         assert ended.failure.cause is Cause.STORE
+        await trio.sleep(RECORD_AGAIN + 1)
+        # Otherwise the next process would go on with it.
+        assert [job.status for job in world.store.jobs()] == [JobStatus.FAILED]
 
 
 def _server_of(world: World) -> FakeServer:

@@ -93,6 +93,11 @@ def test_a_tools_start_is_told_and_its_end_is_one_line_of_output() -> None:
     assert book.output == "[bash] make test (exit 0, 3.2 s)\n"
 
 
+def test_a_tool_takes_no_negative_time_when_the_servers_clock_is_set_back() -> None:
+    book = says(running(), tool(e.ToolState.COMPLETED, exit_code=0, started_at=10.0, ended_at=-3590.0))
+    assert book.output == "[bash] make test (exit 0)\n"
+
+
 def test_words_and_tools_stand_on_lines_of_their_own() -> None:
     book = says(running(), text("I look."), tool(e.ToolState.ERROR, error="no such file"))
     says(book, text("Done.", part=e.PartId("prt_z3")))

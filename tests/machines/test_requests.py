@@ -22,7 +22,7 @@ from opencode_actors.machines.vocabulary import (
     RequestKind,
     StopTimer,
 )
-from opencode_actors.ports import PermissionReply
+from opencode_actors.ports import ConversationState, PermissionReply
 from opencode_actors.testing import samples
 from opencode_actors.testing.samples import CHILD, CONVERSATION
 
@@ -209,6 +209,26 @@ def test_p8_p9_what_was_asked_in_a_gap_by_a_child_that_was_born_in_it_is_found()
     book.answer(j.ReadRequests, lists(by_child, children=frozenset((CHILD,))))
     assert [notice.request for notice in book.noticed(InputWanted)] == ["que_1"]
     says(book, e.RequestAnswered(conversation=CHILD, request="que_1"))
+    assert ends(book) == [("que_1", InputEnd.GONE)]
+
+
+def test_p8_p9_a_question_of_a_step_that_fell_into_a_gap_outlives_the_reading_of_that_step() -> None:
+    """The list comes first, then the conversation with the step whose tool asks."""
+    book = running().tell(j.StreamOpened()).answer(j.ReadRequests, lists(LISTED))
+    book.answer(
+        j.ReadConversation,
+        read(message(samples.answer(id=e.MessageId("msg_zzz"))), state=ConversationState.BUSY),
+    )
+    assert [request.id for request in status(book).pending] == ["que_1"]
+    assert ends(book) == []
+
+
+def test_a_listed_question_outlives_the_late_word_of_its_own_step() -> None:
+    book = running().tell(j.StreamOpened()).answer(j.ReadRequests, lists(LISTED))
+    book.answer(j.ReadConversation, read(message(samples.answer()), state=ConversationState.BUSY))
+    says(book, e.MessageUpdated(info=samples.answer(id=e.MessageId("msg_zzz"))))
+    assert ends(book) == []
+    says(book, e.RequestAnswered(conversation=CONVERSATION, request="que_1"))
     assert ends(book) == [("que_1", InputEnd.GONE)]
 
 

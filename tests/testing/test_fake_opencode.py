@@ -20,6 +20,7 @@ from opencode_actors.machines.server_events import (
     InstanceDisposed,
     MessageId,
     MessageUpdated,
+    PartDelta,
     PartId,
     PartUpdated,
     ServerEvent,
@@ -243,3 +244,45 @@ async def test_ids_of_another_form_are_taken_too() -> None:
             await opencode.submit(conversation, odd)
             await read_until(stream, ConversationIdle)
         assert len(await opencode.messages(conversation, since=MessageId("mine"))) == 2
+
+
+async def test_what_is_told_twice_or_late_and_what_never_is() -> None:
+    async with open_fake_servers() as servers:
+        server = servers.start(URL, password="secret")
+        await trio.testing.wait_all_tasks_blocked()
+        opencode = connect(servers)
+        server.garbles.twice = server.garbles.late = True
+        async with opencode.events() as stream:
+            await start(opencode, "::say hello")
+            await trio.testing.wait_all_tasks_blocked()
+            server.publish(Heartbeat())
+            events = await anext(aiter(stream))
+    assert sum(isinstance(event, PartDelta) for event in events) == 1
+    assert sum(isinstance(event, ConversationIdle) for event in events) == 2
+    assert isinstance(events[-1], ConversationIdle)  # the heartbeat came after it
+
+
+async def test_a_stream_may_lose_what_it_told(autojump_clock: MockClock) -> None:
+    async with open_fake_servers() as servers:
+        server = servers.start(URL, password="secret")
+        await trio.testing.wait_all_tasks_blocked()
+        opencode = connect(servers)
+        async with opencode.events() as stream:
+            await start(opencode, "::say hello")
+            await trio.testing.wait_all_tasks_blocked()
+            server.drop_streams(losing=True)
+            with pytest.raises(ServerUnreachable):
+                await anext(aiter(stream))
+
+
+async def test_a_slow_server_answers_in_its_time(autojump_clock: MockClock) -> None:
+    async with open_fake_servers() as servers:
+        server = servers.start(URL, password="secret")
+        await trio.testing.wait_all_tasks_blocked()
+        opencode = connect(servers)
+        server.answers_after = 2.0
+        began = trio.current_time()
+        await opencode.agents()
+        assert trio.current_time() == began + 2.0
+        with pytest.raises(ServerSilent):
+            await opencode.health(within=1.0)

@@ -1,0 +1,208 @@
+"""Everybody who uses the system in a stress run: those who want jobs done, and those who do no good."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from attrs import define, field
+
+from opencode_actors.errors import Busy, OpencodeActorsError, RequestGone, StoreError
+from opencode_actors.kernel.system import System, SystemStatistics
+from opencode_actors.machines.notices import InputWanted
+from opencode_actors.machines.vocabulary import JobId
+from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.plan import PlannedFault, PlannedJob
+from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.service import NoAnswer, Service
+from opencode_actors.stress.truth import Hit
+
+# A mailbox has 64 places for outsiders; what an actor started itself comes beside them.
+MOST_WAITING = 64 + 192
+_STORE_ERRORS_WITHIN = 60.0
+_LOOK_EVERY = 20.0
+
+
+@define(eq=False)
+class Clients:
+    service: Service
+    judge: Judge
+    rng: random.Random
+    nursery: trio.Nursery
+    seed: int
+    starting: int = 0
+    refused: dict[str, int] = field(factory=dict[str, int])
+    most_waiting: int = 0
+
+    # ---- who wants something done
+
+    async def want(self, planned: PlannedJob) -> None:
+        """One job, from the moment when somebody wants it. Asked again when the service is gone meanwhile."""
+        since, key = trio.current_time(), f"stress-{self.seed}-{planned.number}"
+        self.starting += 1
+        try:
+            job = await self._start(planned, key)
+        finally:
+            self.starting -= 1
+        if job is None:
+            return
+        file = self.judge.accepted(job, planned, trio.current_time(), since)
+        if planned.cancel_after is not None:
+            await trio.sleep(planned.cancel_after)
+            await self._cancel(file)
+
+    async def _start(self, planned: PlannedJob, key: str) -> JobId | None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            generation = self.service.generation
+            try:
+                job = await self.service.call(
+                    "start",
+                    lambda system: system.start(planned.prompt, session=planned.session, key=key),
+                )
+            except NoAnswer:
+                if self.service.generation == generation and self.service.system is not None:
+                    return None
+                continue
+            except OpencodeActorsError as error:
+                self._refused(planned, error)
+                return None
+            return job.id
+
+    def _refused(self, planned: PlannedJob, error: OpencodeActorsError) -> None:
+        now, name = trio.current_time(), type(error).__name__
+        self.refused[name] = self.refused.get(name, 0) + 1
+        self.judge.findings.saw(now, f"refused: {error.message}", session=planned.session, job=planned.number)
+        full = any(
+            hit.kind is FaultKind.DISK_FULL and hit.at <= now <= hit.until + _STORE_ERRORS_WITHIN
+            for hit in self.judge.hits
+        )
+        if not isinstance(error, Busy) and not (isinstance(error, StoreError) and full):
+            self.judge.findings.broke(
+                "refused for a reason", now, error.message, session=planned.session, job=planned.number
+            )
+
+    async def _cancel(self, file: JobFile) -> None:
+        since = trio.current_time()
+        self.judge.cancel_asked(file.id, since)
+        try:
+            end = await self.service.call("cancel", lambda system: system.cancel(file.id))
+        except NoAnswer:
+            return
+        except OpencodeActorsError as error:
+            self._unexpected("cancel", error)
+            return
+        self.judge.cancelled(file.id, end, trio.current_time(), since)
+
+    def wanted(self, notice: InputWanted) -> None:
+        self.nursery.start_soon(self._answer, notice, self.rng.random(), self.rng.uniform(0.0, 20.0))
+
+    async def _answer(self, notice: InputWanted, roll: float, after: float) -> None:
+        """Two people answer at once, or nobody does."""
+        if roll < 0.3:
+            return
+        await trio.sleep(after)
+        taken: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for word in ("yes", "no"):
+                nursery.start_soon(self._say, notice, word, taken)
+        if len(taken) > 1:
+            text = f"{notice.request} took {len(taken)} answers"
+            self.judge.findings.broke(
+                "a request takes one answer", trio.current_time(), text, session=notice.session
+            )
+
+    async def _say(self, notice: InputWanted, word: str, taken: list[str]) -> None:
+        try:
+            await self.service.call(
+                "answer", lambda system: system.answer(notice.job, notice.request, answers=word)
+            )
+        except (NoAnswer, RequestGone):
+            return
+        except OpencodeActorsError as error:
+            self.judge.findings.saw(
+                trio.current_time(), f"no answer: {error.message}", session=notice.session
+            )
+            return
+        taken.append(word)
+
+    # ---- who looks
+
+    async def look(self) -> None:
+        """For ever: what is said of a job, and how much waits in the system."""
+        while True:
+            await trio.sleep(_LOOK_EVERY)
+            unsettled = self.judge.unsettled
+            if not unsettled:
+                continue
+            file = unsettled[self.rng.randrange(len(unsettled))]
+            since = trio.current_time()
+            try:
+                snapshot = await self.service.call("status", partial(System.status, job=file.id))
+                await self.service.call("sessions", System.sessions)
+            except NoAnswer:
+                continue
+            except OpencodeActorsError as error:
+                self._unexpected("status", error)
+                continue
+            self.judge.latencies["status"].append(trio.current_time() - since)
+            if snapshot.output_bytes < 0 or (snapshot.settled and file.started_at is None and snapshot.climb):
+                self._unexpected("status", OpencodeActorsError(repr(snapshot)))
+            if self.service.system is not None:
+                self._bounded(self.service.system.statistics())
+
+    def _bounded(self, statistics: SystemStatistics) -> None:
+        now = trio.current_time()
+        for name, actor in statistics.actors.items():
+            self.most_waiting = max(self.most_waiting, actor.mailbox.waiting)
+            if actor.mailbox.waiting > MOST_WAITING:
+                text = f"{actor.mailbox.waiting} messages wait for {name}"
+                self.judge.findings.broke("bounded", now, text)
+        known = len(self.judge.unsettled) + self.starting
+        if statistics.jobs > known:
+            text = f"{statistics.jobs} jobs are in memory, and {known} are not settled"
+            self.judge.findings.broke("bounded", now, text)
+
+    # ---- who does no good
+
+    async def misbehave(self, fault: PlannedFault) -> None:
+        """What clients can do to a system. For as long as the fault lasts."""
+        now = trio.current_time()
+        session = None if fault.kind in _EVERYBODY else fault.session
+        self.judge.hit(Hit(kind=fault.kind, at=now, until=now + fault.lasts, session=session), now)
+        with trio.move_on_after(fault.lasts):
+            while True:
+                await self._once(fault)
+                await trio.sleep(0.5 + fault.roll)
+
+    async def _once(self, fault: PlannedFault) -> None:
+        async with trio.open_nursery() as nursery:
+            match fault.kind:
+                case FaultKind.CANCEL_STORM:
+                    for file in self.judge.unsettled:
+                        if file.session == fault.session:
+                            for _ in range(3):
+                                nursery.start_soon(self._cancel, file)
+                case FaultKind.CLEANUP_STORM:
+                    for _ in range(3):
+                        nursery.start_soon(self._call, "cleanup", System.cleanup)
+                case FaultKind.CLOSE_STORM:
+                    close = partial(System.close_session, session=fault.session)
+                    nursery.start_soon(self._call, "close", close)
+                case _:
+                    if self.service.system is not None:
+                        self.service.system.follow()
+
+    async def _call(self, name: str, make: Callable[[System], Awaitable[object]]) -> None:
+        try:
+            await self.service.call(name, make)
+        except (NoAnswer, OpencodeActorsError):
+            return
+
+    def _unexpected(self, name: str, error: OpencodeActorsError) -> None:
+        self.judge.findings.broke("every ask is answered", trio.current_time(), f"{name}: {error.message}")
+
+
+_EVERYBODY = frozenset({FaultKind.CLEANUP_STORM, FaultKind.VANISHING_FOLLOWERS})

@@ -1,0 +1,338 @@
+"""Holds what is told of jobs and sessions to the rules, notice by notice, and all of it at the end."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping
+
+from attrs import define, field
+
+from opencode_actors.machines import notices as n
+from opencode_actors.machines.vocabulary import Cause, Climb, JobId, JobSnapshot, Rung
+from opencode_actors.settings import Settings
+from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.plan import PlannedJob
+from opencode_actors.stress.restarts import Restarts
+from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.talk import expected_of, wrong_output
+from opencode_actors.stress.truth import DEATHS, Hit, Life, untrue
+
+# Beyond what a rung may take: the engine's answer, and a look at what is left.
+MARGIN = 6.0
+# From a container's end until its job has settled; the engine's own word is the slowest way to hear of it.
+FOUND_WITHIN = 40.0
+# Faults that make everything else take longer, so that no bound is held while they last.
+_SLOWING = frozenset(
+    {FaultKind.JOURNAL_SLOW, FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW, FaultKind.ENGINE_LIES,
+     FaultKind.ENGINE_REFUSES, FaultKind.SERVER_FROZEN, FaultKind.SERVER_SLOW, FaultKind.SERVICE_KILLED,
+     FaultKind.DISK_FULL}
+)  # fmt: skip
+
+
+@define(eq=False)
+class JobFile:
+    """All that is known of one job. `planned` is None until its start has returned."""
+
+    id: JobId
+    session: str
+    planned: PlannedJob | None = None
+    asked_at: float | None = None
+    accepted_at: float | None = None
+    queued_at: float | None = None
+    started_at: float | None = None
+    heard_at: float | None = None
+    cancelling_at: float | None = None
+    cancel_asked_at: float | None = None
+    ended_at: float | None = None
+    end: JobSnapshot | None = None
+    text: list[str] = field(factory=list[str])
+    size: int = 0
+    rungs: list[Rung] = field(factory=list[Rung])
+    wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
+
+    @property
+    def number(self) -> int | None:
+        return None if self.planned is None else self.planned.number
+
+
+@define(eq=False)
+class Judge:
+    """`settings` are those of the system; all times are trio's."""
+
+    settings: Settings
+    findings: Findings
+    hits: list[Hit] = field(factory=list[Hit])
+    files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
+    latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
+    _running: dict[str, JobId] = field(factory=dict[str, JobId])
+    _waiting: dict[str, dict[JobId, JobFile]] = field(
+        factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
+    )
+    _restarts: dict[str, Restarts] = field(factory=dict[str, Restarts])
+
+    # ---- what clients and the world say
+
+    def accepted(self, job: JobId, planned: PlannedJob, now: float, since: float) -> JobFile:
+        file = self._file(job, planned.session)
+        if file.planned is not None and file.planned.number != planned.number:
+            text = f"jobs {file.planned.number} and {planned.number} are one: {job}"
+            self.findings.broke("one job for each prompt", now, text, session=planned.session)
+        file.planned, file.asked_at, file.accepted_at = planned, since, now
+        self.latencies["start"].append(now - since)
+        self.findings.saw(
+            now, f"accepted ({planned.talk.value})", session=planned.session, job=planned.number
+        )
+        return file
+
+    def hit(self, hit: Hit, now: float) -> None:
+        self.hits.append(hit)
+        code = "" if hit.exit_code is None else f", exit code {hit.exit_code}"
+        lasts = "" if hit.until <= hit.at else f" for {hit.until - hit.at:g} s"
+        self.findings.saw(now, f"FAULT {hit.kind.value}{lasts}{code}", session=hit.session)
+
+    def cancel_asked(self, job: JobId, now: float) -> None:
+        file = self.files[job]
+        if file.cancel_asked_at is None:
+            file.cancel_asked_at = now
+        self.findings.saw(now, "a cancel is asked for", session=file.session, job=file.number)
+
+    def cancelled(self, job: JobId, end: JobSnapshot, now: float, since: float) -> None:
+        """A cancel has returned."""
+        file = self.files[job]
+        if not end.settled:
+            self._broke("a cancel returns settled", now, f"it returned {end.status.value}", file)
+        rung = end.climb.ended_by if end.climb is not None else None
+        name = "over already" if rung is None else rung.name.lower()
+        self.latencies[f"cancel ({name})"].append(now - since)
+
+    @property
+    def unsettled(self) -> tuple[JobFile, ...]:
+        """Those that were accepted and have not ended."""
+        return tuple(file for file in self.files.values() if file.planned is not None and file.end is None)
+
+    # ---- what is told
+
+    def noticed(self, notice: n.Notice, now: float) -> None:
+        if isinstance(notice, n.SessionChanged):
+            self._session_changed(notice, now)
+            return
+        if isinstance(notice, n.NotificationFailed):
+            return
+        file = self._file(notice.job, notice.session)
+        if file.end is not None and not isinstance(notice, n.JobEnded):
+            self._broke("nothing after the end", now, f"{type(notice).__name__} came after its end", file)
+        match notice:
+            case n.JobQueued():
+                if file.queued_at is not None:
+                    self._broke("queued once", now, "it was queued twice", file)
+                file.queued_at = now
+                self._waiting[file.session][file.id] = file
+            case n.JobStarted():
+                self._started(file, now)
+            case n.OutputAdded():
+                self._output(file, notice, now)
+            case n.InputWanted():
+                if notice.request in file.wanted:
+                    self._broke("requests end once", now, f"{notice.request} is asked twice", file)
+                file.wanted[notice.request] = False
+                self._saw(now, f"asks {notice.request}", file)
+            case n.InputAnswered():
+                if file.wanted.get(notice.request) is not False:
+                    self._broke("requests end once", now, f"{notice.request} ended, and did not wait", file)
+                file.wanted[notice.request] = True
+                self._saw(now, f"{notice.request} is {notice.end.value}", file)
+            case n.JobCancelling():
+                self._cancelling(file, notice, now)
+            case n.JobEnded():
+                self._ended(file, notice.snapshot, now)
+            case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying():
+                self._saw(now, type(notice).__name__, file)
+
+    def _started(self, file: JobFile, now: float) -> None:
+        self._saw(now, "started", file)
+        other = self._running.get(file.session)
+        if other is not None and other != file.id:
+            number = self.files[other].number
+            self._broke("one at a time", now, f"it started while job {number} ran", file)
+        self._running[file.session] = file.id
+        for before in self._waiting[file.session].values():
+            # Of two that were asked for at the same time either may come first.
+            if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
+                text = f"it started before job {before.number}, which was accepted before it was asked for"
+                self._broke("in order", now, text, file)
+        self._waiting[file.session].pop(file.id, None)
+        if file.started_at is None:
+            file.started_at = now
+
+    def _output(self, file: JobFile, notice: n.OutputAdded, now: float) -> None:
+        if notice.offset != file.size:
+            text = f"a piece stands at {notice.offset}, and {file.size} bytes were told before it"
+            self._broke("whole output", now, text, file)
+        file.size = notice.offset + len(notice.text.encode(errors="replace"))
+        file.text.append(notice.text)
+        if file.heard_at is None and file.started_at is not None:
+            file.heard_at = now
+            self.latencies["first text"].append(now - file.started_at)
+            self._saw(now, "first output", file)
+
+    def _cancelling(self, file: JobFile, notice: n.JobCancelling, now: float) -> None:
+        self._saw(now, f"{notice.rung.name} {notice.why}", file)
+        if file.rungs and notice.rung <= file.rungs[-1]:
+            self._broke(
+                "the ladder only climbs", now, f"{notice.rung.name} after {file.rungs[-1].name}", file
+            )
+        file.rungs.append(notice.rung)
+        if file.cancelling_at is None:
+            file.cancelling_at = now
+
+    def _ended(self, file: JobFile, end: JobSnapshot, now: float) -> None:
+        why = "" if end.failure is None else f": {end.failure.cause.value}, {end.failure.message}"
+        self._saw(now, f"ended {end.status.value}{why}", file)
+        if file.end is not None:
+            text = f"it ended {file.end.status.value}, and then {end.status.value}{why}"
+            if self._recorded_at(file.ended_at or now):
+                self._broke("settles once", now, text, file)
+            return
+        file.end, file.ended_at = end, now
+        self._waiting[file.session].pop(file.id, None)
+        if self._running.get(file.session) == file.id:
+            del self._running[file.session]
+        if not end.settled:
+            self._broke("settles once", now, f"it ended as {end.status.value}", file)
+        if end.failure is not None and end.failure.cause is Cause.INTERNAL:
+            self._broke("no bug", now, end.failure.message, file)
+        lost = end.failure is not None and end.failure.cause is Cause.LOST  # nobody lives who knew of them
+        if not lost and (open_ := [request for request, over in file.wanted.items() if not over]):
+            self._broke("requests end once", now, f"it ended, and {', '.join(open_)} did not", file)
+        self._climbed(file, end.climb, now)
+        self._found(file, now)
+
+    def _recorded_at(self, moment: float) -> bool:
+        """Whether what ended then was durable: on a full disk it is told all the same."""
+        return not any(
+            hit.kind is FaultKind.DISK_FULL and hit.at <= moment <= hit.until + MARGIN for hit in self.hits
+        )
+
+    def _owed_to_the_disk(self, ended_at: float, now: float) -> bool:
+        """Whether what ended then may still not be recorded: what failed is tried again every few seconds."""
+        return any(
+            hit.kind is FaultKind.DISK_FULL
+            and hit.at <= ended_at <= hit.until + MARGIN
+            and now <= hit.until + 2 * MARGIN
+            for hit in self.hits
+        )
+
+    def _slowed(self, session: str, since: float, until: float) -> bool:
+        return any(
+            hit.kind in _SLOWING
+            and hit.session in (None, session)
+            and hit.at <= until
+            and hit.until + 90 >= since
+            for hit in self.hits
+        )
+
+    def _climbed(self, file: JobFile, climb: Climb | None, now: float) -> None:
+        """No rung is skipped on the way, none takes longer than it may, nor do all of them together."""
+        rungs = [] if climb is None else [rung for rung, _ in climb.seconds]
+        own = rungs[1:] if rungs and rungs[0] is Rung.ABORT else rungs
+        steps = itertools.pairwise(own)
+        if any(after != before + 1 for before, after in steps) or (
+            own and rungs != own and Rung.ABORT in own
+        ):
+            text = f"the rungs were {', '.join(rung.name for rung in rungs)}"
+            self._broke("the ladder only climbs", now, text, file)
+        began = file.cancelling_at
+        if began is None or self._slowed(file.session, began, now):
+            return
+        graces = self.settings
+        whole = graces.abort_grace + graces.stop_grace + graces.kill_grace + graces.remove_grace
+        if now - began > whole + MARGIN:
+            text = f"it took {now - began:.1f} s, and the graces are {whole:g} s"
+            self._broke("the ladder is bounded", now, text, file)
+
+    def _found(self, file: JobFile, now: float) -> None:
+        """A container's end is found at once, and its job not left waiting for an idle time-out."""
+        if file.started_at is None:
+            return
+        for hit in self.hits:
+            if hit.kind not in DEATHS or hit.session != file.session or not file.started_at <= hit.at <= now:
+                continue
+            self.latencies["crash found"].append(now - hit.at)
+            if now - hit.at > FOUND_WITHIN and not self._slowed(file.session, hit.at, now):
+                text = f"its container ended {now - hit.at:.1f} s before it"
+                self._broke("a death is found", now, text, file)
+
+    def _session_changed(self, notice: n.SessionChanged, now: float) -> None:
+        self.findings.saw(now, f"{notice.status.value} {notice.detail}", session=notice.session)
+        restarts = self._restarts.get(notice.session)
+        if restarts is None:
+            restarts = self._restarts[notice.session] = Restarts(self.settings)
+        wrong = restarts.changed(notice.status, now)
+        if wrong:
+            self.findings.broke("restart intensity", now, wrong, session=notice.session)
+        if restarts.took is not None:
+            self.latencies["restart"].append(restarts.took)
+
+    def service_ended(self, now: float) -> None:
+        """The next one begins with sessions that know nothing of crashes, and with no word of what ended while
+        the disk was full: it may go on with that."""
+        self._restarts.clear()
+        for file in self.files.values():
+            if file.ended_at is not None and self._owed_to_the_disk(file.ended_at, now):
+                self._saw(now, "its end was not recorded", file)
+                file.end = file.ended_at = None
+
+    # ---- at the end
+
+    def check_end(self, file: JobFile, status: JobSnapshot, output: str, now: float) -> None:
+        """Of a job that has ended: what the system says and keeps of it now."""
+        if file.end is None or file.planned is None or file.ended_at is None:
+            return
+        if status.status is not file.end.status and self._recorded_at(file.ended_at):
+            text = f"it ended {file.end.status.value}, and is said to be {status.status.value}"
+            self._broke("settles once", now, text, file)
+        told = "".join(file.text)
+        if told != output and self._recorded_at(file.ended_at):
+            text = f"{len(told)} characters were told, and {len(output)} are kept"
+            self._broke("whole output", now, text, file)
+        completed = file.end.status.value == "completed"
+        wrong = wrong_output(expected_of(file.planned.prompt), output, whole=completed)
+        if wrong:
+            self._broke("whole output", now, wrong, file)
+        life = Life(
+            job=file.planned,
+            queued_at=file.queued_at or 0.0,
+            ended_at=file.ended_at,
+            cancel_asked=file.cancel_asked_at is not None,
+        )
+        wrong = untrue(life, file.end, self.hits)
+        if wrong:
+            self._broke("the true cause", now, wrong, file)
+
+    def check_unknown(self, now: float) -> None:
+        for file in self.files.values():
+            if file.planned is None:
+                text = f"{file.id} was told of, and no start returned it"
+                self.findings.broke("one job for each prompt", now, text, session=file.session)
+
+    def ends(self) -> Mapping[str, int]:
+        """How often jobs ended how."""
+        counts: dict[str, int] = {}
+        for file in self.files.values():
+            if file.end is not None:
+                failure = file.end.failure
+                name = file.end.status.value + ("" if failure is None else f" ({failure.cause.value})")
+                counts[name] = counts.get(name, 0) + 1
+        return dict(sorted(counts.items()))
+
+    # ---- inside
+
+    def _file(self, job: JobId, session: str) -> JobFile:
+        return self.files.setdefault(job, JobFile(id=job, session=session))
+
+    def _saw(self, now: float, what: str, file: JobFile) -> None:
+        self.findings.saw(now, what, session=file.session, job=file.number)
+
+    def _broke(self, rule: str, now: float, text: str, file: JobFile) -> None:
+        self.findings.broke(rule, now, text, session=file.session, job=file.number)

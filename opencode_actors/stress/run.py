@@ -1,0 +1,217 @@
+"""One stress run: a plan, a world, a verdict."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+
+import trio
+from attrs import define, field
+
+from opencode_actors.errors import OpencodeActorsError
+from opencode_actors.kernel.system import System
+from opencode_actors.machines.vocabulary import SessionStatus
+from opencode_actors.settings import Settings
+from opencode_actors.store.port import OutputSlice
+from opencode_actors.stress.clients import Clients
+from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
+from opencode_actors.stress.report import Progress, Report, make_report
+from opencode_actors.stress.scenario import FaultKind, Scenario
+from opencode_actors.stress.service import NoAnswer, Service
+from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, SystemFactory, World
+
+_PIECE = 1 << 20
+_DOWN = 3.0
+_LOOK_EVERY = 1.0
+
+
+async def run_stress(
+    scenario: Scenario, factory: SystemFactory, *, settings: Settings, seed: int = 0
+) -> Report:
+    """Drives a caller's own system, whose `settings` these are and whose model is the scripted one. What only a
+    world could break is left out, and the report says what."""
+    return await run_plan(EmbeddedWorld(settings, factory), make_plan(scenario, seed))
+
+
+def _nothing(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None] = _nothing) -> Report:
+    """`watch` is called every second of the run's own time."""
+    findings = Findings()
+    run = _Run(world, plan, Judge(world.settings, findings), watch)
+    with _hear_bugs(findings):
+        await run.whole()
+    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.took)
+
+
+@define(eq=False)
+class _Run:
+    world: World
+    plan: Plan
+    judge: Judge
+    watch: Callable[[Progress], None]
+    missed: dict[str, int] = field(factory=dict[str, int])
+    refused: dict[str, int] = field(factory=dict[str, int])
+    took: float = 0.0
+    _began: float = 0.0
+
+    async def whole(self) -> None:
+        self._began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            await self._live(nursery)
+            nursery.cancel_scope.cancel()
+        self.took = trio.current_time() - self._began
+        for text in self.world.left_over():
+            self._broke("nothing is left", text)
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        rng = random.Random(self.plan.seed)  # noqa: S311 - it has to be had again
+        service = Service(self.world, self.judge)
+        clients = Clients(service, self.judge, rng, nursery, self.plan.seed, refused=self.refused)
+        service.wanted = clients.wanted
+        service.begin(nursery)
+        nursery.start_soon(clients.look)
+        nursery.start_soon(self._report_progress)
+        within = self.plan.over_at + self.plan.scenario.settle_within
+        with trio.move_on_after(within) as scope:
+            async with trio.open_nursery() as work:
+                for job in self.plan.jobs:
+                    work.start_soon(self._job, clients, job)
+                for fault in self.plan.faults:
+                    work.start_soon(self._fault, service, clients, fault)
+            await service.wait_settled()
+        if scope.cancelled_caught:
+            self._starved()
+        await self._at_rest(service)
+        await self._closed(service)
+
+    async def _job(self, clients: Clients, job: PlannedJob) -> None:
+        await trio.sleep_until(self._began + job.at)
+        await clients.want(job)
+
+    async def _fault(self, service: Service, clients: Clients, fault: PlannedFault) -> None:
+        await trio.sleep_until(self._began + fault.at)
+        if fault.kind in BY_CLIENTS:
+            await clients.misbehave(fault)
+            return
+        if not self.world.can(fault.kind):
+            self._missed(fault)
+            return
+        hit = await self.world.inflict(fault)
+        if hit is None:
+            self._missed(fault)
+            return
+        self.judge.hit(hit, trio.current_time())
+        if fault.kind is FaultKind.SERVICE_KILLED:
+            service.kill(down=_DOWN)
+        await trio.sleep(fault.lasts)
+        await self.world.relent(fault)
+
+    def _missed(self, fault: PlannedFault) -> None:
+        self.missed[fault.kind.value] = self.missed.get(fault.kind.value, 0) + 1
+
+    # ---- the end
+
+    def _starved(self) -> None:
+        now = trio.current_time()
+        for file in self.judge.unsettled:
+            self.judge.findings.broke(
+                "every job settles", now, "it never did", session=file.session, job=file.number
+            )
+
+    async def _at_rest(self, service: Service) -> None:
+        """All has settled: what is kept of it, and that nothing else goes on."""
+        try:
+            for session in await service.call("sessions", lambda system: system.sessions()):
+                if session.status is SessionStatus.QUARANTINED:
+                    await service.call("reset", partial(System.reset_session, session=session.key))
+            for file in tuple(self.judge.files.values()):
+                await self._check(service, file)
+        except NoAnswer:
+            return
+        except OpencodeActorsError as error:
+            self._broke("every ask is answered", error.message)
+            return
+        self.judge.check_unknown(trio.current_time())
+        if service.system is None or self.judge.unsettled:
+            return
+        statistics = service.system.statistics()
+        if statistics.jobs:
+            self._broke("nothing is left", f"{statistics.jobs} jobs are in memory")
+        for name, actor in statistics.actors.items():
+            if actor.asks:
+                self._broke("every ask is answered", f"{actor.asks} wait for {name}")
+
+    async def _check(self, service: Service, file: JobFile) -> None:
+        status = await service.call("status", lambda system: system.status(file.id))
+        text, offset, more = "", 0, True
+        while more:
+            read = partial(_read, file=file, offset=offset)
+            piece = await service.call("output", read)
+            text, offset, more = text + piece.text, piece.next_offset, piece.more
+        self.judge.check_end(file, status, text, trio.current_time())
+
+    async def _closed(self, service: Service) -> None:
+        settings = self.world.settings
+        graces = settings.stop_grace + settings.kill_grace + settings.remove_grace
+        with trio.move_on_after(graces + 60.0) as scope:
+            await service.close()
+        if scope.cancelled_caught:
+            self._broke("the system closes", f"it did not within {graces + 60.0:g} s")
+
+    async def _report_progress(self) -> None:
+        whole = self.plan.over_at
+        while True:
+            now = trio.current_time() - self._began
+            ended = sum(file.end is not None for file in self.judge.files.values())
+            self.watch(
+                Progress(
+                    at=now,
+                    whole=whole,
+                    jobs=len(self.plan.jobs),
+                    accepted=len(self.judge.files),
+                    ended=ended,
+                    faults=len(self.judge.hits),
+                    violations=len(self.judge.findings.violations),
+                )
+            )
+            await trio.sleep(_LOOK_EVERY)
+
+    def _broke(self, rule: str, text: str) -> None:
+        self.judge.findings.broke(rule, trio.current_time(), text)
+
+
+async def _read(system: System, *, file: JobFile, offset: int) -> OutputSlice:
+    return await system.output(file.id, offset=offset, limit=_PIECE)
+
+
+class _Bugs(logging.Handler):
+    """The supervisor catches every bug, and says so here alone."""
+
+    def __init__(self, findings: Findings) -> None:
+        super().__init__(logging.ERROR)
+        self._findings = findings
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None:
+            text = f"{record.getMessage()}: {record.exc_info[1]!r}"
+            self._findings.broke("no bug", trio.current_time(), text)
+
+
+@contextmanager
+def _hear_bugs(findings: Findings) -> Generator[None]:
+    """The run's own log is the trace: what the system says goes nowhere else."""
+    log, bugs = logging.getLogger("opencode_actors"), _Bugs(findings)
+    before = log.propagate, log.handlers
+    log.propagate, log.handlers = False, [bugs]
+    try:
+        yield
+    finally:
+        log.propagate, log.handlers = before

@@ -1,0 +1,160 @@
+"""The system under test as its clients see it: there, gone, or there again; followed all the time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+from attrs import define, field
+
+from opencode_actors.errors import OpencodeActorsError
+from opencode_actors.kernel.hub import NoticesMissed
+from opencode_actors.kernel.supervisor import Supervisor
+from opencode_actors.kernel.system import System
+from opencode_actors.machines.notices import InputWanted, JobEnded
+from opencode_actors.stress.judge import Judge
+from opencode_actors.stress.worlds import World
+
+T = TypeVar("T")
+
+# Any call has its answer within this, however the world is.
+ANSWERED_WITHIN = 900.0
+_UP_AGAIN_AFTER = 5.0
+
+
+class NoAnswer(Exception):
+    """The service was killed meanwhile, or a rule is broken already."""
+
+
+def _nobody_answers(notice: InputWanted) -> None:
+    """Until somebody does."""
+
+
+@define(eq=False)
+class Service:
+    """`begin` keeps a system there until `close`. `wanted` is called for each question of an agent. What the
+    system raises that is none of its own errors is a bug, which the supervisor logs and the run hears."""
+
+    world: World
+    judge: Judge
+    wanted: Callable[[InputWanted], None] = field(default=_nobody_answers)
+    generation: int = 0
+    system: System | None = None
+    _nursery: trio.Nursery | None = None
+    _scope: trio.CancelScope = field(factory=trio.CancelScope)
+    _closing: trio.Event = field(factory=trio.Event)
+    _closed: trio.Event = field(factory=trio.Event)
+    _changed: trio.Event = field(factory=trio.Event)
+    _calls: set[trio.CancelScope] = field(factory=set[trio.CancelScope])
+    _reached: int = 0
+    _supervisor: Supervisor = field(factory=Supervisor)
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        nursery.start_soon(self._live, 0.0)
+
+    async def close(self) -> None:
+        """Returns when the system has ended."""
+        self._closing.set()
+        await self._closed.wait()
+
+    def kill(self, *, down: float) -> None:
+        """As by `kill -9`; the next one begins after so many seconds."""
+        if self.system is None or self._nursery is None:
+            return
+        self.system = None
+        self.world.kill()
+        self._scope.cancel()
+        for call in self._calls:
+            call.cancel()
+        self.judge.service_ended(trio.current_time())
+        self._nursery.start_soon(self._live, down)
+
+    async def call(self, name: str, make: Callable[[System], Awaitable[T]]) -> T:
+        """Asks the system as soon as there is one. Raises `NoAnswer`, and what the system raises."""
+        while self.system is None:
+            await self._changed.wait()
+        system, generation = self.system, self.generation
+        answers: list[T] = []
+        refusals: list[OpencodeActorsError] = []
+
+        async def ask() -> None:
+            try:
+                answers.append(await make(system))
+            except OpencodeActorsError as error:
+                refusals.append(error)
+
+        with trio.move_on_after(ANSWERED_WITHIN) as scope:
+            self._calls.add(scope)
+            try:
+                await self._supervisor.watch(name, ask)
+            finally:
+                self._calls.discard(scope)
+        for refusal in refusals:
+            raise refusal
+        if answers:
+            return answers[0]
+        if scope.cancelled_caught and self._is_alive(generation):
+            self._broke("every ask is answered", f"{name} had no answer in {ANSWERED_WITHIN:g} s")
+        raise NoAnswer
+
+    async def wait_settled(self) -> None:
+        """Until every job that was accepted has ended."""
+        while self.judge.unsettled:
+            await self._changed.wait()
+
+    # ---- one life
+
+    async def _live(self, down: float) -> None:
+        await trio.sleep(down)
+        while not await self._lived():  # noqa: ASYNC110 - nothing tells when a full disk is not full any more
+            await trio.sleep(_UP_AGAIN_AFTER)
+
+    async def _lived(self) -> bool:
+        """False when it could not even begin."""
+        began: list[bool] = []
+
+        async def live() -> None:
+            try:
+                async with self.world.system() as system, trio.open_nursery() as nursery:
+                    began.append(True)
+                    nursery.start_soon(self._follow, system)
+                    self.generation += 1
+                    self.system = system
+                    self._tell()
+                    await self._closing.wait()
+                    self.system = None
+                    nursery.cancel_scope.cancel()
+            except OpencodeActorsError as error:
+                self.judge.findings.saw(trio.current_time(), f"no service: {error.message}")
+
+        with trio.CancelScope() as self._scope:
+            await self._supervisor.watch("the system", live)
+            if began:
+                self._closed.set()
+            return bool(began)
+        return True  # killed
+
+    async def _follow(self, system: System) -> None:
+        async for notice in system.follow(since=self._reached):
+            now = trio.current_time()
+            if isinstance(notice, NoticesMissed):
+                self._broke("every notice is told", f"{notice.count} were missed")
+                continue
+            self._reached = max(self._reached, notice.seq)
+            self.judge.noticed(notice, now)
+            if isinstance(notice, InputWanted):
+                self.wanted(notice)
+            if isinstance(notice, JobEnded):
+                self._tell()
+
+    def _is_alive(self, generation: int) -> bool:
+        return generation == self.generation and self.system is not None
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _broke(self, rule: str, text: str) -> None:
+        self.judge.findings.broke(rule, trio.current_time(), text)

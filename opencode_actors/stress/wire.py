@@ -1,0 +1,56 @@
+"""Between a system and its world, to be cut: how a service is killed without killing its process.
+
+What is on its way is cut off, what is called afterwards never returns: nothing that a dead system does has any
+effect, and nothing that it would have heard comes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+import trio
+from attrs import define, field
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@define(eq=False)
+class Wire:
+    is_cut: bool = False
+    _carried: set[trio.CancelScope] = field(factory=set[trio.CancelScope], repr=False)
+
+    def cut(self) -> None:
+        self.is_cut = True
+        for scope in self._carried:
+            scope.cancel()
+
+    async def carry(self, call: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
+        if not self.is_cut:
+            with trio.CancelScope() as scope:
+                self._carried.add(scope)
+                try:
+                    return await call(*arguments, **named)
+                finally:
+                    self._carried.discard(scope)
+        await trio.sleep_forever()
+        raise AssertionError("a dead system was answered")
+
+
+class _Carried:
+    """All coroutines of `target` over the wire, everything else as it is."""
+
+    def __init__(self, target: object, wire: Wire) -> None:
+        self._target, self._wire = target, wire
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        return partial(self._wire.carry, value) if inspect.iscoroutinefunction(value) else value
+
+
+def over(wire: Wire, target: T) -> T:
+    """The same port, reached over `wire`."""
+    return cast(T, _Carried(target, wire))
