@@ -27,7 +27,7 @@ from opencode_actors.errors import UsageError
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import InputWanted, JobEnded, JobStarted, SessionChanged
-from opencode_actors.machines.vocabulary import Failure, SessionStatus
+from opencode_actors.machines.vocabulary import Failure, Leave, SessionStatus
 from opencode_actors.model_access import open_model_access
 from opencode_actors.service_manager import ServiceManager
 from opencode_actors.settings import Settings
@@ -73,7 +73,13 @@ async def _serve(loaded: LoadedSettings, address: Address, stop_sessions: bool) 
             told_to_end = trio.Event()
             nursery.start_soon(_obey, signals, told_to_end, nursery.cancel_scope, manager)
             nursery.start_soon(manager.keep_alive)
-            await _run(loaded.settings, address, manager, told_to_end, leave_running=not stop_sessions)
+            await _run(
+                loaded.settings,
+                address,
+                manager,
+                told_to_end,
+                leave=Leave.NOTHING if stop_sessions else Leave.ALL,
+            )
             nursery.cancel_scope.cancel()
     _log.info("ended")
     return Status.OK
@@ -103,20 +109,20 @@ async def _run(
     manager: ServiceManager,
     told_to_end: trio.Event,
     *,
-    leave_running: bool,
+    leave: Leave,
 ) -> None:
     manager.say(f"STATUS=connecting to {settings.runtime}")
-    async with open_model_access(settings, os.environ, lasting=leave_running) as chosen:
+    async with open_model_access(settings, os.environ, lasting=leave is Leave.ALL) as chosen:
         if chosen.remark:
             _log.warning("%s", chosen.remark)
         async with (
-            open_system(
-                chosen.settings, access=chosen.access, notify=True, leave_running=leave_running
-            ) as system,
+            open_system(chosen.settings, access=chosen.access, notify=True, leave=leave) as system,
             trio.open_nursery() as nursery,
         ):
             await _open(system, nursery, address, manager, told_to_end)
-            if leave_running and (busy := [s.key for s in await system.sessions() if s.running or s.queued]):
+            if leave is Leave.ALL and (
+                busy := [s.key for s in await system.sessions() if s.running or s.queued]
+            ):
                 _log.info("left to the next start, at work: %s", ", ".join(busy))
             nursery.cancel_scope.cancel()
 

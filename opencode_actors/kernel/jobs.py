@@ -304,9 +304,11 @@ class Jobs:
     def __contains__(self, job: JobId) -> bool:
         return job in self._entries
 
-    async def wait_all(self) -> None:
+    async def wait_all(self, *, but: frozenset[SessionKey]) -> None:
+        """Of all sessions but those."""
         for entry in tuple(self._entries.values()):
-            await entry.done.wait()
+            if entry.session not in but:
+                await entry.done.wait()
 
     # ---- one job's life
 

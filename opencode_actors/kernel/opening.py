@@ -22,6 +22,7 @@ from opencode_actors.kernel.policies import graces
 from opencode_actors.kernel.servers import Connect, Servers
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.system import System
+from opencode_actors.machines.vocabulary import Leave
 from opencode_actors.ports import Engine, Webhook
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
@@ -45,15 +46,15 @@ async def open_system(
     wall: Callable[[], float] = time.time,
     notify: bool = False,
     webhook: Webhook | None = None,
-    leave_running: bool = False,
+    leave: Leave = Leave.FOUND,
 ) -> AsyncGenerator[System]:
     """A running system. Everything with an outside effect can be given; what is not is the real thing.
 
     With `notify` the end of each job that it accepts is announced, to a client that attends or to
     OpenClaw's webhook; what an earlier system with it still owed, too. Without, it announces nothing.
-    What an earlier system with the same state left is gone on with. Leaving it ends every container by the
-    ladder, within one budget, also when it is left by an exception or a cancellation; with `leave_running`,
-    those that jobs run in are left to the next system. Raises `EngineUnavailable` and `StoreError` before anything is started.
+    What an earlier system with the same state left is gone on with. Leaving it ends its containers by the
+    ladder, within one budget, also when it is left by an exception or a cancellation; `leave` says which jobs
+    are left to the next system. Raises `EngineUnavailable` and `StoreError` before anything is started.
     """
     access = access or ModelAccess()
     body = _Body()
@@ -101,7 +102,7 @@ async def open_system(
                     budget = every.stop + every.kill + every.remove + _SHUTDOWN_MARGIN
                     deadline = life.scope.deadline = trio.current_time() + budget
                     with trio.CancelScope(shield=True, deadline=deadline):
-                        await system.aclose(leave_running=leave_running)
+                        await system.aclose(leave=leave)
 
 
 @define(eq=False)

@@ -49,6 +49,8 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             await _settle(here, job)
         else:
             waiting.setdefault(job.snapshot.session, []).append(job)
+    if waiting:
+        _log.info("going on with what an earlier run began: %s", _in_words(waiting, found))
     for key, open_jobs in waiting.items():
         where = found.get(key, _Found())
         # The one that was sent goes first: the server may be at work on it.
@@ -74,6 +76,16 @@ async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[O
 
 def _sent_at(job: OpenJob) -> float:
     return 0.0 if job.begun is None else job.begun.at
+
+
+def _in_words(waiting: Mapping[SessionKey, list[OpenJob]], found: Mapping[SessionKey, _Found]) -> str:
+    def of_one(key: SessionKey, jobs: list[OpenJob]) -> str:
+        runs = found.get(key, _Found()).container is not None
+        return (
+            f"{key} ({len(jobs)} job{'s' if len(jobs) > 1 else ''}, {'at work' if runs else 'no container'})"
+        )
+
+    return ", ".join(of_one(key, jobs) for key, jobs in waiting.items())
 
 
 def _is_stopping(job: OpenJob) -> bool:

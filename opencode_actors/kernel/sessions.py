@@ -52,6 +52,7 @@ from opencode_actors.machines.vocabulary import (
     Climb,
     Failure,
     JobId,
+    Leave,
     SessionKey,
     SessionSnapshot,
     SessionStatus,
@@ -69,13 +70,14 @@ SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`image` is what its next container is made from. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
+    """`image` is what its next container is made from; `found` are the jobs that an earlier process began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
     `failure` when it did not end by itself."""
 
     actor: SessionActor
     operations: SessionOperations
     place: SessionPlace
     image: str
+    found: frozenset[JobId] = frozenset()
     asking: int = field(default=0, init=False)
     failure: Failure | None = field(default=None, init=False)
     done: trio.Event = field(factory=trio.Event, init=False)
@@ -85,6 +87,18 @@ class SessionEntry:
         """Without jobs, so that ending it takes nothing away from anybody."""
         state = self.actor.state
         return not self.asking and not state.queue and state.current is None
+
+    def is_left(self, leave: Leave) -> bool:
+        """Whether its container goes on when the system is left."""
+        state = self.actor.state
+        work = {*state.queue, state.current} - {None}
+        match leave:
+            case Leave.NOTHING:
+                return False
+            case Leave.FOUND:
+                return not work.isdisjoint(self.found)
+            case Leave.ALL:
+                return bool(work)
 
     def use(self, image: str) -> None:
         """Raises `UsageError` where a container of another image runs, or jobs wait for one."""
@@ -193,20 +207,15 @@ class Sessions:
             if isinstance(phase := entry.actor.state.phase, Starting | Serving)
         }
 
-    async def close_all(self) -> None:
-        """For good: none is opened any more."""
+    async def close_all(self, leave: Leave) -> frozenset[SessionKey]:
+        """For good: none is opened any more. The keys of those that are left."""
         self._closing = True
+        left = frozenset(key for key, entry in self._entries.items() if entry.is_left(leave))
         async with trio.open_nursery() as nursery:
-            for entry in tuple(self._entries.values()):
-                nursery.start_soon(self._close, entry)
-
-    async def leave(self) -> None:
-        """For good, too, but only those without jobs are ended: the next process finds the others at work."""
-        self._closing = True
-        async with trio.open_nursery() as nursery:
-            for entry in tuple(self._entries.values()):
-                if entry.idle:
+            for key, entry in tuple(self._entries.items()):
+                if key not in left:
                     nursery.start_soon(self._close, entry)
+        return left
 
     # ---- opening
 
@@ -230,6 +239,7 @@ class Sessions:
         store = self.surroundings.store
         image = (await store.session(key)).image or self.surroundings.settings.image
         entry = self._begin(key, await store.conversation(key), image)
+        entry.found = frozenset(left.jobs)
         if left.endpoint is not None:
             entry.operations.connect(left.endpoint)
         entry.actor.mailbox.put(left)

@@ -36,7 +36,15 @@ from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.names import directory_name, job_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
-from opencode_actors.machines.vocabulary import Climb, JobId, JobSnapshot, Origin, SessionKey, SessionSnapshot
+from opencode_actors.machines.vocabulary import (
+    Climb,
+    JobId,
+    JobSnapshot,
+    Leave,
+    Origin,
+    SessionKey,
+    SessionSnapshot,
+)
 from opencode_actors.ports import Engine, PermissionReply, Prompt
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import KnownSession, OutputSlice, Page, Remembered
@@ -355,15 +363,12 @@ class System:
         `StoreError`."""
         await recover(self._surroundings, self._sessions, self._jobs, remembered)
 
-    async def aclose(self, *, leave_running: bool = False) -> None:
-        """Ends every container by the ladder, all at once, or only those without jobs; `open_system` does
+    async def aclose(self, *, leave: Leave) -> None:
+        """Ends every container by the ladder, all at once, but for those that are left; `open_system` does
         it."""
         try:
-            if leave_running:
-                await self._sessions.leave()
-            else:
-                await self._sessions.close_all()
-                await self._jobs.wait_all()
+            left = await self._sessions.close_all(leave)
+            await self._jobs.wait_all(but=left)
             if self._outbox is not None:
                 await self._outbox.flush(within=_FLUSH_WITHIN)
         finally:

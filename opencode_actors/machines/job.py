@@ -28,7 +28,7 @@ from opencode_actors.machines.job_state import (
 )
 from opencode_actors.machines.notices import Publish, Step
 from opencode_actors.machines.prompt_ids import stamped
-from opencode_actors.machines.server_events import ConversationRetrying
+from opencode_actors.machines.server_events import ConversationRetrying, ToolPart
 from opencode_actors.machines.transcript import Ending, Transcript, remarked
 from opencode_actors.machines.vocabulary import (
     ROUNDING,
@@ -305,8 +305,13 @@ def _found(
 ) -> JobStep:
     """What became of the answer, as the conversation says."""
     now = moment.now
-    running = evolve(running, after=None)
-    heard = read(running.work, message.messages, now)
+    # Its tools were told of when they started; of those that did meanwhile, the end tells.
+    tools = frozenset(
+        part.id for found in message.messages for part in found.parts if isinstance(part, ToolPart)
+    )
+    work = evolve(running.work, seen_tools=running.work.seen_tools | tools)
+    running = evolve(running, after=None, work=work)
+    heard = read(work, message.messages, now)
     sent = state.continuation or state.prompt
     arrived = heard.work.transcript.last is not None or any(
         found.info.id == sent.message_id for found in message.messages

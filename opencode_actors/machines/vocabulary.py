@@ -122,6 +122,15 @@ class OnCrash(Enum):
     RESUME = "resume"
 
 
+class Leave(Enum):
+    """Which jobs go on in their containers when a system is left: none, those that an earlier process began,
+    or all that are at work or wait. The next system of the same state directory goes on with them."""
+
+    NOTHING = "nothing"
+    FOUND = "found"
+    ALL = "all"
+
+
 @frozen(kw_only=True)
 class PendingRequest:
     """What the agent asks and waits for, or a `sub_agent` in a `conversation` of its own.

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from opencode_actors import ModelAccess, Settings, open_system
+from opencode_actors import Leave, ModelAccess, Settings, open_system
 from opencode_actors.containers import PROVIDER_URL_INSIDE
 from opencode_actors.testing.provider import MODEL, provider_config
 
@@ -30,7 +30,7 @@ async def work(given: dict[str, Any]) -> None:
         provider_socket=base / "provider" / "provider.sock",
         config={"provider": provider_config(PROVIDER_URL_INSIDE)},
     )
-    async with open_system(settings, access=access, leave_running=True) as system:
+    async with open_system(settings, access=access, leave=Leave.ALL) as system:
         jobs = [
             await system.start(prompt, session=session, key=f"{session} {number}")
             for number, (session, prompt) in enumerate(given["work"])

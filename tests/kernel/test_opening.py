@@ -16,6 +16,7 @@ from opencode_actors import (
     EngineUnavailable,
     Job,
     JobStatus,
+    Leave,
     SessionKey,
     SessionStatus,
     StoreError,
@@ -586,7 +587,7 @@ async def test_left_running_jobs_go_on_and_idle_containers_do_not(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world:
-        async with world.system(leave_running=True) as system:
+        async with world.system(leave=Leave.ALL) as system:
             busy = await system.start("::words 40 rate=2", session="busy")
             waiting = await system.start("::say next", session="busy")
             await (await system.start("::say quick", session="idle")).wait()
@@ -598,6 +599,25 @@ async def test_left_running_jobs_go_on_and_idle_containers_do_not(
             assert (await system.wait(waiting.id)).status is JobStatus.COMPLETED
             words = "".join(f"word{n} " for n in range(40))
             assert (await system.output(busy.id)).text == words
+        world.check_nothing_is_left()
+
+
+async def test_who_comes_in_between_ends_what_it_began_and_leaves_what_it_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave=Leave.ALL) as service:
+            busy = await service.start("::words 40 rate=2", session="busy")
+            await trio.sleep(3)
+        async with world.system() as between:
+            quick = await between.start("::hang", session="quick")
+            await trio.sleep(3)
+        assert {c.spec.labels[SESSION_LABEL] for c in world.engine.containers.values()} == {"busy"}
+        async with world.system(leave=Leave.NOTHING) as last:
+            ended = await last.status(quick.id)
+            assert ended.failure is not None
+            assert ended.failure.cause is Cause.CLOSED
+            assert (await last.status(busy.id)).status is JobStatus.RUNNING
         world.check_nothing_is_left()
 
 

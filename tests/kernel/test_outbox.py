@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from opencode_actors import (
     JobId,
     JobSnapshot,
     JobStatus,
+    Leave,
     NotificationFailed,
     Origin,
     SessionKey,
@@ -287,7 +289,7 @@ async def test_whoever_attends_hears_when_the_system_ends(autojump_clock: trio.t
         system.attend() as attendance,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(system.aclose)
+        nursery.start_soon(partial(system.aclose, leave=Leave.NOTHING))
         with pytest.raises(StopAsyncIteration):
             await anext(attendance)
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
 import trio
 import trio.testing
 from attrs import evolve
 
-from opencode_actors import Cause, Job, JobId, JobStatus, System
-from opencode_actors.machines.notices import JobEnded, JobStarted, Notice, ToolStarted
+from opencode_actors import Cause, Job, JobId, JobStatus, Leave, System
+from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputWanted,
+    JobEnded,
+    JobStarted,
+    Notice,
+    ToolStarted,
+)
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
 from .killing import Cable, Steps
 from .schedules import schedules
 from .world import SETTINGS, World, open_world
+
+NoticeT = TypeVar("NoticeT")
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=0.5)
 # The second of a session waits for the first.
@@ -37,6 +47,13 @@ async def settled_outputs(system: System, world: World) -> Mapping[JobId, str]:
     for job in world.store.jobs():
         await system.wait(job.id)
     return {job.id: await whole_output(system, job.id) for job in world.store.jobs()}
+
+
+async def first_of(system: System, job: JobId, kind: type[NoticeT]) -> NoticeT:
+    async for notice in system.follow(job):
+        if isinstance(notice, kind):
+            return notice
+    raise AssertionError(f"no {kind.__name__} came")
 
 
 async def whole_output(system: System, job: JobId) -> str:
@@ -126,6 +143,27 @@ async def kill_some(world: World, rng: random.Random) -> set[str]:
         if rng.random() < 0.5:
             await world.engine.remove(victim.id)
     return {victim.name for victim in victims}
+
+
+async def test_what_is_asked_is_asked_once_and_answered_after_the_service_has_come_back(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave=Leave.ALL) as system:
+            job = await system.start("::ask Which colour? | Blue | Red\n::say thanks", session="demo")
+            asked = await first_of(system, job.id, InputWanted)
+        async with world.system() as system:
+            assert "demo (1 job, at work)" in caplog.text
+            await trio.sleep(20)
+            (pending,) = (await system.status(job.id)).pending
+            assert pending.id == asked.request
+            await system.answer(job.id, pending.id, answers="Blue")
+            ended = await system.wait(job.id)
+            assert ended.status is JobStatus.COMPLETED
+            assert (await system.output(job.id)).text.endswith("thanks")
+        told = [type(n).__name__ for n in world.store.told if isinstance(n, InputWanted | InputAnswered)]
+        assert told == ["InputWanted", "InputAnswered"]
 
 
 @pytest.mark.parametrize("policy", ["fail", "resume"])

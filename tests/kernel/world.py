@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import trio
 from attrs import define, evolve, field, frozen
 
-from opencode_actors import Settings, System, open_system
+from opencode_actors import Leave, Settings, System, open_system
 from opencode_actors.ports import ContainerId, ContainerSpec, Webhook
 from opencode_actors.testing.fake_directories import FakeDirectories
 from opencode_actors.testing.fake_engine import FakeEngine
@@ -57,7 +57,7 @@ class World:
         *,
         webhook: Webhook | None = None,
         notify: bool = False,
-        leave_running: bool = False,
+        leave: Leave = Leave.FOUND,
         through: Cable | None = None,
     ) -> AsyncGenerator[System]:
         places = evolve(
@@ -74,7 +74,7 @@ class World:
             wall=lambda: 1_760_000_000.0 + trio.current_time(),
             notify=notify or webhook is not None,
             webhook=webhook,
-            leave_running=leave_running,
+            leave=leave,
         ) as system:
             yield system
 

@@ -20,6 +20,7 @@ from opencode_actors.machines.notices import (
     JobStarted,
     OutputKind,
     OutputRecorded,
+    ToolStarted,
 )
 from opencode_actors.machines.output import OutputMeter, admit, going_on
 from opencode_actors.machines.told import taken_up
@@ -179,7 +180,11 @@ def test_what_waited_for_an_answer_still_does_and_is_not_announced_again() -> No
     book.tell(TURN).expect_some(j.JobTimer.UNANSWERED)
     busy = frozenset((CONVERSATION,))
     listed = j.RequestsRead(children=frozenset(), busy=busy, requests=(samples.QUESTION,))
+    asking = message(answer(), samples.BASH)
+    book.answer(j.ReadConversation, read(ASKED, asking, state=ConversationState.BUSY))
     book.answer(j.ReadRequests, listed)
+    assert snapshot(book.state, book.now).activity is ActivityState.WAITING
+    assert not [word for word in book.notices if isinstance(word, ToolStarted)]
     assert not [word for word in book.notices if isinstance(word, InputWanted)]
     book.tell(j.AnswerRequest(ask=AskId(7), request="que_1", answer=j.QuestionAnswer(answers=(("Blue",),))))
     assert book.running(j.ReplyToRequest).request == samples.QUESTION
