@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -20,9 +21,14 @@ from opencode_actors.errors import StoreError
 from opencode_actors.login_exchange import LoginExchange
 from opencode_actors.settings import Settings
 from opencode_actors.settings_knobs import show_size
+from opencode_actors.workspace_code import workspace_code
+
+_log = logging.getLogger("opencode_actors")
 
 # What is on its way out: named so that whoever looks sees it, and the next clean-up finds it.
 _LEAVING = ".opencode-actors-removed-"
+# So many files that OpenCode runs by itself are named in one line.
+_NAMED = 5
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -78,6 +84,13 @@ class HostDirectories:
         size = await _in_thread(
             f"the directories of session {place.key} cannot be made", self._make_all, place, owner
         )
+        unread = f"the workspace of session {place.key} cannot be looked into"
+        if code := await _in_thread(unread, workspace_code, place.workspace):
+            _log.warning(
+                "the workspace of session %s has code that OpenCode runs by itself: %s",
+                place.key,
+                ", ".join(code[:_NAMED]),
+            )
         bound = self.settings.max_session_disk
         if 0 < bound < size:
             raise StoreError(

@@ -18,6 +18,8 @@ BUILD_IMAGE = "opencode-actors image build"
 # A full image build needs about 3 GiB, and a session's data grows with its tools' output.
 LITTLE_DISK = 5 * GIB
 NO_DISK = 1 * GIB
+# So many files of a workspace are named in one line.
+_NAMED = 5
 
 # conmon builds a socket's path below the runroot, and silently fails to clean up when it is too long:
 # an exit then takes 20 s to be seen.
@@ -259,6 +261,19 @@ def _mend_disk(facts: HostFacts, path: Path) -> str:
     return f"{facts.settings.runtime} image prune"
 
 
+def workspaces(facts: HostFacts) -> tuple[Finding, ...]:
+    """OpenCode runs it in its server, with all that the server can reach, whatever its settings say."""
+    found: tuple[Finding, ...] = ()
+    for workspace, code in facts.workspace_code:
+        more = f" and {len(code) - _NAMED} more" if len(code) > _NAMED else ""
+        found += warning(
+            "workspace",
+            f"{workspace} has code that OpenCode runs by itself: {', '.join(code[:_NAMED])}{more}",
+            f"look into {facts.settings.workspaces_dir.expanduser() / workspace}, and remove what is not yours",
+        )
+    return found
+
+
 def notifications(facts: HostFacts) -> tuple[Finding, ...]:
     """P16: what OpenClaw would not take is said here once, and not with every job."""
     settings, openclaw = facts.settings, facts.loaded.openclaw
@@ -328,6 +343,7 @@ CHECKS: tuple[Check, ...] = (
     lingering,
     path_lengths,
     disks,
+    workspaces,
     notifications,
     settings,
 )

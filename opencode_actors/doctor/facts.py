@@ -22,6 +22,7 @@ from opencode_actors.image.show import image_state
 from opencode_actors.ports import Engine, EngineInfo
 from opencode_actors.settings import Settings
 from opencode_actors.settings_sources import LoadedSettings
+from opencode_actors.workspace_code import workspace_code
 
 ENGINE_WITHIN = 60.0  # starting a rootless Podman's service for the first time included
 
@@ -67,6 +68,7 @@ class HostFacts:
     storage: Storage | None
     disks: tuple[Disk, ...]
     total_memory_bytes: int | None
+    workspace_code: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -95,6 +97,7 @@ async def gather(loaded: LoadedSettings, environment: Mapping[str, str]) -> Host
         storage=storage,
         disks=_disks(settings, storage),
         total_memory_bytes=_total_memory(),
+        workspace_code=_workspace_code(settings.workspaces_dir.expanduser()),
     )
 
 
@@ -189,6 +192,15 @@ def _free(path: Path) -> int | None:
         except OSError:
             continue
     return None
+
+
+def _workspace_code(folder: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Of each workspace that has some."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    except OSError:
+        return ()
+    return tuple((name, code) for name in names if (code := workspace_code(folder / name)))
 
 
 def _total_memory() -> int | None:

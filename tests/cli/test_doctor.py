@@ -221,6 +221,13 @@ def test_a_healthy_host_has_nothing_but_ok() -> None:
             "prune",
         ),
         (
+            {"workspace_code": (("demo", tuple(f".opencode/plugin/{n}.js" for n in range(7))),)},
+            "workspace",
+            Level.WARNING,
+            ".opencode/plugin/4.js and 2 more",
+            "opencode-workspaces/demo",
+        ),
+        (
             {"disks": (Disk(name="d", path=Path("/d"), free_bytes=None),)},
             "disk",
             Level.WARNING,
