@@ -38,6 +38,12 @@ class _Found:
     endpoint: Endpoint | None = None
     why: Failure = LOST
 
+    def works_on(self, job: OpenJob) -> bool:
+        """Whether the job's prompt went to this very one, and not to one before it."""
+        if self.container is None or job.begun is None:
+            return False
+        return job.begun.container in (None, self.container.id)
+
 
 async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered: Remembered) -> None:
     """Raises `EngineUnavailable` and `StoreError`, and has touched no job then."""
@@ -45,7 +51,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
     waiting: dict[SessionKey, list[OpenJob]] = {}
     for job in remembered.unsettled:
         where = found.get(job.snapshot.session, _Found())
-        if job.accepted is None or (_is_stopping(job) and where.container is None):
+        if job.accepted is None or (_is_stopping(job) and not where.works_on(job)):
             await _settle(here, job)
         else:
             waiting.setdefault(job.snapshot.session, []).append(job)
@@ -98,7 +104,7 @@ def _left(job: OpenJob, where: _Found) -> Left | None:
     return Left(
         begun=job.begun,
         why=where.why,
-        alive=where.container is not None,
+        alive=where.works_on(job),
         stopping=_is_stopping(job),
         verdict=job.verdict,
         told=job.told,

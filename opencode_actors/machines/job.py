@@ -130,15 +130,23 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     ]
     if state.policy.job_timeout:
         effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
-    state = evolve(state, phase=Running(work=work, began=now), started_at=moment.wall)
+    running = Running(work=work, began=now)
+    state = evolve(state, phase=running, started_at=moment.wall)
+    return Step(state=state, effects=tuple(effects), records=(_sending(state, running, moment),))
+
+
+def _sending(state: JobState, running: Running, moment: Moment) -> n.JobRecorded:
+    """Of the prompt that is about to be sent."""
+    prompt, work = state.continuation or state.prompt, running.work
     begun = n.Begun(
-        conversation=turn.conversation,
-        message=state.prompt.message_id,
-        part=state.prompt.part_id,
-        at=moment.wall,
+        conversation=work.transcript.conversation,
+        message=prompt.message_id,
+        part=prompt.part_id,
+        at=moment.wall - (moment.now - running.began),
+        continues=state.continuation is not None,
+        container=work.container.id,
     )
-    record = n.JobRecorded(snapshot=snapshot(state, now), begun=begun)
-    return Step(state=state, effects=tuple(effects), records=(record,))
+    return n.JobRecorded(snapshot=snapshot(state, moment.now), begun=begun)
 
 
 def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
@@ -323,6 +331,7 @@ def _found(
     if not arrived:
         # It never came to the server, so it is sent for the first time.
         running = evolve(running, submitting=True, submissions=running.submissions + 1)
+        records.append(_sending(state, running, moment))
         return _also(_send(state, running, now), effects, records)
     if state.policy.on_crash is OnCrash.FAIL:
         return _also(_settle(state, JobStatus.FAILED, now, failure=known.why), effects, records)
@@ -338,14 +347,7 @@ def _go_on(state: JobState, running: Running, why: Failure, moment: Moment) -> J
     running = evolve(running, work=heard.work, submitting=True, submissions=1)
     state = evolve(state, continuation=prompt, phase=running)
     state, effects, records = given_out(state, heard, moment.now)
-    begun = n.Begun(
-        conversation=work.transcript.conversation,
-        message=prompt.message_id,
-        part=prompt.part_id,
-        at=moment.wall - (moment.now - running.began),
-        continues=True,
-    )
-    records.append(n.JobRecorded(snapshot=snapshot(state, moment.now), begun=begun))
+    records.append(_sending(state, running, moment))
     return _also(_send(state, running, moment.now), effects, records)
 
 

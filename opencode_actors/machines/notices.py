@@ -252,13 +252,15 @@ class Accepted:
 @frozen(kw_only=True)
 class Begun:
     """Where the prompt is sent to, and under which ids. Durable before it is sent. When it `continues`, it is
-    a prompt of our own, to go on with what an earlier one began."""
+    a prompt of our own, to go on with what an earlier one began. Only in its `container` somebody may be at
+    work on it: the session may have another one by now."""
 
     conversation: ConversationId
     message: MessageId
     part: PartId
     at: float
     continues: bool = False
+    container: ContainerId | None = None
 
 
 @frozen(kw_only=True)

@@ -12,13 +12,16 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from opencode_actors import Cause, Job, JobId, JobStatus, Leave, System
+from opencode_actors import Cause, Job, JobId, JobStatus, Leave, SessionStatus, System
+from opencode_actors.kernel.jobs import LOST
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
     JobEnded,
     JobStarted,
     Notice,
+    OutputAdded,
+    SessionChanged,
     ToolStarted,
 )
 from opencode_actors.testing.fake_server import FakeBehaviour
@@ -233,3 +236,32 @@ async def until(system: System, job: Job, kind: type[Notice]) -> None:
     async for notice in system.follow(job.id):
         if isinstance(notice, kind):
             return
+
+
+@pytest.mark.parametrize("policy", ["fail", "resume"])
+async def test_p18_a_new_container_is_not_taken_for_the_one_that_the_job_was_in(
+    autojump_clock: trio.testing.MockClock, policy: str
+) -> None:
+    settings = evolve(SETTINGS, on_crash=policy)
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(settings, leave=Leave.ALL) as system:
+            job = await system.start("::say begun\n::hang", session="a")
+            await until(system, job, OutputAdded)
+        (container,) = world.engine.containers.values()
+        await world.engine.kill(container.id)
+        # The next one dies, too, when it has just made a new container to look the answer up in.
+        async with world.system(settings, leave=Leave.ALL) as system:
+            made = 0
+            async for notice in system.follow(session="a", since=0):
+                made += isinstance(notice, SessionChanged) and notice.status is SessionStatus.STARTING
+                if made == 2:
+                    break
+        assert len(world.engine.containers) == 1
+        async with world.system(settings, leave=Leave.NOTHING) as system:
+            ended = await system.wait(job.id)
+            output = await whole_output(system, job.id)
+    if policy == "fail":
+        assert ended.failure == LOST
+    else:
+        assert ended.status is JobStatus.COMPLETED
+        assert INTERRUPTED in output

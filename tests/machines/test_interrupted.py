@@ -109,6 +109,9 @@ def test_what_the_file_has_leads_and_the_rest_comes_when_the_part_ends() -> None
 def test_p20_a_prompt_that_never_arrived_is_sent_under_its_old_ids() -> None:
     book = left(alive=True).tell(TURN).answer(j.ReadConversation, read())
     assert book.running(j.SubmitPrompt).prompt.message_id == USER
+    assert [r.begun.container for r in book.records if isinstance(r, JobRecorded) and r.begun] == [
+        samples.CONTAINER.id
+    ]
     book.answer(j.SubmitPrompt, j.PromptTaken())
     says(book, BUSY, BEGUN, text("Hello"), DONE, IDLE)
     assert result(book).status is JobStatus.COMPLETED

@@ -162,7 +162,13 @@ async def test_jobs_are_found_by_their_names_the_newest_first(open_store: OpenSt
 PLAN = Accepted(
     prompt=Prompt(text=job().snapshot.prompt, model="scripted/demo"), timeout=60.0, at=1.0, since=0
 )
-BEGUN = Begun(conversation=CONVERSATION, message=MessageId("msg_1"), part=PartId("prt_1"), at=2.0)
+BEGUN = Begun(
+    conversation=CONVERSATION,
+    message=MessageId("msg_1"),
+    part=PartId("prt_1"),
+    at=2.0,
+    container=ContainerId("c1"),
+)
 
 
 async def test_an_open_job_comes_back_with_all_that_is_needed_to_go_on(open_store: OpenStore) -> None:
