@@ -38,12 +38,6 @@ class _Found:
     endpoint: Endpoint | None = None
     why: Failure = LOST
 
-    def works_on(self, job: OpenJob) -> bool:
-        """Whether the job's prompt went to this very one, and not to one before it."""
-        if self.container is None or job.begun is None:
-            return False
-        return job.begun.container in (None, self.container.id)
-
 
 async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered: Remembered) -> None:
     """Raises `EngineUnavailable` and `StoreError`, and has touched no job then."""
@@ -51,7 +45,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
     waiting: dict[SessionKey, list[OpenJob]] = {}
     for job in remembered.unsettled:
         where = found.get(job.snapshot.session, _Found())
-        if job.accepted is None or (_is_stopping(job) and not where.works_on(job)):
+        if job.accepted is None or (_is_stopping(job) and where.container is None):
             await _settle(here, job)
         else:
             waiting.setdefault(job.snapshot.session, []).append(job)
@@ -104,7 +98,7 @@ def _left(job: OpenJob, where: _Found) -> Left | None:
     return Left(
         begun=job.begun,
         why=where.why,
-        alive=where.works_on(job),
+        alive=where.container is not None,
         stopping=_is_stopping(job),
         verdict=job.verdict,
         told=job.told,
@@ -141,8 +135,8 @@ async def _settle(here: Surroundings, job: OpenJob) -> None:
 async def _look(engine: Engine, remembered: Remembered) -> Mapping[SessionKey, _Found]:
     """Only where a job is known to be at work a container is kept: in any other there may be anything, such as
     a prompt that nobody could end."""
-    at_work = {job.snapshot.session for job in remembered.unsettled if job.begun is not None}
-    housed = {one.container: one for one in remembered.housed if one.session in at_work}
+    at_work = {job.begun.container for job in remembered.unsettled if job.begun is not None}
+    housed = {one.container: one for one in remembered.housed if one.container in at_work}
     found: dict[SessionKey, _Found] = {}
     for listed in await engine.list({OWNER_LABEL: remembered.owner}):
         one = housed.get(listed.id)

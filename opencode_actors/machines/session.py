@@ -67,7 +67,7 @@ from opencode_actors.machines.vocabulary import (
     StartTimer,
     StopTimer,
 )
-from opencode_actors.ports import Container, Death, Endpoint
+from opencode_actors.ports import Death
 
 # The engine sends SIGKILL by itself when its stop's grace is over; its answer needs a moment more.
 STOP_MARGIN = 2.0
@@ -167,7 +167,9 @@ def _take_over(state: SessionState, left: m.TakeOver) -> SessionStep:
         return _create(state) if state.queue else Step(state=state)
     at_work, *waiting = left.jobs
     state = evolve(state, current=at_work, queue=(*waiting, *state.queue))
-    return _run_in(state, left.container, left.endpoint, "found the container of an earlier run")
+    # It is up already, and may be slow because it is at work.
+    starting = Starting(container=left.container, endpoint=left.endpoint, within=health.LIVENESS_PROBE_WITHIN)
+    return _run_in(state, starting, "found the container of an earlier run")
 
 
 def _afresh(state: SessionState, phase: BackingOff | GivenUp | Quarantined, moment: Moment) -> SessionStep:
@@ -405,18 +407,18 @@ def _creating(state: SessionState, message: SessionMessage, moment: Moment) -> S
 
 
 def _launched(state: SessionState, message: m.ContainerLaunched) -> SessionStep:
-    step = _run_in(state, message.container, message.endpoint, "waiting for the server")
+    starting = Starting(container=message.container, endpoint=message.endpoint)
+    step = _run_in(state, starting, "waiting for the server")
     record = ContainerRecorded(session=state.key, container=message.container.id, endpoint=message.endpoint)
     effects: Effects = (StopTimer(timer=SessionTimer.LAUNCH), *step.effects)
     return evolve(step, effects=effects, records=(record,))
 
 
-def _run_in(state: SessionState, container: Container, endpoint: Endpoint, detail: str) -> SessionStep:
-    starting = Starting(container=container, endpoint=endpoint)
+def _run_in(state: SessionState, starting: Starting, detail: str) -> SessionStep:
     step = _enter(state, starting, detail)
     effects: Effects = (
-        Run(operation=m.WatchExit(container=container)),
-        _probe(starting, health.STARTUP_PROBE_WITHIN),
+        Run(operation=m.WatchExit(container=starting.container)),
+        _probe(starting, starting.within),
         StartTimer(timer=SessionTimer.READY, seconds=state.policy.server_ready_timeout),
     )
     return evolve(step, effects=(*step.effects, *effects))
@@ -477,7 +479,7 @@ def _starting_timer(
     state: SessionState, starting: Starting, timer: SessionTimer, moment: Moment
 ) -> SessionStep:
     if timer is SessionTimer.PROBE:
-        return Step(state=state, effects=(_probe(starting, health.STARTUP_PROBE_WITHIN),))
+        return Step(state=state, effects=(_probe(starting, starting.within),))
     if timer is SessionTimer.STREAM:
         return Step(state=state, effects=(_follow(starting),))
     if timer is SessionTimer.READY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, frozen
 
+from opencode_actors.machines import health
 from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.health import Liveness, Verdict
 from opencode_actors.machines.restart import CrashHistory, GiveUp, RestartAfter, RestartPolicy
@@ -46,10 +47,12 @@ class Creating:
 
 @frozen(kw_only=True)
 class Starting:
-    """The container runs; the server in it has to answer, to open its stream and a conversation."""
+    """The container runs; the server in it has to answer, each time `within` so many seconds, to open its
+    stream and a conversation."""
 
     container: Container
     endpoint: Endpoint
+    within: float = health.STARTUP_PROBE_WITHIN
     failed_probes: int = 0
     version: str = ""
     streaming: bool = False

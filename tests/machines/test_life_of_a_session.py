@@ -282,6 +282,14 @@ def test_p18_a_container_that_an_earlier_process_left_is_watched_and_followed_at
     assert isinstance(told(book, TWO)[-1], j.TurnGranted)
 
 
+def test_p18_a_server_that_is_found_at_work_may_take_its_time_to_answer() -> None:
+    left = s.TakeOver(jobs=(ONE,), container=CONTAINER, endpoint=ENDPOINT)
+    book = absent().tell(left)
+    for _ in range(3):
+        assert book.running(s.ProbeServer).within == health.LIVENESS_PROBE_WITHIN
+        book.answer(s.ProbeServer, s.ProbeFailed(reason="slow")).advance(1.0)
+
+
 def test_p18_a_job_that_waited_when_the_process_ended_has_its_turn_in_a_new_container() -> None:
     book = absent().tell(s.TakeOver(jobs=(ONE, TWO))).expect_some(s.LaunchContainer)
     get_ready(launch(book))
