@@ -277,6 +277,8 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
     """What was missed is read first; until then what is heard waits."""
     if known.stopping is not None and known.stopping.rung is not Rung.ABORT:
         return Step(state=state)  # the session is ending its container
+    if turn.conversation != known.transcript.conversation:
+        return _forgotten(state, known, now)
     work = Work(
         container=turn.container,
         endpoint=turn.endpoint,
@@ -301,11 +303,21 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
     effects: list[JobEffect] = [
         _read(work),
         _look(work),
+        # For a prompt that was taken, and is not answered: only an event told why.
+        StartTimer(timer=JobTimer.START, seconds=BEGIN_WITHIN),
         StartTimer(timer=JobTimer.IDLE, seconds=state.policy.idle_timeout),
         *_deadlines(state, known, now),
         *requests.awaited(state, running, now),
     ]
     return Step(state=state, effects=tuple(effects))
+
+
+def _forgotten(state: JobState, known: Interrupted, now: float) -> JobStep:
+    """The session had to begin another conversation, so nobody can say any more what became of the answer."""
+    if known.stopping is not None:
+        return _settle_unwanted(state, known, Climb(ended_by=None), now)
+    why = f"OpenCode does not know the job's conversation any more; before that: {known.why.message}"
+    return _settle(state, JobStatus.FAILED, now, failure=evolve(known.why, message=why))
 
 
 def _found(
@@ -356,13 +368,13 @@ def _send(state: JobState, running: Running, now: float) -> JobStep:
     return Step(state=evolve(state, phase=running), effects=(Run(operation=_submit(state, running.work)),))
 
 
-def _interrupt(state: JobState, running: Running, message: m.ServerLost, now: float) -> JobStep:
+def _interrupt(state: JobState, running: Running, message: m.ServerLost) -> JobStep:
     """The session holds the next turn for it."""
-    state, last_words, records = _last_words(state, now)
     state, gone = requests.given_up(state, "OpenCode's server has ended")
-    work = state.phase.work if isinstance(state.phase, Running) else running.work
+    work = running.work
     known = Interrupted(
-        transcript=work.transcript.after_gap(),
+        # What was heard after a gap that was not closed yet is read in its order then.
+        transcript=evolve(work.transcript, held=None).after_gap(),
         why=message.failure,
         since=running.began,
         todos=work.todos,
@@ -370,7 +382,6 @@ def _interrupt(state: JobState, running: Running, message: m.ServerLost, now: fl
         spent_before=work.spent_before,
     )
     effects: tuple[JobEffect, ...] = (
-        *last_words,
         *gone,
         Forget(kind=m.SubmitPrompt),
         Forget(kind=m.ReadConversation),
@@ -381,7 +392,7 @@ def _interrupt(state: JobState, running: Running, message: m.ServerLost, now: fl
         StopTimer(timer=JobTimer.REREAD),
         StopTimer(timer=JobTimer.LOOK),
     )
-    return Step(state=evolve(state, phase=known), effects=effects, records=tuple(records))
+    return Step(state=evolve(state, phase=known), effects=effects)
 
 
 # ---- running
@@ -416,7 +427,7 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             if running.work.transcript.ending is Ending.ANSWERED:
                 return _settle(state, JobStatus.COMPLETED, now, climb=message.climb)
             if message.again and (state.policy.on_crash is OnCrash.RESUME or running.after is not None):
-                return _interrupt(state, running, message, now)
+                return _interrupt(state, running, message)
             return _settle(state, JobStatus.FAILED, now, failure=message.failure, climb=message.climb)
         case m.SessionFailed():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)

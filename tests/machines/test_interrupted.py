@@ -10,6 +10,7 @@ from attrs import evolve
 from opencode_actors.machines import job
 from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
+from opencode_actors.machines.job import BEGIN_WITHIN, REREAD_DELAY
 from opencode_actors.machines.job_state import Stopping, snapshot
 from opencode_actors.machines.notices import (
     InputAnswered,
@@ -78,7 +79,8 @@ def new_output(book: Book) -> str:
 
 def test_p18_an_answer_that_ended_meanwhile_is_completed_with_all_its_text() -> None:
     book = left("hel", alive=True)
-    book.tell(TURN).expect(j.ReadConversation, j.ReadRequests, j.JobTimer.IDLE, j.JobTimer.TOTAL)
+    book.tell(TURN)
+    book.expect(j.ReadConversation, j.ReadRequests, j.JobTimer.START, j.JobTimer.IDLE, j.JobTimer.TOTAL)
     said = message(samples.DONE, HELLO)
     book.answer(j.ReadConversation, read(ASKED, said)).answer(j.ReadConversation, read(ASKED, said))
     assert result(book).status is JobStatus.COMPLETED
@@ -172,6 +174,30 @@ def test_a_job_whose_time_runs_out_while_its_server_is_looked_for_is_stopped() -
 def test_a_cancel_is_over_when_the_server_is_found_dead() -> None:
     book = cancel(left(alive=True)).tell(LOST)
     assert result(book).status is JobStatus.CANCELLED
+
+
+def test_a_prompt_that_was_taken_and_is_never_answered_fails_as_that() -> None:
+    """An unknown model: the server said so once, and nobody listened."""
+    book = left(alive=True).tell(TURN).answer(j.ReadConversation, read(ASKED))
+    book.advance(BEGIN_WITHIN)
+    while not book.finished:
+        book.answer(j.ReadConversation, read(ASKED)).advance(REREAD_DELAY)
+    assert book.now < 2 * BEGIN_WITHIN
+    assert result(book).failure == Failure(
+        cause=Cause.REJECTED, message="OpenCode took the prompt and never began to answer it"
+    )
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_job_whose_conversation_is_gone_is_over(*, stopping: bool) -> None:
+    book = left(stopping=stopping).tell(evolve(TURN, conversation=e.ConversationId("ses_another")))
+    if stopping:
+        assert result(book).status is JobStatus.CANCELLED
+    else:
+        failure = result(book).failure
+        assert failure is not None
+        assert failure.cause is Cause.LOST
+        assert "does not know the job's conversation" in failure.message
 
 
 # ---- questions
@@ -274,6 +300,15 @@ def test_an_answer_that_was_complete_when_the_server_crashed_is_not_gone_on_with
     book.answer(j.ReadConversation, read(ASKED, said)).answer(j.ReadConversation, read(ASKED, said))
     assert result(book).status is JobStatus.COMPLETED
     assert book.output == "Hello"
+
+
+def test_p19_what_was_heard_behind_a_gap_when_the_server_crashed_waits_for_what_fell_into_it() -> None:
+    book = says(running(on_crash=OnCrash.RESUME), text(""), delta("Hel")).tell(j.StreamOpened())
+    says(book, text(" and more", part=e.PartId("prt_z4"))).tell(LOST).tell(TURN)
+    said = message(samples.DONE, evolve(HELLO, text="Hello"), part(" and more", 4))
+    book.answer(j.ReadConversation, read(ASKED, said)).answer(j.ReadConversation, read(ASKED, said))
+    assert result(book).status is JobStatus.COMPLETED
+    assert book.output == "Hello\n and more"
 
 
 def test_a_crash_while_it_waits_for_its_server_changes_only_what_it_may_fail_of() -> None:
