@@ -92,7 +92,9 @@ def _lasting_socket(settings: Settings) -> Generator[Path, None, None]:
             yield other
         return
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Before the journal is opened: what makes the state directory makes it nobody else's.
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         place.parent.mkdir(exist_ok=True)
         place.parent.chmod(0o755)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,6 +29,20 @@ async def test_without_credentials_the_demo_model_answers_and_says_so(tmp_path: 
         assert stat.S_IMODE(socket.parent.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o755
     assert not socket.parent.parent.exists()
+
+
+async def test_a_demo_model_that_lasts_is_found_again_in_the_state_directory_which_stays_ones_own(
+    tmp_path: Path,
+) -> None:
+    places: list[Path | None] = []
+    with TemporaryDirectory(dir="/tmp") as short:
+        state = Path(short, "state")
+        for _ in range(2):
+            settings = Settings(sessions_dir=state)
+            async with open_model_access(settings, {"HOME": str(tmp_path)}, lasting=True) as chosen:
+                places.append(chosen.access.provider_socket)
+        assert places == [state / "demo-model" / "provider" / "provider.sock"] * 2
+        assert [stat.S_IMODE(f.stat().st_mode) for f in (state, state / "demo-model")] == [0o700, 0o700]
 
 
 async def test_a_long_tmpdir_leaves_room_for_the_socket(
