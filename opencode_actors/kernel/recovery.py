@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import trio
 from attrs import evolve, frozen
 
 from opencode_actors.containers import OWNER_LABEL
@@ -28,6 +29,8 @@ from opencode_actors.store.port import Housed, OpenJob, Remembered
 _log = logging.getLogger("opencode_actors")
 
 _LIVING = (ContainerPhase.RUNNING, ContainerPhase.PAUSED)
+# The engine knows it already, or is just about to.
+_CAUSE_WITHIN = 5.0
 
 
 @frozen(kw_only=True)
@@ -154,7 +157,16 @@ async def _inspect(engine: Engine, housed: Housed) -> _Found:
         return _Found()
     if container.phase in _LIVING and container.pid:
         return _Found(container=container, endpoint=housed.endpoint)
-    return _Found(why=of_death(Death(exit_code=container.exit_code, oom_killed=False)))
+    return _Found(why=of_death(await _death(engine, container)))
+
+
+async def _death(engine: Engine, container: Container) -> Death:
+    """With what the engine itself keeps of its cause: nobody was there to see it."""
+    try:
+        with trio.fail_after(_CAUSE_WITHIN):
+            return await engine.wait_exit(container)
+    except (ContainerMissing, EngineRefused, trio.TooSlowError):
+        return Death(exit_code=container.exit_code, oom_killed=False)
 
 
 async def _remove(engine: Engine, stray: ListedContainer) -> None:

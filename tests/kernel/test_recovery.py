@@ -265,3 +265,18 @@ async def test_p18_a_new_container_is_not_taken_for_the_one_that_the_job_was_in(
     else:
         assert ended.status is JobStatus.COMPLETED
         assert INTERRUPTED in output
+
+
+async def test_p25_want_of_memory_while_the_service_was_away_is_said(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave=Leave.ALL) as system:
+            job = await system.start("::say begun\n::hang", session="a")
+            await until(system, job, OutputAdded)
+        (container,) = world.engine.containers.values()
+        world.engine.crash(container.id, oom=True)
+        async with world.system(leave=Leave.NOTHING) as system:
+            ended = await system.wait(job.id)
+    assert ended.failure is not None
+    assert (ended.failure.cause, ended.failure.exit_code) == (Cause.OOM, 137)
