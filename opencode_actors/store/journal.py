@@ -72,7 +72,7 @@ class _Batch:
             if isinstance(record, OutputRecorded):
                 text = record.text.encode(errors="replace")
                 batch.texts.append((record.job, text))
-                batch.spans.append(open_rows.span_row(record, len(text)))
+                batch.spans.extend(open_rows.span_rows(record, len(text)))
                 continue
             if isinstance(record, ContainerRecorded | ContainerForgotten):
                 batch.rows.append(open_rows.container_row(record))

@@ -43,6 +43,7 @@ _SPAN = """
 INSERT INTO spans (job, start, upto, kind, part, at) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (job, start) DO UPDATE SET upto = excluded.upto
 """
+_NOT_THERE = "DELETE FROM spans WHERE job = ? AND start > ?"
 _OPEN = "SELECT id, snapshot, accepted, begun, verdict FROM jobs WHERE settled = 0 ORDER BY number"
 _SPANS = "SELECT start, upto, kind, part, at FROM spans WHERE job = ? ORDER BY start"
 _WANTED = f"""
@@ -59,9 +60,13 @@ def container_row(record: ContainerRecorded | ContainerForgotten) -> Row:
     return Row(_CONTAINER, (record.session, *where))
 
 
-def span_row(record: OutputRecorded, length: int) -> Row:
+def span_rows(record: OutputRecorded, length: int) -> tuple[Row, ...]:
     end = record.offset + length
-    return Row(_SPAN, (record.job, record.span, end, record.kind.value, record.part, record.at))
+    row = Row(_SPAN, (record.job, record.span, end, record.kind.value, record.part, record.at))
+    if record.offset > record.span:
+        return (row,)
+    # Where a power failure has left less of the file than was recorded, there are some behind its new end.
+    return Row(_NOT_THERE, (record.job, record.span)), row
 
 
 def read_housed(database: sqlite3.Connection) -> tuple[Housed, ...]:
@@ -110,14 +115,15 @@ def _told(database: sqlite3.Connection, take_back: TakeBack, job: JobId) -> tupl
     """The file leads where a power failure has left less of it than was recorded."""
     spans = cast(list[tuple[int, int, str, str, int]], database.execute(_SPANS, (job,)).fetchall())
     output = take_back(job, spans[-1][1] if spans else 0)
+    following = [*(span[0] for span in spans[1:]), len(output)]
     pieces = tuple(
         Piece(
             kind=OutputKind(kind),
-            text=output[start:end].decode(errors="replace"),
+            text=output[start : min(end, limit)].decode(errors="replace"),
             part=PartId(part),
             at=at,
         )
-        for start, end, kind, part, at in spans
+        for (start, end, kind, part, at), limit in zip(spans, following, strict=False)
         if start < len(output)
     )
     return pieces, len(output)

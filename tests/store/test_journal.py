@@ -16,6 +16,7 @@ import trio.testing
 
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import OutputRecorded
+from opencode_actors.machines.server_events import PartId
 from opencode_actors.machines.vocabulary import JobId, JobStatus
 from opencode_actors.store import database as db
 from opencode_actors.store import journal as journal_module
@@ -363,3 +364,25 @@ async def test_it_tells_its_state(tmp_path: Path) -> None:
     async with open_journal(tmp_path) as journal:
         await journal.append((job(),))
         assert repr(journal) == f"<Journal {tmp_path}, 1 commits, 0 waiting>"
+
+
+async def test_p19_output_that_a_power_failure_took_is_told_again_and_taken_for_nothing_else(
+    tmp_path: Path,
+) -> None:
+    def said_by(part: str, text: str, *, offset: int, at: int = 0) -> OutputRecorded:
+        return OutputRecorded(job=JOB, offset=offset, span=offset, text=text, part=PartId(part), at=at)
+
+    async def told() -> list[tuple[str, int, str]]:
+        async with open_journal(tmp_path) as journal:
+            (open_,) = (await journal.load()).unsettled
+        return [(piece.part, piece.at, piece.text) for piece in open_.told]
+
+    async with open_journal(tmp_path) as journal:
+        await journal.append(
+            (job(), said_by("prt_1", "one and ", offset=0), said_by("prt_2", "two", offset=8))
+        )
+    os.truncate(tmp_path / "outputs" / f"{JOB}.txt", 4)
+    assert await told() == [("prt_1", 0, "one ")]
+    async with open_journal(tmp_path) as journal:
+        await journal.append((said_by("prt_1", "and more", offset=4, at=4),))
+    assert await told() == [("prt_1", 0, "one "), ("prt_1", 4, "and more")]
