@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_image(commands)
     _add_settings(commands)
     _add_plugin(commands)
+    _add_stress(commands)
     return parser
 
 
@@ -178,6 +179,36 @@ def _add_plugin(commands: Commands) -> None:
     install.set_defaults(command=_plugin_install)
 
 
+def _add_stress(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "stress",
+        help="drive the whole system through trouble, and hold it to its rules",
+        description="Runs scenarios of jobs and faults against the whole system, in a world where hours take\n"
+        "seconds, and reports each rule that is broken with the seed that breaks it again.",
+        epilog=TABLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "scenario",
+        metavar="SCENARIO",
+        nargs="?",
+        help="a TOML file, or a usual one's name (default: all those)",
+    )
+    parser.add_argument(
+        "--world",
+        choices=("virtual", "local"),
+        default="virtual",
+        help="local: real time, sockets and journal",
+    )
+    parser.add_argument("--seed", metavar="SEED", help="the first seed (default: a fresh one)")
+    parser.add_argument("--runs", metavar="COUNT", default="1", help="so many seeds, one after another")
+    parser.add_argument("--replay", metavar="SEED", help="exactly this seed, once")
+    parser.add_argument("--shrink", action="store_true", help="drop what a failure does not need")
+    parser.add_argument("--html", metavar="FILE", help="write a page with plots")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(command=_stress)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings (`opencode-actors settings` lists all)")
     group.add_argument("--engine", metavar="podman|docker", help="the container engine")
@@ -230,6 +261,12 @@ def _plugin_install(arguments: argparse.Namespace) -> Status:
     from opencode_actors.cli.plugin import install
 
     return install(arguments)
+
+
+def _stress(arguments: argparse.Namespace) -> Status:
+    from opencode_actors.cli.stress import stress
+
+    return stress(arguments)
 
 
 # ---- errors

@@ -71,14 +71,10 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
 async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[OpenJob]:
     """A session has one prompt at work. Of several that were sent, the earlier ones have ended, and there was no
     room on the disk to say so: whoever went on with them would take the later answers for theirs."""
-    sent = sorted((job for job in open_jobs if job.begun is not None), key=_sent_at)
+    sent = [job for job in open_jobs if job.begun is not None]  # in the order in which they came
     for job in sent[:-1]:
         await _settle(here, job)
     return [job for job in open_jobs if job not in sent[:-1]]
-
-
-def _sent_at(job: OpenJob) -> float:
-    return 0.0 if job.begun is None else job.begun.at
 
 
 def _in_words(waiting: Mapping[SessionKey, list[OpenJob]], found: Mapping[SessionKey, _Found]) -> str:

@@ -27,6 +27,7 @@ from opencode_actors.machines import session as session_machine
 from opencode_actors.machines.job_messages import JobOver, SessionFailed
 from opencode_actors.machines.notices import SessionChanged
 from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.session import ASK_AGAIN_AFTER, ENGINE_BACK_WITHIN
 from opencode_actors.machines.session_messages import (
     Accepted,
     AddJob,
@@ -332,15 +333,28 @@ class Sessions:
         for job in tuple(here.addresses.values()):
             if job.session == key:
                 job.mailbox.put(SessionFailed(failure=failure))
-        try:
-            with trio.fail_after(here.settings.remove_grace):
-                await here.engine.remove(ContainerId(name))
-        except EngineError as error:
-            _log.error("container %s could not be removed: %s", name, error.message)
-        except trio.TooSlowError:
-            _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
+        await self._remove(name)
         changed = SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message)
         await here.announce(changed)
+
+    async def _remove(self, name: str) -> None:
+        """Nobody comes back to this container later, so an engine that is away, or refuses, is asked again."""
+        here, told = self.surroundings, False
+        until = trio.current_time() + ENGINE_BACK_WITHIN
+        while trio.current_time() < until:
+            try:
+                with trio.fail_after(here.settings.remove_grace):
+                    await here.engine.remove(ContainerId(name))
+            except EngineError as error:
+                if not told:
+                    _log.error("container %s could not be removed: %s", name, error.message)
+                told = True
+            except trio.TooSlowError:
+                _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
+                return
+            else:
+                return
+            await trio.sleep(ASK_AGAIN_AFTER)
 
     async def retire(self, entry: SessionEntry, why: str) -> Climb | Refused:
         """Ends it unless it has work, or gets some before it is over; `why` is announced."""

@@ -36,6 +36,7 @@ _LARGEST_STEP = 3600.0
 _SLOW_CALLS = 2.0
 _SLOW_WRITES = 0.5
 _SLOW_ENGINE = 20.0
+_LIVES = 0.5  # in a crash loop
 _EXIT_CODES = (1, 134, 139)
 _LIES: Sequence[Literal["stop", "kill", "remove"]] = ("stop", "kill", "remove")
 _REFUSALS: Sequence[Verb] = ("create", "start", "stop", "remove")
@@ -83,6 +84,7 @@ class FakeWorld:
     disk: Disk
     directories: Directories | None
     rng: random.Random
+    nursery: trio.Nursery
     _wire: Wire = field(factory=Wire)
     _looping: set[str] = field(factory=set[str])
     _stubborn: set[str] = field(factory=set[str])
@@ -126,6 +128,13 @@ class FakeWorld:
         self.servers.on_start(container)
         container.ignores_sigterm = container.name in self._stubborn
         if container.name in self._looping:
+            self.nursery.start_soon(self._die_soon, container)
+
+    async def _die_soon(self, container: FakeContainer) -> None:
+        """Not at once: that would be a container that cannot work, and is not tried again."""
+        run = container.run
+        await trio.sleep(_LIVES)
+        if container.run is run and container.is_alive:
             self.engine.crash(container.id, exit_code=1)
 
     def _container_name(self, session: str) -> str:
@@ -270,7 +279,8 @@ class FakeWorld:
             case FaultKind.ENGINE_AWAY:
                 self.engine.go_away()
             case FaultKind.ENGINE_LIES:
-                self.engine.lie(_LIES[int(fault.roll * len(_LIES))])
+                for lie in _LIES[: 1 + int(fault.roll * len(_LIES))]:
+                    self.engine.lie(lie)
             case FaultKind.ENGINE_REFUSES:
                 verb = _REFUSALS[int(fault.roll * len(_REFUSALS))]
                 self.engine.refuse(verb, EngineRefused("the engine is in a bad mood", status=500), times=2)

@@ -80,6 +80,10 @@ class Judge:
             self.findings.broke("one job for each prompt", now, text, session=planned.session)
         file.planned, file.asked_at, file.accepted_at = planned, since, now
         self.latencies["start"].append(now - since)
+        waiting = [one for one in self.unsettled if one.session == file.session and one.started_at is None]
+        # The one whose turn is just beginning is not in the queue any more.
+        if len(waiting) > self.settings.max_queued_jobs + 1:
+            self._broke("bounded", now, f"{len(waiting)} jobs wait in session {file.session}", file)
         self.findings.saw(
             now, f"accepted ({planned.talk.value})", session=planned.session, job=planned.number
         )

@@ -74,8 +74,10 @@ def make_plan(scenario: Scenario, seed: int) -> Plan:
                 at=at,
                 session=f"s{rng.randrange(scenario.sessions)}",
                 talk=talk,
-                prompt=write_prompt(talk, number, rng),
-                cancel_after=rng.expovariate(1 / 10) if rng.random() < scenario.cancelled else None,
+                prompt=write_prompt(talk, number, rng, pace=scenario.pace),
+                cancel_after=rng.expovariate(1 / 10) * scenario.pace
+                if rng.random() < scenario.cancelled
+                else None,
                 roll=rng.random(),
             )
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from opencode_actors.stress.findings import Violation
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.plan import Plan
+from opencode_actors.stress.timeline import Span, spans_of
 
 
 @frozen(kw_only=True)
@@ -50,6 +51,7 @@ class Report:
     missed: Mapping[str, int]
     latencies: tuple[Latency, ...]
     violations: tuple[Violation, ...]
+    spans: tuple[Span, ...] = field(default=(), repr=False)
 
     @property
     def passed(self) -> bool:
@@ -86,6 +88,7 @@ def make_report(
     judge: Judge,
     refused: Mapping[str, int],
     missed: Mapping[str, int],
+    began: float,
     took: float,
 ) -> Report:
     return Report(
@@ -103,6 +106,7 @@ def make_report(
             if values
         ),
         violations=tuple(judge.findings.violations),
+        spans=tuple(spans_of(judge.files.values(), judge.hits, began=began)),
     )
 
 

@@ -17,24 +17,30 @@ class Restarts:
     settings: Settings
     took: float | None = None
     _status: SessionStatus = SessionStatus.ABSENT
-    _backed_off: list[float] = field(factory=list[float])
+    _crashed: list[float] = field(factory=list[float])
+    _stopping_at: float = 0.0
+    _backed_off_at: float = 0.0
     _fruitless: int = 0
     _lost_at: float | None = None
 
     def changed(self, status: SessionStatus, now: float) -> str | None:
         """What is wrong with this change, if anything."""
         before, self._status, self.took = self._status, status, None
-        if status is SessionStatus.BACKING_OFF:
+        if status is SessionStatus.STOPPING and before is not status:
+            self._stopping_at = now
+        elif status is SessionStatus.BACKING_OFF:
             self._lost_at = now if self._lost_at is None else self._lost_at
-            self._backed_off.append(now)
-            recent = [at for at in self._backed_off if now - at < self.settings.restart_period]
+            self._backed_off_at = now
+            self._crashed.append(self._stopping_at)
+            period = self.settings.restart_period
+            recent = [at for at in self._crashed if self._stopping_at - at < period]
             if len(recent) > self.settings.max_restarts:
-                return f"restart {len(recent)} within {self.settings.restart_period:g} s"
+                return f"restart {len(recent)} within {period:g} s"
         elif status is SessionStatus.CREATING:
             self._fruitless += 1
             if self._fruitless > self.settings.max_restarts + 1:
                 return f"start {self._fruitless} in a row without a server that got ready"
-            waited = now - self._backed_off[-1] if self._backed_off else 0.0
+            waited = now - self._backed_off_at
             if before is SessionStatus.BACKING_OFF and waited < self.settings.restart_delay - 0.001:
                 return f"started again after {waited:g} s"
         elif status is SessionStatus.READY:
@@ -42,7 +48,7 @@ class Restarts:
             if self._lost_at is not None:
                 self.took, self._lost_at = now - self._lost_at, None
         elif status in _AWAY:
+            # One that is closed looks the same as one that rests, and begins with another memory.
             self._fruitless, self._lost_at = 0, None
-            if status is SessionStatus.GIVEN_UP:
-                self._backed_off.clear()
+            self._crashed.clear()
         return None

@@ -27,6 +27,7 @@ from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, SystemFacto
 
 _PIECE = 1 << 20
 _DOWN = 3.0
+_LOOKS = 50
 _LOOK_EVERY = 1.0
 
 
@@ -48,7 +49,7 @@ async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None
     run = _Run(world, plan, Judge(world.settings, findings), watch)
     with _hear_bugs(findings):
         await run.whole()
-    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.took)
+    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.began, run.took)
 
 
 @define(eq=False)
@@ -60,21 +61,29 @@ class _Run:
     missed: dict[str, int] = field(factory=dict[str, int])
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
-    _began: float = 0.0
+    began: float = 0.0
 
     async def whole(self) -> None:
-        self._began = trio.current_time()
+        self.began = trio.current_time()
         async with trio.open_nursery() as nursery:
             await self._live(nursery)
             nursery.cancel_scope.cancel()
-        self.took = trio.current_time() - self._began
+        self.took = trio.current_time() - self.began
         for text in self.world.left_over():
             self._broke("nothing is left", text)
 
     async def _live(self, nursery: trio.Nursery) -> None:
         rng = random.Random(self.plan.seed)  # noqa: S311 - it has to be had again
         service = Service(self.world, self.judge)
-        clients = Clients(service, self.judge, rng, nursery, self.plan.seed, refused=self.refused)
+        clients = Clients(
+            service,
+            self.judge,
+            rng,
+            nursery,
+            self.plan.seed,
+            look_every=max(self.plan.scenario.duration / _LOOKS, 0.1),
+            refused=self.refused,
+        )
         service.wanted = clients.wanted
         service.begin(nursery)
         nursery.start_soon(clients.look)
@@ -93,11 +102,11 @@ class _Run:
         await self._closed(service)
 
     async def _job(self, clients: Clients, job: PlannedJob) -> None:
-        await trio.sleep_until(self._began + job.at)
+        await trio.sleep_until(self.began + job.at)
         await clients.want(job)
 
     async def _fault(self, service: Service, clients: Clients, fault: PlannedFault) -> None:
-        await trio.sleep_until(self._began + fault.at)
+        await trio.sleep_until(self.began + fault.at)
         if fault.kind in BY_CLIENTS:
             await clients.misbehave(fault)
             return
@@ -169,7 +178,7 @@ class _Run:
     async def _report_progress(self) -> None:
         whole = self.plan.over_at
         while True:
-            now = trio.current_time() - self._began
+            now = trio.current_time() - self.began
             ended = sum(file.end is not None for file in self.judge.files.values())
             self.watch(
                 Progress(

@@ -111,7 +111,7 @@ class FaultPlan:
 
 @frozen(kw_only=True)
 class Scenario:
-    """`settle_within` is how long after the last job and the last fault everything must be over."""
+    """`pace` is what the model's pauses are multiplied with; `settle_within` is how long after the last job and the last fault everything must be over."""
 
     name: str = "unnamed"
     sessions: int = field(default=4, validator=_between(1, 10_000))
@@ -122,6 +122,7 @@ class Scenario:
     prompts: Mapping[Talk, int] = field(factory=lambda: {Talk.SHORT: 1}, validator=validators.min_len(1))
     faults: tuple[FaultPlan, ...] = ()
     settings: Mapping[str, Value] = field(factory=dict[str, Value])
+    pace: float = field(default=1.0, validator=_between(0.001, 1000.0))
     settle_within: float = field(default=3600.0, validator=_between(1.0, 86_400.0))
 
     def __attrs_post_init__(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from opencode_actors.stress.scenario import Arrival, FaultKind, FaultPlan, Scenario, Talk
+from attrs import evolve
+
+from opencode_actors.stress.scenario import Arrival, FaultKind, FaultPlan, Scenario, Talk, Value
 
 _EVERY_TALK: Mapping[Talk, int] = {
     Talk.SHORT: 4,
@@ -24,6 +26,8 @@ def _scenario(
     lasts: float = 20.0,
     arrival: Arrival = Arrival.RANDOM,
     sessions: int = 4,
+    cancelled: float = 0.1,
+    **settings: Value,
 ) -> Scenario:
     return Scenario(
         name=name,
@@ -31,20 +35,25 @@ def _scenario(
         jobs=40,
         duration=900.0,
         arrival=arrival,
+        cancelled=cancelled,
         prompts=_EVERY_TALK,
+        settings=settings,
         faults=tuple(FaultPlan(kind=kind, times=times, lasts=lasts) for kind in kinds),
     )
 
 
+_HARD_TIMES = (60.0, 200.0, 340.0, 480.0, 620.0, 760.0)
+
 DEFAULTS: tuple[Scenario, ...] = (
     _scenario("fair weather", arrival=Arrival.STEADY),
-    _scenario("crowds", FaultKind.CANCEL_STORM, arrival=Arrival.BURSTS, sessions=12),
+    _scenario("crowds", FaultKind.CANCEL_STORM, arrival=Arrival.BURSTS, maxQueuedJobs=3),
     _scenario(
         "containers die",
         FaultKind.CONTAINER_CRASH,
         FaultKind.CONTAINER_OOM,
         FaultKind.CONTAINER_REMOVED,
         FaultKind.CRASH_LOOP,
+        lasts=90.0,
     ),
     _scenario(
         "servers misbehave",
@@ -73,12 +82,30 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.CANCEL_STORM,
         FaultKind.CONTAINER_CRASH,
     ),
+    evolve(
+        _scenario("cancels have it hard", sessions=2, cancelled=0.5),
+        faults=(
+            # What an abort and a stop cannot end: the server hears nothing, and the engine lies.
+            FaultPlan(kind=FaultKind.SERVER_FROZEN, at=_HARD_TIMES, lasts=60.0),
+            FaultPlan(kind=FaultKind.ENGINE_LIES, at=_HARD_TIMES, lasts=60.0),
+            FaultPlan(kind=FaultKind.CANCEL_STORM, at=_HARD_TIMES, lasts=20.0),
+            FaultPlan(kind=FaultKind.ENGINE_REFUSES, times=4),
+        ),
+    ),
     _scenario(
         "the host fails",
         FaultKind.DISK_FULL,
         FaultKind.JOURNAL_SLOW,
         FaultKind.CLOCK_STEP,
         FaultKind.SERVICE_KILLED,
+    ),
+    _scenario(
+        "killed while it writes",
+        FaultKind.SERVICE_KILLED,
+        FaultKind.JOURNAL_SLOW,
+        times=8,
+        lasts=60.0,
+        arrival=Arrival.BURSTS,
     ),
     _scenario(
         "clients misbehave",
@@ -89,4 +116,22 @@ DEFAULTS: tuple[Scenario, ...] = (
         lasts=10.0,
     ),
     _scenario("everything at once", *FaultKind, times=1),
+)
+
+# For worlds whose seconds are real: what takes minutes elsewhere takes less than one.
+BRISK = Scenario(
+    name="brisk",
+    sessions=6,
+    jobs=30,
+    duration=6.0,
+    cancelled=0.15,
+    prompts=_EVERY_TALK,
+    pace=0.02,
+    settle_within=60.0,
+    settings={"idleTimeout": 10.0, "questionTimeout": 3.0, "abortGrace": 3.0, "stopGrace": 2.0},
+    faults=tuple(
+        FaultPlan(kind=kind, times=1, lasts=1.5)
+        for kind in FaultKind
+        if kind not in (FaultKind.SERVICE_KILLED, FaultKind.CLOCK_STEP, FaultKind.CRASH_LOOP)
+    ),
 )

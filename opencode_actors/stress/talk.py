@@ -34,28 +34,29 @@ class ToolLine:
 Expected = tuple[Words | ToolLine, ...]
 
 
-def write_prompt(talk: Talk, number: int, rng: random.Random) -> str:
-    """The words of a prompt tell whose they are: an answer in another job's output is seen."""
+def write_prompt(talk: Talk, number: int, rng: random.Random, *, pace: float = 1.0) -> str:
+    """The words of a prompt tell whose they are: an answer in another job's output is seen. Pauses are as long
+    as `pace` makes them."""
     name, end = f"job {number}", _echo(f"job {number} {_TAIL}")
     match talk:
         case Talk.SHORT:
             return end
         case Talk.STREAM:
-            count, pause = rng.randint(3, 30), rng.choice((0.1, 0.5, 2.0, 7.0))
+            count, pause = rng.randint(3, 30), rng.choice((0.1, 0.5, 2.0, 7.0)) * pace
             lines = [f"{_echo(f'{name} piece {index} ')}\n::pause {pause:g}" for index in range(count)]
             return "\n".join((*lines, end))
         case Talk.BURST:
             return f"{_echo(name + chr(10))}\n::text {rng.choice((10_000, 300_000))} chunk=97\n{end}"
         case Talk.TOOL:
-            first = f"::bash echo {number}; sleep {rng.choice((0, 1, 15, 200))}"
+            first = f"::bash echo {number}; sleep {rng.choice((0, 1, 15, 200)) * pace:g}"
             return f"{_echo(f'{name} begins ')}\n{first}\n{_echo('between ')}\n::bash echo again\n{end}"
         case Talk.CHILD:
-            inner = f"::pause {rng.randint(0, 20)}\\n::say the child of {number}"
+            inner = f"::pause {rng.randint(0, 20) * pace:g}\\n::say the child of {number}"
             return f"{_echo(f'{name} asks a child')}\n::task {inner}\n{end}"
         case Talk.QUESTION:
             return f"{_echo(f'{name} asks')}\n::ask Shall job {number} go on? | yes | no\n{end}"
         case Talk.HANG:
-            return f"{_echo(f'{name} falls silent')}\n::pause {rng.randint(0, 5)}\n::hang"
+            return f"{_echo(f'{name} falls silent')}\n::pause {rng.randint(0, 5) * pace:g}\n::hang"
 
 
 def _echo(text: str) -> str:

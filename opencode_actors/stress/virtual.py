@@ -82,7 +82,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
             wall=weather.wall,
             takes=lambda: rng.expovariate(1 / CALL_TAKES),
         )
-        async with open_fake_servers(behaviour) as servers:
+        async with trio.open_nursery() as nursery, open_fake_servers(behaviour) as servers:
             engine = FakeEngine(start_delay=0.3)
             base = Settings(
                 model="scripted/demo", sessions_dir=Path(folder) / "s", workspaces_dir=Path(folder) / "w"
@@ -99,6 +99,8 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 disk=store,
                 directories=FakeDirectories(),
                 rng=rng,
+                nursery=nursery,
             )
             engine.on_start, engine.on_exit = world.on_start, servers.on_exit
             yield world
+            nursery.cancel_scope.cancel()

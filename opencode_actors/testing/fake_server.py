@@ -177,6 +177,11 @@ class FakeServer:
             await self._changed.wait()
         await trio.lowlevel.checkpoint()
 
+    async def wait_listening(self) -> None:
+        """Returns when it listens, or is dead."""
+        while self.alive and not self.listening:
+            await self._changed.wait()
+
     async def wait_dead(self) -> None:
         while self.alive:
             await self._changed.wait()

@@ -233,6 +233,21 @@ async def test_a_session_that_cannot_record_is_no_bug_of_ours(
     assert caplog.record_tuples[0][:2] == ("opencode_actors", logging.ERROR)
 
 
+async def test_a_container_is_not_left_behind_by_a_full_disk_while_the_engine_is_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await begun(system, "demo")
+        world.store.full = True
+        world.engine.go_away()
+        check_failed(await job.wait(), Cause.STORE)
+        await trio.sleep(20)
+        world.engine.come_back()
+        world.store.full = False
+        await trio.sleep(SOON)
+        assert not world.engine.containers
+
+
 def break_session(system: System, key: str) -> None:
     entry = next(entry for found, entry in system._sessions._entries.items() if found == key)
     entry.actor.handle = break_on(session_machine.handle, UsageSampled, key)

@@ -17,7 +17,7 @@ from opencode_actors.stress.scenario import Scenario
 from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.virtual import run_virtual
 
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 def shown(report: Report) -> str:
@@ -49,7 +49,7 @@ def test_the_rules_hold_with_a_seed_that_nobody_chose(
 def test_every_fault_hits_something() -> None:
     """Otherwise the rules would hold in fair weather only."""
     hit: set[str] = set()
-    for seed in SEEDS:
+    for seed in range(6):
         hit |= set(run_virtual(make_plan(DEFAULTS[-1], seed)).hits)
     assert hit == {fault.kind.value for fault in DEFAULTS[-1].faults}
 

@@ -1,0 +1,239 @@
+"""`opencode-actors stress`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import define, field
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from opencode_actors.cli.status import Status
+from opencode_actors.errors import UsageError
+from opencode_actors.stress.html import page
+from opencode_actors.stress.local import run_local
+from opencode_actors.stress.plan import Plan, make_plan
+from opencode_actors.stress.report import SHARES, Report
+from opencode_actors.stress.report import Progress as Watched
+from opencode_actors.stress.scenario import Scenario, load_scenario
+from opencode_actors.stress.scenarios import BRISK, DEFAULTS
+from opencode_actors.stress.shrink import shrink
+from opencode_actors.stress.virtual import run_virtual
+
+_RUNS = {"virtual": run_virtual, "local": run_local}
+
+_LARGEST_SEED = 1 << 32
+
+
+def stress(arguments: argparse.Namespace) -> Status:
+    scenarios = _scenarios(arguments.scenario, arguments.world)
+    seeds = _seeds(arguments)
+    html = None if arguments.html is None else _writable(Path(arguments.html))
+    screen = _screen(quiet=arguments.json)
+    reports: list[Report] = []
+
+    def again(plan: Plan) -> Report:
+        screen.begin(plan)
+        return _RUNS[arguments.world](plan, watch=screen.watch)
+
+    with screen:
+        for seed in seeds:
+            for scenario in scenarios:
+                report = again(make_plan(scenario, seed))
+                if arguments.shrink and not report.passed:
+                    report = shrink(report, again, watch=screen.smaller)
+                screen.ran(report)
+                reports.append(report)
+    if html is not None:
+        html.write_text(page(reports), encoding="utf-8")
+    if arguments.json:
+        sys.stdout.write(json.dumps(document(reports), indent=2, ensure_ascii=False) + "\n")
+    else:
+        screen.conclude(reports)
+    return Status.OK if all(report.passed for report in reports) else Status.FAILED
+
+
+def document(reports: Iterable[Report]) -> dict[str, object]:
+    reports = tuple(reports)
+    return {
+        "passed": all(report.passed for report in reports),
+        "runs": [report.document() for report in reports],
+    }
+
+
+def _scenarios(named: str | None, world: str) -> tuple[Scenario, ...]:
+    if named is None:
+        return DEFAULTS if world == "virtual" else (BRISK,)
+    for scenario in (*DEFAULTS, BRISK):
+        if named == scenario.name:
+            return (scenario,)
+    path = Path(named)
+    if not path.exists():
+        names = ", ".join(f'"{scenario.name}"' for scenario in DEFAULTS)
+        raise UsageError(
+            f"there is no file {named}, and no scenario of that name", hint=f"one of {names}, or a file"
+        )
+    return (load_scenario(path),)
+
+
+def _seeds(arguments: argparse.Namespace) -> range:
+    given = arguments.seed if arguments.replay is None else arguments.replay
+    try:
+        first = random.SystemRandom().randrange(_LARGEST_SEED) if given is None else int(given)
+        runs = 1 if arguments.replay is not None else int(arguments.runs)
+    except ValueError:
+        raise UsageError("seeds and runs are whole numbers") from None
+    if runs < 1:
+        raise UsageError(f"{runs} runs show nothing", hint="give 1 or more")
+    return range(first, first + runs)
+
+
+def _writable(path: Path) -> Path:
+    """Found out before the runs, not after them."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+# ---- what is seen of it
+
+
+@define
+class Screen:
+    """Nobody watches, or a program reads: one plain line for each run."""
+
+    quiet: bool = False
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin(self, plan: Plan) -> None:
+        pass
+
+    def watch(self, watched: Watched) -> None:
+        pass
+
+    def smaller(self, report: Report) -> None:
+        pass
+
+    def ran(self, report: Report) -> None:
+        if not self.quiet:
+            sys.stdout.write(in_line(report) + "\n")
+            sys.stdout.flush()
+
+    def conclude(self, reports: Iterable[Report]) -> None:
+        for report in reports:
+            for line in broken_lines(report):
+                sys.stdout.write(line + "\n")
+
+
+@define
+class TerminalScreen(Screen):
+    """A person watches: where the run is, then a table."""
+
+    _console: Console = field(factory=lambda: Console(highlight=False))
+    _progress: Progress = field(init=False)
+    _task: TaskID | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}", style="dim"),
+            console=self._console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, plan: Plan) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        name = f"{plan.scenario.name}, seed {plan.seed}"
+        self._task = self._progress.add_task(name, total=max(plan.over_at, 1.0), figures="")
+
+    def watch(self, watched: Watched) -> None:
+        if self._task is not None:
+            figures = f"{watched.ended} of {watched.jobs} jobs, {watched.faults} faults, {watched.at:.0f} s"
+            self._progress.update(self._task, completed=watched.at, figures=figures)
+
+    def smaller(self, report: Report) -> None:
+        self._console.print(
+            Text(f"still with {len(report.plan.jobs)} jobs and {len(report.plan.faults)} faults", style="dim")
+        )
+
+    def ran(self, report: Report) -> None:
+        style = "green" if report.passed else "red"
+        self._console.print(Text(in_line(report), style=style))
+
+    def conclude(self, reports: Iterable[Report]) -> None:
+        reports = tuple(reports)
+        self._console.print(_latency_table(reports))
+        for report in reports:
+            for line in broken_lines(report):
+                self._console.print(Text(line), soft_wrap=True)
+
+
+def _screen(*, quiet: bool) -> Screen:
+    return TerminalScreen() if sys.stdout.isatty() and not quiet else Screen(quiet=quiet)
+
+
+def in_line(report: Report) -> str:
+    verdict = "ok    " if report.passed else "BROKEN"
+    ends = ", ".join(f"{count} {name}" for name, count in report.ends.items())
+    refused = sum(report.refused.values())
+    return (
+        f"{verdict} {report.plan.scenario.name}, {report.world}, seed {report.plan.seed}: "
+        f"{report.took:.0f} s, {sum(report.hits.values())} faults, {ends or 'no job'}"
+        + (f", {refused} refused" if refused else "")
+    )
+
+
+def broken_lines(report: Report) -> list[str]:
+    """Each broken rule with its trace, and what has it again."""
+    lines: list[str] = []
+    for violation in report.violations:
+        lines += ["", f"{violation.rule}: {violation.text}", *violation.trace]
+    if lines:
+        jobs = ", ".join(str(job.number) for job in report.plan.jobs)
+        faults = ", ".join(f"{fault.kind.value} at {fault.at:.3f}" for fault in report.plan.faults)
+        lines += [
+            "",
+            f"seed {report.plan.seed} of {report.plan.scenario.name!r}, with jobs {jobs}",
+            f"and faults {faults or 'none'}",
+        ]
+    return lines
+
+
+def _latency_table(reports: Iterable[Report]) -> Table:
+    """Over all runs."""
+    values: dict[str, list[float]] = {}
+    for report in reports:
+        for latency in report.latencies:
+            values.setdefault(latency.name, []).extend(latency.values)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("seconds")
+    for name in ("count", *(name for name, _ in SHARES)):
+        table.add_column(name, justify="right")
+    for name, found in sorted(values.items()):
+        found.sort()
+        figures = (found[min(len(found) - 1, int(share * len(found)))] for _, share in SHARES)
+        table.add_row(name, str(len(found)), *(f"{figure:.3f}" for figure in figures))
+    return table

@@ -1,0 +1,135 @@
+"""`opencode-actors stress`: what it prints and writes, and how it ends; and the example of its documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from attrs import evolve
+
+from opencode_actors.cli.main import main
+from opencode_actors.cli.stress import TerminalScreen
+from opencode_actors.machines import failures
+from opencode_actors.machines.vocabulary import Failure
+from opencode_actors.ports import Death
+from opencode_actors.stress import Report
+from opencode_actors.stress.plan import make_plan
+from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.scenarios import BRISK, DEFAULTS
+from opencode_actors.stress.virtual import run_virtual
+
+DOCS = Path(__file__).parents[2] / "docs" / "stress.md"
+DIES = """
+name = "dies"
+jobs = 30
+duration = 300
+prompts = { stream = 1 }
+
+[[faults]]
+kind = "container_oom"
+times = 20
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> str:
+    path = tmp_path / "dies.toml"
+    path.write_text(DIES)
+    return str(path)
+
+
+@pytest.fixture
+def bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = failures.of_death
+
+    def wrong(death: Death) -> Failure:
+        return right(evolve(death, oom_killed=False))
+
+    monkeypatch.setattr(failures, "of_death", wrong)
+
+
+def test_a_run_is_one_line_and_the_same_document_for_the_same_seed(
+    scenario: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stress", scenario, "--seed", "7"]) == 0
+    assert capsys.readouterr().out.startswith("ok     dies, virtual, seed 7: ")
+    documents: list[str] = []
+    for _ in range(2):
+        assert main(["stress", scenario, "--replay", "7", "--json"]) == 0
+        documents.append(capsys.readouterr().out)
+    assert documents[0] == documents[1]
+    assert json.loads(documents[0])["runs"][0]["faults"]["hit"]["container_oom"] > 0
+
+
+@pytest.mark.usefixtures("bug")
+def test_a_broken_rule_is_told_with_its_trace_and_cut_down(
+    scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    assert main(["stress", scenario, "--seed", "7", "--shrink", "--html", str(page)]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("BROKEN dies")
+    assert "the true cause: it failed of crash" in said
+    assert "FAULT container_oom, exit code 137" in said
+    assert re.search(r"seed 7 of 'dies', with jobs \d+\nand faults container_oom at [\d.]+\n", said)
+    html = page.read_text(encoding="utf-8")
+    assert "<svg" in html
+    assert "the true cause" in html
+    assert not re.search(r"(src|href)=|url\(|@import", html)
+
+
+def test_a_fresh_seed_is_printed(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stress", scenario, "--runs", "2"]) == 0
+    first, second = re.findall(r"seed (\d+):", capsys.readouterr().out)
+    assert int(second) == int(first) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing.toml"], "there is no file nothing.toml"),
+        (["fair weather", "--seed", "x"], "seeds and runs are whole numbers"),
+        (["fair weather", "--runs", "0"], "0 runs show nothing"),
+        (["fair weather", "--html", "/nowhere/report.html"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stress", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_terminal_shows_where_a_run_is_and_what_took_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = TerminalScreen()
+    plan = make_plan(DEFAULTS[0], 0)
+    with screen:
+        screen.begin(plan)
+        report = run_virtual(plan, watch=screen.watch)
+        screen.ran(report)
+    screen.conclude([report])
+    said = capsys.readouterr().out
+    assert "ok     fair weather" in said
+    assert "first text" in said
+
+
+def test_the_documentation_names_every_fault_and_every_rule_has_its_place() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert [kind.value for kind in FaultKind if f"`{kind.value}`" not in text] == []
+    assert f'"{BRISK.name}"' in text
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"<!-- a test runs this -->\n```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - our own documentation
+    stressed: Callable[[Path], Awaitable[Report]] = names["stressed"]
+    report = trio.run(stressed, tmp_path, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert report.passed, report.violations
+    assert report.accepted == 20
