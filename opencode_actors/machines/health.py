@@ -25,6 +25,10 @@ LIVENESS_PROBE_WITHIN = 2.0
 LIVENESS_PROBE_DELAY = 2.0
 FAILURES_TO_UNREADY = 1
 FAILURES_TO_DEAD = 3
+# A server that passes a burst of output on answers nothing meanwhile: 9 s alone on a machine, and more than 28 s
+# beside two others on two cores. It works all the while; a frozen one has no load at all, an idle one 0.05.
+BUSY_LOAD = 0.25
+BUSY_AT_MOST = 90.0
 
 
 def startup_delay(failures: int) -> float:
@@ -43,15 +47,20 @@ class Liveness:
     """`heard_at` is when the server last gave a sign of life by itself, `failed_at` when a probe last counted.
 
     Probes that fail side by side are one failure: a broken stream asks as well, and a refused connection is
-    told within a millisecond, when the container's death may not be known yet.
+    told within a millisecond, when the container's death may not be known yet. `busy_at` is when it was last
+    seen to use much of a processor.
     """
 
     heard_at: float
     failures: int = 0
     failed_at: float | None = None
+    busy_at: float | None = None
 
     def heard(self, now: float) -> Liveness:
-        return Liveness(heard_at=now)
+        return Liveness(heard_at=now, busy_at=self.busy_at)
+
+    def loaded(self, cpu_load: float, now: float) -> Liveness:
+        return evolve(self, busy_at=now if cpu_load >= BUSY_LOAD else None)
 
     def probe_failed(self, now: float) -> Liveness:
         if self.failed_at is not None and now - self.failed_at < LIVENESS_PROBE_DELAY - ROUNDING:
@@ -60,6 +69,11 @@ class Liveness:
 
     def silent_for(self, now: float) -> float:
         return now - self.heard_at
+
+    def may_be_busy(self, now: float) -> bool:
+        """Whether it was at work lately, and is not silent for longer than work can explain."""
+        lately = self.busy_at is not None and now - self.busy_at < SILENCE
+        return lately and self.silent_for(now) < BUSY_AT_MOST
 
     @property
     def verdict(self) -> Verdict:

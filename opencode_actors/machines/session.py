@@ -583,7 +583,7 @@ def _probe_failed(
     state: SessionState, serving: Serving, message: m.ProbeFailed, moment: Moment
 ) -> SessionStep:
     serving = evolve(serving, liveness=serving.liveness.probe_failed(moment.now))
-    if serving.liveness.verdict is Verdict.DEAD:
+    if serving.liveness.verdict is Verdict.DEAD and not serving.liveness.may_be_busy(moment.now):
         quiet = serving.liveness.silent_for(moment.now)
         failure = Failure(
             cause=Cause.SERVER_HUNG,
@@ -612,8 +612,9 @@ def _sampled(state: SessionState, serving: Serving, message: m.UsageSampled, mom
         return _recycle(state, serving, moment)
     if earlier is None or moment.now <= since:
         return Step(state=state)
-    load = (usage.cpu_seconds - earlier.cpu_seconds) / (moment.now - since)
-    seen = LoadSeen(cpu_load=max(load, 0.0), memory_bytes=usage.memory_bytes)
+    load = max((usage.cpu_seconds - earlier.cpu_seconds) / (moment.now - since), 0.0)
+    state = evolve(state, phase=evolve(serving, liveness=serving.liveness.loaded(load, moment.now)))
+    seen = LoadSeen(cpu_load=load, memory_bytes=usage.memory_bytes)
     return Step(state=state, effects=_tell_current(state, seen))
 
 

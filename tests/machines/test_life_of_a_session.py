@@ -400,6 +400,37 @@ def test_p12_a_busy_server_is_not_taken_for_a_frozen_one() -> None:
     assert is_(book) is SessionStatus.UNREADY, "two in a row, for it spoke in between"
 
 
+@pytest.mark.parametrize(
+    ("load", "least", "most"), [(0.0, 15.0, 25.0), (0.1, 15.0, 25.0), (0.9, health.BUSY_AT_MOST, 100.0)]
+)
+def test_p12_one_that_works_hard_is_given_longer_than_one_that_is_frozen(
+    load: float, least: float, most: float
+) -> None:
+    """A burst of output keeps it from answering; nothing keeps it for ever."""
+    book = serving()
+    while is_(book) is not SessionStatus.STOPPING:
+        if s.SampleUsage in book.operations:
+            usage = Usage(cpu_seconds=book.now * load, memory_bytes=1 << 29, pids=9, oom_kills=0)
+            book.answer(s.SampleUsage, s.UsageSampled(usage=usage))
+        if s.ProbeServer in book.operations:
+            book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s"))
+        book.advance(0.5)
+    assert ending(book) is Rung.KILL
+    assert least <= book.now <= most
+
+
+def test_p12_what_worked_hard_and_froze_then_is_found_as_soon_as_its_load_is_gone() -> None:
+    book = serving()
+    while is_(book) is not SessionStatus.STOPPING:
+        if s.SampleUsage in book.operations:
+            usage = Usage(cpu_seconds=min(book.now, 30.0), memory_bytes=1 << 29, pids=9, oom_kills=0)
+            book.answer(s.SampleUsage, s.UsageSampled(usage=usage))
+        if s.ProbeServer in book.operations:
+            book.answer(s.ProbeServer, s.ProbeFailed(reason="no answer within 2 s"))
+        book.advance(0.5)
+    assert 30.0 <= book.now <= 50.0
+
+
 def test_p8_a_lost_stream_is_opened_again_and_the_job_is_told_to_look() -> None:
     book = serving().answer(s.FollowServer, s.StreamLost(reason="reset"))
     assert is_(book) is SessionStatus.UNREADY
