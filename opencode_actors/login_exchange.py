@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -20,6 +20,7 @@ from opencode_actors import logins
 from opencode_actors.agents_files import (
     give,
     made_directory,
+    names,
     open_root,
     opened,
     read,
@@ -41,8 +42,10 @@ class LoginExchange:
 
     def renew(self, place: SessionPlace, owner: tuple[int, int]) -> None:
         """Before a container starts: the session gets what the host has, and keeps what it has renewed and
-        the host could not take over. Raises `OSError`."""
+        the host could not take over. Where the host has no file any more, as after a logout, what it once
+        gave goes too. Raises `OSError`."""
         if not self.auth_file.exists():
+            self._take_back(place, owner)
             return
         with opened(open_root(place.data.parent)) as own, self._copies(place, owner) as copies:
             kept = self._carry(own, copies)
@@ -51,6 +54,13 @@ class LoginExchange:
             replace(_BASE, own, text, None)
             copy = logins.written({**host, **kept}) if host is not None and kept else text
             replace(AUTH_FILE.name, copies, copy, owner)
+
+    def _take_back(self, place: SessionPlace, owner: tuple[int, int]) -> None:
+        with opened(open_root(place.data.parent)) as own, self._copies(place, owner) as copies:
+            if _BASE in names(own):
+                for name, folder in ((AUTH_FILE.name, copies), (_BASE, own)):
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=folder)
 
     def carry_back(self, place: SessionPlace) -> None:
         """While a container runs or after it. What cannot be done now is tried again the next time."""

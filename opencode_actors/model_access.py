@@ -128,7 +128,7 @@ def _refuse_broken_files(credentials: Credentials) -> None:
 def _of_host(credentials: Credentials, environment: Mapping[str, str]) -> ModelAccess:
     return ModelAccess(
         environment={name: environment[name] for name in credentials.variables},
-        auth_file=credentials.auth_file if credentials.logins else None,
+        auth_file=credentials.auth_file,  # also where it is gone: sessions may have a copy of it
         config_file=credentials.config_file,
         providers=credentials.providers,
     )

@@ -162,6 +162,25 @@ def test_p11_a_host_that_writes_at_the_same_moment_is_not_overwritten(
     assert on(auth)["one"] == NEWER
 
 
+def test_p11_after_a_logout_on_the_host_sessions_have_no_copy_of_it_either(
+    exchange: LoginExchange, auth: Path, tmp_path: Path
+) -> None:
+    place = make_place(tmp_path)
+    exchange.renew(place, ROOT)
+    assert on(copy_of(place)) == LOGINS
+    auth.unlink()
+    exchange.renew(place, ROOT)
+    assert not copy_of(place).exists()
+    # and what never came from the host is not the host's to take
+    copy_of(place).write_text(json.dumps(LOGINS))
+    exchange.renew(place, ROOT)
+    assert on(copy_of(place)) == LOGINS
+    auth.write_text(json.dumps(LOGINS))
+    exchange.renew(place, ROOT)
+    exchange.carry_back(place)
+    assert on(auth) == on(copy_of(place)) == LOGINS
+
+
 def test_a_file_that_a_user_keeps_behind_a_link_stays_behind_it(
     exchange: LoginExchange, auth: Path, tmp_path: Path
 ) -> None:
