@@ -1,0 +1,82 @@
+"""How fast a long answer comes through, beside a bare reader of OpenCode's event stream in the same run.
+
+    python -m tests.benchmarks.streaming [ROUNDS]
+
+Through us: the server's event stream, the job's file and the journal, the websocket, until the client has the
+last character. By hand: the same prompt in a conversation of its own on the same server, its stream read line by
+line until the server says that it is idle; nothing is understood of it, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from time import perf_counter
+
+import httpx
+import trio
+
+from opencode_actors.door.client import Client
+from tests.benchmarks.service import open_service
+
+_SIZES = {"small pieces": "::text 200000 chunk=20", "large pieces": "::text 2000000 chunk=2000"}
+
+
+async def by_hand(server: httpx.AsyncClient, session: str, prompt: str) -> tuple[float, int]:
+    """Seconds, and events."""
+    events = 0
+    async with server.stream("GET", "/global/event", timeout=None) as response:
+        began = perf_counter()
+        body = {"parts": [{"type": "text", "text": prompt}]}
+        (await server.post(f"/session/{session}/prompt_async", json=body)).raise_for_status()
+        async for line in response.aiter_lines():
+            events += line.startswith("data:")
+            if "session.idle" in line and session in line:
+                break
+        return perf_counter() - began, events
+
+
+async def by_us(client: Client, prompt: str) -> tuple[float, int]:
+    """Seconds, and bytes that the client has got."""
+    began = perf_counter()
+    job = (await client.call("start", prompt=prompt, session_id="demo"))["jobId"]
+    followed = await client.call("follow", job_id=job)
+    size = 0
+    while True:
+        notice = (await client.told())["params"]
+        if notice.get("subscription") != followed["subscription"]:
+            continue
+        if notice["kind"] == "output":
+            size += len(notice["text"])
+        if notice["kind"] == "jobEnded":
+            return perf_counter() - began, size
+
+
+async def main(rounds: int) -> None:
+    async with open_service() as (service, client):
+        await by_us(client, "::say hello")
+        hand = {name: list[float]() for name in _SIZES}
+        ours = {name: list[float]() for name in _SIZES}
+        events: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        async with service.server("demo") as server:
+            session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
+            await by_hand(server, session, "::say hello")
+            for number in range(rounds):
+                for name, prompt in _SIZES.items():
+                    seconds, events[name] = await by_hand(server, session, prompt)
+                    hand[name].append(seconds)
+                    seconds, sizes[name] = await by_us(client, prompt)
+                    ours[name].append(seconds)
+                print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
+    columns = f"{'':14}{'bytes':>10}{'events':>9}{'by hand':>11}{'through us':>12}{'ratio':>8}"
+    print(f"{columns}   medians of {rounds}")  # noqa: T201
+    for name in _SIZES:
+        there, here = statistics.median(hand[name]), statistics.median(ours[name])
+        print(  # noqa: T201
+            f"{name:14}{sizes[name]:>10,}{events[name]:>9,}{there:9.2f} s{here:10.2f} s{here / there:8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 3)
