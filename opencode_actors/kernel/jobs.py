@@ -304,10 +304,9 @@ class Jobs:
     def __contains__(self, job: JobId) -> bool:
         return job in self._entries
 
-    async def wait_all(self, *, but: frozenset[SessionKey]) -> None:
-        """Of all sessions but those."""
-        for entry in tuple(self._entries.values()):
-            if entry.session not in but:
+    async def wait_all(self, *, but: frozenset[JobId]) -> None:
+        for job, entry in tuple(self._entries.items()):
+            if job not in but:
                 await entry.done.wait()
 
     # ---- one job's life

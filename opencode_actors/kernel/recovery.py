@@ -13,7 +13,7 @@ import trio
 from attrs import evolve, frozen
 
 from opencode_actors.containers import OWNER_LABEL
-from opencode_actors.errors import ContainerMissing, EngineRefused
+from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable
 from opencode_actors.kernel.jobs import LOST, Jobs
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.surroundings import Surroundings
@@ -28,6 +28,9 @@ from opencode_actors.store.port import Housed, OpenJob, Remembered
 
 _log = logging.getLogger("opencode_actors")
 
+# How often, and how far apart, an engine is asked that refuses to answer.
+_QUESTIONS = 5
+_ASK_AGAIN_AFTER = 0.5
 _LIVING = (ContainerPhase.RUNNING, ContainerPhase.PAUSED)
 # The engine knows it already, or is just about to.
 _CAUSE_WITHIN = 5.0
@@ -65,7 +68,8 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             container=where.container,
             endpoint=where.endpoint,
         )
-        await sessions.take_over(key, left)
+        announced = frozenset(job.snapshot.id for job in work if job.snapshot.notify)
+        await sessions.take_over(key, left, announced=announced)
 
 
 async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[OpenJob]:
@@ -148,12 +152,27 @@ async def _look(engine: Engine, remembered: Remembered) -> Mapping[SessionKey, _
 
 async def _inspect(engine: Engine, housed: Housed) -> _Found:
     try:
-        container = await engine.inspect(housed.container)
-    except (ContainerMissing, EngineRefused):
+        container = await _patiently(engine, housed)
+    except ContainerMissing:
         return _Found()
     if container.phase in _LIVING and container.pid:
         return _Found(container=container, endpoint=housed.endpoint)
     return _Found(why=of_death(await _death(engine, container)))
+
+
+async def _patiently(engine: Engine, housed: Housed) -> Container:
+    """An engine that has only started itself may refuse a question; a job may be at work in there."""
+    why = ""
+    for _ in range(_QUESTIONS):
+        try:
+            return await engine.inspect(housed.container)
+        except EngineRefused as error:
+            why = error.message
+        await trio.sleep(_ASK_AGAIN_AFTER)
+    raise EngineUnavailable(
+        f"the container engine does not say how the container of session {housed.session} is: {why}",
+        hint="a job may be at work in it, so nothing was touched: look at the engine, then start again",
+    )
 
 
 async def _death(engine: Engine, container: Container) -> Death:

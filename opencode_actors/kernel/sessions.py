@@ -17,14 +17,14 @@ from attrs import define, evolve, field
 
 from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
 from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession, UsageError
-from opencode_actors.kernel.actor import Actor
+from opencode_actors.kernel.actor import NOBODY, Actor
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.policies import session_policy
 from opencode_actors.kernel.session_operations import SessionOperations
 from opencode_actors.kernel.shells import SessionShell
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines import session as session_machine
-from opencode_actors.machines.job_messages import JobOver, SessionFailed
+from opencode_actors.machines.job_messages import CancelJob, JobOver, SessionFailed
 from opencode_actors.machines.notices import SessionChanged
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.session import ASK_AGAIN_AFTER, ENGINE_BACK_WITHIN
@@ -71,7 +71,7 @@ SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`image` is what its next container is made from; `found` are the jobs that an earlier process began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
+    """`image` is what its next container is made from; `found` are a service's jobs that an earlier process began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
     `failure` when it did not end by itself."""
 
     actor: SessionActor
@@ -89,17 +89,21 @@ class SessionEntry:
         state = self.actor.state
         return not self.asking and not state.queue and state.current is None
 
-    def is_left(self, leave: Leave) -> bool:
-        """Whether its container goes on when the system is left."""
+    @property
+    def work(self) -> frozenset[JobId]:
+        """Its jobs that have not ended."""
         state = self.actor.state
-        work = {*state.queue, state.current} - {None}
+        return frozenset(state.queue if state.current is None else (state.current, *state.queue))
+
+    def left(self, leave: Leave) -> frozenset[JobId]:
+        """Those that go on when the system is left."""
         match leave:
             case Leave.NOTHING:
-                return False
+                return frozenset()
             case Leave.FOUND:
-                return not work.isdisjoint(self.found)
+                return self.work & self.found
             case Leave.ALL:
-                return bool(work)
+                return self.work
 
     def use(self, image: str) -> None:
         """Raises `UsageError` where a container of another image runs, or jobs wait for one."""
@@ -208,14 +212,18 @@ class Sessions:
             if isinstance(phase := entry.actor.state.phase, Starting | Serving)
         }
 
-    async def close_all(self, leave: Leave) -> frozenset[SessionKey]:
-        """For good: none is opened any more. The keys of those that are left."""
+    async def close_all(self, leave: Leave) -> frozenset[JobId]:
+        """For good: none is opened any more. The jobs that are left; others in their sessions are cancelled."""
         self._closing = True
-        left = frozenset(key for key, entry in self._entries.items() if entry.is_left(leave))
+        left = frozenset(job for entry in self._entries.values() for job in entry.left(leave))
         async with trio.open_nursery() as nursery:
-            for key, entry in tuple(self._entries.items()):
-                if key not in left:
+            for entry in tuple(self._entries.values()):
+                if left.isdisjoint(entry.work):
                     nursery.start_soon(self._close, entry)
+                    continue
+                for job in entry.work - left:
+                    if (mailbox := self.surroundings.job_mailbox(job)) is not None:
+                        mailbox.put(CancelJob(ask=NOBODY))
         return left
 
     # ---- opening
@@ -235,12 +243,12 @@ class Sessions:
                 raise Busy("the system is shutting down")
             return self._begin(key, conversation, image or self.surroundings.settings.image)
 
-    async def take_over(self, key: SessionKey, left: TakeOver) -> None:
-        """Opens it with what an earlier process left of it."""
+    async def take_over(self, key: SessionKey, left: TakeOver, *, announced: frozenset[JobId]) -> None:
+        """Opens it with what an earlier process left of it; `announced` are the jobs that a service accepted."""
         store = self.surroundings.store
         image = (await store.session(key)).image or self.surroundings.settings.image
         entry = self._begin(key, await store.conversation(key), image)
-        entry.found = frozenset(left.jobs)
+        entry.found = announced
         if left.endpoint is not None:
             entry.operations.connect(left.endpoint)
         entry.actor.mailbox.put(left)

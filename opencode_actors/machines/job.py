@@ -57,6 +57,8 @@ IDLE_AFTER_ENDING = 2.0
 REREAD_DELAY = 0.5
 RESUBMIT_DELAY = 0.5
 SUBMISSIONS = 3
+# A job whose server crashes again and again may be what crashes it, also when hours lie between.
+CONTINUATIONS = 5
 # OpenCode kills what ignores SIGTERM some 3 s after its abort.
 LOOK_AGAIN_DELAY = 0.25
 # After an abort the last message gets its final state up to 280 ms late.
@@ -345,7 +347,7 @@ def _found(
         running = evolve(running, submitting=True, submissions=running.submissions + 1)
         records.append(_sending(state, running, moment))
         return _also(_send(state, running, now), effects, records)
-    if state.policy.on_crash is OnCrash.FAIL:
+    if state.policy.on_crash is OnCrash.FAIL or state.continuations >= CONTINUATIONS:
         return _also(_settle(state, JobStatus.FAILED, now, failure=known.why), effects, records)
     return _also(_go_on(state, running, known.why, moment), effects, records)
 
@@ -357,7 +359,7 @@ def _go_on(state: JobState, running: Running, why: Failure, moment: Moment) -> J
     work = evolve(running.work, transcript=transcript.continued(prompt.message_id), error=None)
     heard = Heard(work=evolve(work, activity=work.activity.progressed(moment.now)), pieces=pieces)
     running = evolve(running, work=heard.work, submitting=True, submissions=1)
-    state = evolve(state, continuation=prompt, phase=running)
+    state = evolve(state, continuation=prompt, continuations=state.continuations + 1, phase=running)
     state, effects, records = given_out(state, heard, moment.now)
     records.append(_sending(state, running, moment))
     return _also(_send(state, running, moment.now), effects, records)

@@ -133,6 +133,7 @@ class JobState:
     created_at: float
     started_at: float | None = None  # in epoch seconds
     continuation: Prompt | None = None  # ours, to go on after a crash
+    continuations: int = 0
     phase: Phase = Queued()
     meter: OutputMeter
     origin: Origin | None = None

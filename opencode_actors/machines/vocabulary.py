@@ -123,8 +123,9 @@ class OnCrash(Enum):
 
 
 class Leave(Enum):
-    """Which jobs go on in their containers when a system is left: none, those that an earlier process began,
-    or all that are at work or wait. The next system of the same state directory goes on with them."""
+    """Which jobs go on in their containers when a system is left: none, those of a service that an earlier
+    process began, or all that are at work or wait. The next system of the same state directory goes on with
+    them."""
 
     NOTHING = "nothing"
     FOUND = "found"

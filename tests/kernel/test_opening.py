@@ -602,23 +602,58 @@ async def test_left_running_jobs_go_on_and_idle_containers_do_not(
         world.check_nothing_is_left()
 
 
-async def test_who_comes_in_between_ends_what_it_began_and_leaves_what_it_found(
+async def test_who_comes_in_between_ends_what_it_began_and_leaves_what_a_service_accepted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world:
-        async with world.system(leave=Leave.ALL) as service:
+        async with world.system(leave=Leave.ALL, notify=True) as service:
             busy = await service.start("::words 40 rate=2", session="busy")
             await trio.sleep(3)
         async with world.system() as between:
+            behind = await between.start("::say never", session="busy")
             quick = await between.start("::hang", session="quick")
             await trio.sleep(3)
         assert {c.spec.labels[SESSION_LABEL] for c in world.engine.containers.values()} == {"busy"}
         async with world.system(leave=Leave.NOTHING) as last:
-            ended = await last.status(quick.id)
-            assert ended.failure is not None
-            assert ended.failure.cause is Cause.CLOSED
+            assert (await last.status(quick.id)).status is JobStatus.FAILED
+            assert (await last.status(behind.id)).status is JobStatus.CANCELLED
             assert (await last.status(busy.id)).status is JobStatus.RUNNING
         world.check_nothing_is_left()
+
+
+async def test_p18_what_nobody_would_ever_hear_of_does_not_go_on_unwatched(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that was killed left its job at work; the next one follows it, and ends it with itself."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave=Leave.ALL) as killed:
+            job = await killed.start("::hang", session="demo")
+            await trio.sleep(3)
+        async with world.system() as following:
+            assert (await following.status(job.id)).status is JobStatus.RUNNING
+        world.check_nothing_is_left()
+
+
+async def test_p18_an_engine_that_refuses_to_answer_for_a_moment_costs_no_job(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        job = await abandoned(world)
+        world.engine.refuse("inspect", EngineRefused("try again", status=500), times=2)
+        async with world.system() as system:
+            assert (await system.wait(job.id)).status is JobStatus.COMPLETED
+
+
+async def test_p18_an_engine_that_refuses_to_answer_is_said_and_nothing_is_touched(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        await abandoned(world)
+        world.engine.refuse("inspect", EngineRefused("no", status=500), times=5)
+        with pytest.raises(EngineUnavailable, match="session demo"):
+            async with world.system():
+                raise AssertionError("it opened")
+        assert len(world.engine.containers) == 1
 
 
 async def test_a_container_that_dies_while_it_is_taken_over_fails_its_job_as_that(

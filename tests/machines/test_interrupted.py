@@ -294,6 +294,22 @@ def test_a_crash_in_mid_answer(policy: OnCrash) -> None:
     assert book.output.count("Hel") == 1
 
 
+def test_a_job_that_crashes_its_server_again_and_again_is_not_gone_on_with_for_ever() -> None:
+    book = running(on_crash=OnCrash.RESUME)
+    for _ in range(job.CONTINUATIONS):
+        book.advance(1.0).tell(LOST).tell(TURN).answer(j.ReadConversation, read(asked_in(book)))
+        book.answer(j.SubmitPrompt, j.PromptTaken())
+    book.tell(LOST).tell(TURN).answer(j.ReadConversation, read(asked_in(book)))
+    assert result(book).failure == CRASHED
+    assert book.output.count("[interrupted: ") == job.CONTINUATIONS
+
+
+def asked_in(book: Book) -> e.Message:
+    """The prompt that was sent last, as the conversation has it."""
+    sent = book.state.continuation or book.state.prompt
+    return message(evolve(answer(), id=sent.message_id, role="user", parent=None))
+
+
 def test_an_answer_that_was_complete_when_the_server_crashed_is_not_gone_on_with() -> None:
     book = says(running(on_crash=OnCrash.RESUME), text(""), delta("Hel")).tell(LOST).tell(TURN)
     said = message(samples.DONE, evolve(HELLO, text="Hello"))
