@@ -19,7 +19,7 @@ from opencode_actors.errors import (
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
 from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
-from opencode_actors.kernel.outbox import Announcement, Attendance
+from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
 from opencode_actors.kernel.system import Job, System, SystemStatistics
 from opencode_actors.machines.notices import (
     InputAnswered,
@@ -27,6 +27,7 @@ from opencode_actors.machines.notices import (
     InputWanted,
     JobCancelling,
     JobEnded,
+    JobLasted,
     JobQueued,
     JobStarted,
     Notice,
@@ -81,6 +82,7 @@ __all__ = [
     "JobCancelling",
     "JobEnded",
     "JobId",
+    "JobLasted",
     "JobQueued",
     "JobSnapshot",
     "JobStarted",
@@ -88,6 +90,7 @@ __all__ = [
     "Kept",
     "KnownSession",
     "Leave",
+    "Matter",
     "ModelAccess",
     "Notice",
     "NoticesMissed",

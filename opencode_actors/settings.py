@@ -180,6 +180,14 @@ class Settings:
     job_timeout: float = knob(
         0.0, "a whole job, busy or not", unit="s", empty="no bound", check=number(at_least=0, at_most=LONGEST)
     )
+    remind_after: float = knob(
+        600.0,
+        "a job that runs for this long is reported as still running, to followers and to the chat that asked for "
+        "it; then after growing gaps",
+        unit="s",
+        empty="never",
+        check=number(at_least=0, at_most=LONGEST),
+    )
     session_idle_timeout: float = knob(
         3600.0, "a container without work is stopped after this", unit="s", check=duration
     )

@@ -169,7 +169,7 @@ async def test_one_of_both_ways_and_never_both(tmp_path: Path, servers: FakeServ
             async with system.attend() as attendance:
                 taken = await finished(system, CHAT)
                 assert (await anext(attendance)).job.id == taken
-                await attendance.acknowledge(taken)
+                await system.acknowledge(taken)
                 left = await finished(system, CHAT)
                 assert (await anext(attendance)).job.id == left
             await receiver.wait(1)

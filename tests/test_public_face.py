@@ -35,6 +35,7 @@ OWN_PARTS = {
     "SupervisorStatistics",
     "FollowingStatistics",
     "OutboxStatistics",
+    "AttentionStatistics",
     "Webhook",
 }
 

@@ -18,6 +18,7 @@ from opencode_actors.door.client import Client, open_client
 from opencode_actors.errors import NoService
 from opencode_actors.machines.notices import (
     JobCancelling,
+    JobLasted,
     JobQueued,
     JobStarted,
     Notice,
@@ -183,6 +184,8 @@ def notice_of(told: Document) -> Notice | None:
                 reason=told["reason"],
                 seconds=told["seconds"],
             )
+        case "jobLasted":
+            return JobLasted(job=job, session=session, seconds=told["seconds"])
         case "jobCancelling":
             return JobCancelling(job=job, session=session, rung=Rung[told["rung"].upper()])
         case _:

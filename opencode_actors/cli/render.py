@@ -20,6 +20,7 @@ from opencode_actors.machines.notices import (
     InputWanted,
     JobCancelling,
     JobEnded,
+    JobLasted,
     JobQueued,
     JobStarted,
     Notice,
@@ -144,6 +145,8 @@ def show(view: View, notice: Notice) -> Shown:
             wait = f", next try in {notice.seconds:.0f} s" if notice.seconds > 0 else ""
             text = f"the model provider failed (attempt {notice.attempt}{wait}): {one_line(notice.reason)}"
             return view, (Line(text, Tone.WARNING),)
+        case JobLasted():
+            return view, (Line(f"still running after {duration(notice.seconds)}", Tone.FAINT),)
         case JobCancelling():
             why = f" ({one_line(notice.why)})" if notice.why else ""
             return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}{why}", Tone.WARNING),)

@@ -41,7 +41,7 @@ from opencode_actors.kernel.hub import Following, NoticesMissed
 from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import JobEnded, Notice
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, Origin
+from opencode_actors.machines.vocabulary import JobSnapshot, Origin
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
@@ -277,7 +277,7 @@ class SystemDesk:
     async def _acknowledge(self, id_: str, guest: Guest) -> Document:
         if not any(attendant.guest is guest for attendant in self._attending.values()):
             raise UsageError("this connection does not attend", hint="call attend first")
-        await self.system.acknowledge(JobId(id_))
+        await self.system.acknowledge(id_)
         return {}
 
     # ---- sessions

@@ -7,12 +7,13 @@ from typing import Any, assert_never
 
 from opencode_actors.kernel.cleanup import CleanedUp
 from opencode_actors.kernel.hub import NoticesMissed
-from opencode_actors.kernel.outbox import Announcement
+from opencode_actors.kernel.outbox import Announcement, Matter
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
     JobCancelling,
     JobEnded,
+    JobLasted,
     JobQueued,
     JobStarted,
     Notice,
@@ -140,11 +141,11 @@ def cleaned_up(done: CleanedUp) -> Document:
 
 
 def delivery(announced: Announcement) -> Document:
-    """For the chat that asked for the job. There is one for each job, so its id is the job's."""
-    job, origin = announced.job, announced.job.origin or Origin()
+    """For the chat that asked for the job."""
+    job, matter, origin = announced.job, announced.matter, announced.job.origin or Origin()
     return {
-        "id": job.id,
-        "kind": job.status.value,
+        "id": announced.id,
+        "kind": job.status.value if matter is Matter.END else matter.value,
         "jobId": job.id,
         "sessionKey": job.session,
         "name": job.name or None,
@@ -207,6 +208,8 @@ def _details(one: Notice, ended: Document | None) -> Document:
             return {"requestId": one.request, "end": one.end.value}
         case ProviderRetrying():
             return {"attempt": one.attempt, "reason": one.reason, "seconds": round(one.seconds, 3)}
+        case JobLasted():
+            return {"seconds": round(one.seconds, 3)}
         case JobCancelling():
             return {"rung": one.rung.name.lower()}
         case JobEnded():

@@ -42,7 +42,7 @@ from opencode_actors.machines.job_messages import (
     StopForJob,
     TakenOver,
 )
-from opencode_actors.machines.job_state import JobState, new_job, snapshot
+from opencode_actors.machines.job_state import JobState, new_job, pending, snapshot
 from opencode_actors.machines.names import is_job_id
 from opencode_actors.machines.notices import (
     Accepted,
@@ -88,6 +88,10 @@ def _not_answered(outcome: NotAnswered) -> OpencodeActorsError:
                 f"nobody knows whether OpenCode took the answer: {outcome.reason}",
                 hint="the job's status says whether it still waits; then answer again",
             )
+
+
+def _is_aimed(state: JobState) -> bool:
+    return state.notify and state.origin is not None and bool(state.origin.session_key)
 
 
 JobActor = Actor[JobState, JobMessage, JobEffect]
@@ -295,6 +299,16 @@ class Jobs:
             ended = JobEnded(job=job, session=session, snapshot=known.snapshot)
         return evolve(page, notices=(*page.notices, ended))
 
+    def is_aimed(self, job: JobId) -> bool:
+        """Whether it is under way, and a chat asked for it."""
+        entry = self._entries.get(job)
+        return entry is not None and _is_aimed(entry.actor.state)
+
+    def waiting_for_input(self) -> tuple[tuple[JobId, str], ...]:
+        """What the jobs ask that are under way and that a chat asked for: the job, the request's id."""
+        states = [entry.actor.state for entry in self._entries.values() if _is_aimed(entry.actor.state)]
+        return tuple((state.id, request.id) for state in states for request in pending(state))
+
     def told(self, notice: Notice) -> None:
         """By the journal, when it is durable."""
         if isinstance(notice, JobEnded) and notice.job in self._entries:
@@ -380,10 +394,10 @@ class Jobs:
     async def _run(self, entry: _Entry, ahead: int) -> None:
         state = entry.actor.state
         try:
-            pending = JobRecorded(snapshot=snapshot(state, trio.current_time()), accepted=entry.plan)
+            recorded = JobRecorded(snapshot=snapshot(state, trio.current_time()), accepted=entry.plan)
             queued = JobQueued(job=state.id, session=entry.session, ahead=ahead)
             try:
-                await self.surroundings.store.append((pending,), (queued,), at=entry.plan.at)
+                await self.surroundings.store.append((recorded,), (queued,), at=entry.plan.at)
             except StoreError as error:
                 entry.refused = error
                 self._tell_session(entry, JobOver(job=state.id))

@@ -6,8 +6,10 @@ Its rows are in the journal, so it may end at any moment and begin again; it dis
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from enum import Enum
+from functools import partial
 from typing import Self
 
 import trio
@@ -18,6 +20,7 @@ from opencode_actors.kernel.actor import Actor, Post
 from opencode_actors.kernel.outbox_operations import OutboxOperations, words_of
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines import outbox as machine
+from opencode_actors.machines.attention import HOLDS_WORDS
 from opencode_actors.machines.notices import Notice, NotificationFailed, NotificationRecorded, Record
 from opencode_actors.machines.outbox import HOLDS, LONGEST_DELAY, OutboxPolicy, OutboxState
 from opencode_actors.machines.outbox_messages import (
@@ -46,27 +49,40 @@ CLAIM = 15.0
 OutboxActor = Actor[OutboxState, OutboxMessage, OutboxEffect]
 
 
+class Matter(Enum):
+    """What a chat is told of a job: that it has ended, that it asks something, that it runs long."""
+
+    END = "end"
+    QUESTION = "question"
+    REMINDER = "reminder"
+
+
 @frozen(kw_only=True)
 class Announcement:
-    """A settled job that its chat has to be told of, and the words for it."""
+    """What a job's chat has to be told, and the words for it. `id` is what is acknowledged."""
 
+    id: str
+    matter: Matter
     job: JobSnapshot
     text: str
 
 
+# None: there is nothing to be said any more.
+Say = Callable[[], Awaitable[Announcement | None]]
+
+
 @frozen
 class _Offer:
-    job: JobId
+    say: Say
     until: float
 
 
 @define(eq=False, repr=False)
 class Attendance:
     """Iterating gives what is to be passed on, each within `CLAIM` seconds of being offered. What is not
-    acknowledged in time, or when this ends, goes another way."""
+    acknowledged (`System.acknowledge`) in time, or when this ends, goes another way."""
 
     id: AttendantId
-    _outbox: Outbox
     _send: trio.MemorySendChannel[_Offer]
     _receive: trio.MemoryReceiveChannel[_Offer]
 
@@ -78,20 +94,16 @@ class Attendance:
 
     async def __anext__(self) -> Announcement:
         async for offer in self._receive:
-            said = await words_of(self._outbox.surroundings.store, offer.job)
+            said = await offer.say()
             # Too late to be acknowledged in time: it is on another way already.
             if said is not None and trio.current_time() < offer.until:
-                return Announcement(job=said[0], text=said[1])
+                return said
         raise StopAsyncIteration
 
-    async def acknowledge(self, job: JobId) -> None:
-        """It was passed on, and nobody else will. Returns when that is durable. Raises `StoreError`."""
-        await self._outbox.acknowledge(job)
-
-    def offer(self, job: JobId) -> None:
-        """For the outbox. With no room for it, it is not read in time, and goes another way."""
+    def offer(self, say: Say) -> None:
+        """For whoever has something to be told. With no room for it, it is not read in time."""
         try:
-            self._send.send_nowait(_Offer(job, trio.current_time() + CLAIM))
+            self._send.send_nowait(_Offer(say, trio.current_time() + CLAIM))
         except (trio.WouldBlock, trio.BrokenResourceError):
             _log.warning("%r does not read what it is offered", self)
 
@@ -136,8 +148,8 @@ class Outbox:
     async def attend(self) -> AsyncGenerator[Attendance]:
         """Takes over what the webhook would be sent, of jobs that a chat asked for, until it is left."""
         self._serial += 1
-        send, receive = trio.open_memory_channel[_Offer](HOLDS)
-        attendance = Attendance(AttendantId(self._serial), self, send, receive)
+        send, receive = trio.open_memory_channel[_Offer](HOLDS + HOLDS_WORDS)
+        attendance = Attendance(AttendantId(self._serial), send, receive)
         self._attending[attendance.id] = attendance
         self._actor.mailbox.put(AttendantCame(attendant=attendance.id))
         try:
@@ -201,7 +213,11 @@ class Outbox:
     def offer(self, effect: OfferNotification) -> None:
         attendance = self._attending.get(effect.attendant)
         if attendance is not None:  # else it leaves at this moment, and says so
-            attendance.offer(effect.job)
+            attendance.offer(partial(self._end_of, effect.job))
+
+    async def _end_of(self, job: JobId) -> Announcement | None:
+        said = await words_of(self.surroundings.store, job)
+        return None if said is None else Announcement(id=job, matter=Matter.END, job=said[0], text=said[1])
 
 
 @define(eq=False)

@@ -68,8 +68,12 @@ async def words_of(store: Store, job: JobId) -> tuple[JobSnapshot, str] | None:
     known = await store.job(job)
     if known is None:
         return None
-    snapshot = known.snapshot
+    return known.snapshot, in_words(known.snapshot, await tail_of(store, known.snapshot))
+
+
+async def tail_of(store: Store, job: JobSnapshot) -> str:
+    """The end of its output, a little more than is quoted."""
     limit = _LONGEST_CHARACTER * (TAIL + 2)
-    tail = await store.output(job, offset=max(0, snapshot.output_bytes - limit), limit=limit)
+    tail = await store.output(job.id, offset=max(0, job.output_bytes - limit), limit=limit)
     # The first character may be the end of one that was split.
-    return snapshot, in_words(snapshot, tail.text.lstrip("\ufffd"))
+    return tail.text.lstrip("\ufffd")

@@ -23,6 +23,7 @@ def job_policy(settings: Settings, *, timeout: float | None, max_cost_usd: float
         idle_timeout=settings.idle_timeout,
         job_timeout=settings.job_timeout if timeout is None else timeout,
         max_cost_usd=max_cost_usd,
+        remind_after=settings.remind_after,
         max_output_size=settings.max_output_size,
         max_provider_retries=settings.max_provider_retries,
         question_timeout=settings.question_timeout,

@@ -13,8 +13,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import StoreError, UsageError
 from opencode_actors.kernel.actor import ActorStatistics
 from opencode_actors.kernel.answers import answer_of
+from opencode_actors.kernel.attention import Attention, AttentionStatistics
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Following, HubStatistics
@@ -34,6 +35,7 @@ from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
+from opencode_actors.machines.attention import is_word
 from opencode_actors.machines.names import directory_name, job_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import (
@@ -104,6 +106,7 @@ class SystemStatistics:
     notices: HubStatistics
     supervisor: SupervisorStatistics
     outbox: OutboxStatistics | None
+    attention: AttentionStatistics | None
     actors: dict[str, ActorStatistics]
 
 
@@ -118,6 +121,7 @@ class System:
     _sessions: Sessions
     _jobs: Jobs
     _outbox: Outbox | None
+    _attention: Attention | None
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class System:
         )
         self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
         self._outbox = outbox
+        self._attention = Attention(surroundings, self._jobs) if outbox is not None else None
         surroundings.store.listen(self._told)
 
     def __repr__(self) -> str:
@@ -275,6 +280,8 @@ class System:
         self._jobs.told(notice)
         if self._outbox is not None and isinstance(notice, JobEnded):
             self._outbox.wake()
+        if self._attention is not None:
+            self._attention.told(notice)
 
     async def _history(self, session: SessionKey | None, after: int, upto: int) -> Page:
         return await self._surroundings.store.notices(None, session, after=after, upto=upto)
@@ -326,17 +333,23 @@ class System:
     # ---- announcements
 
     def attend(self) -> AbstractAsyncContextManager[Attendance]:
-        """While it is entered, the ends of jobs that a chat asked for are given to whoever iterates it, and
-        not sent to the webhook. Raises `UsageError` when this system announces nothing."""
-        if self._outbox is None:
+        """While it is entered, whoever iterates it is given what chats have to be told of the jobs that they
+        asked for: what one asks, that one runs long (`remindAfter`), and its end, which is not sent to the
+        webhook then. Raises `UsageError` when this system announces nothing."""
+        if self._outbox is None or self._attention is None:
             raise UsageError("this system announces nothing", hint="open it with notify=True")
-        return self._outbox.attend()
+        return _attend(self._outbox, self._attention)
 
-    async def acknowledge(self, job: JobId) -> None:
-        """What was offered to an attendant was passed on. Raises `StoreError`."""
-        if self._outbox is None:
+    async def acknowledge(self, announcement: str) -> None:
+        """What was offered to an attendant under this id was passed on, and nobody else will. Of an end it
+        returns when that is durable. Raises `StoreError`."""
+        if self._outbox is None or self._attention is None:
             raise UsageError("this system announces nothing", hint="open it with notify=True")
-        await self._outbox.acknowledge(job)
+        if is_word(announcement):
+            await trio.lowlevel.checkpoint()
+            self._attention.acknowledge(announcement)
+        else:
+            await self._outbox.acknowledge(JobId(announcement))
 
     # ---- itself
 
@@ -352,6 +365,7 @@ class System:
             notices=self._surroundings.hub.statistics(),
             supervisor=self._surroundings.supervisor.statistics(),
             outbox=self._outbox.statistics() if self._outbox is not None else None,
+            attention=self._attention.statistics() if self._attention is not None else None,
             actors={
                 **{actor.name: actor.statistics() for actor in self._sessions.actors()},
                 **{actor.name: actor.statistics() for actor in self._jobs.actors()},
@@ -387,6 +401,13 @@ class System:
             workspace=self.settings.workspaces_dir.expanduser() / name,
             owner=self.owner,
         )
+
+
+@asynccontextmanager
+async def _attend(outbox: Outbox, attention: Attention) -> AsyncGenerator[Attendance]:
+    async with outbox.attend() as attendance:
+        with attention.attended_by(attendance):
+            yield attendance
 
 
 def _check_prompt(prompt: str) -> None:

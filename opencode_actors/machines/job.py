@@ -132,6 +132,7 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     ]
     if state.policy.job_timeout:
         effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
+    effects.extend(_next_reminder(state, 0.0))
     running = Running(work=work, began=now)
     state = evolve(state, phase=running, started_at=moment.wall)
     return Step(state=state, effects=tuple(effects), records=(_sending(state, running, moment),))
@@ -149,6 +150,16 @@ def _sending(state: JobState, running: Running, moment: Moment) -> n.JobRecorded
         container=work.container.id,
     )
     return n.JobRecorded(snapshot=snapshot(state, moment.now), begun=begun)
+
+
+def _next_reminder(state: JobState, lasted: float) -> list[JobEffect]:
+    """After `remind_after`, and then after gaps that double, so that a long job floods nobody."""
+    first = due = state.policy.remind_after
+    if not first:
+        return []
+    while due <= lasted + ROUNDING:
+        due = 2 * due + first
+    return [StartTimer(timer=JobTimer.REMIND, seconds=due - lasted)]
 
 
 def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
@@ -311,6 +322,7 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
         *_deadlines(state, known, now),
         *requests.awaited(state, running, now),
     ]
+    effects.extend(_next_reminder(state, now - known.since))
     return Step(state=state, effects=tuple(effects))
 
 
@@ -389,6 +401,7 @@ def _interrupt(state: JobState, running: Running, message: m.ServerLost) -> JobS
         Forget(kind=m.ReadConversation),
         Forget(kind=m.ReadRequests),
         StopTimer(timer=JobTimer.IDLE),
+        StopTimer(timer=JobTimer.REMIND),
         StopTimer(timer=JobTimer.START),
         StopTimer(timer=JobTimer.SUBMIT),
         StopTimer(timer=JobTimer.REREAD),
@@ -519,6 +532,10 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
         case JobTimer.TOTAL:
             return _stop(state, running, verdicts.timed_out(state.policy), now)
+        case JobTimer.REMIND:
+            lasted = now - running.began
+            notice = n.JobLasted(job=state.id, session=state.session, seconds=lasted)
+            return Step(state=state, effects=(Publish(notice=notice), *_next_reminder(state, lasted)))
         case JobTimer.LOOK:
             running = evolve(running, looked_with=frozenset(work.requests))
             return Step(state=evolve(state, phase=running), effects=(_look(work),))
@@ -644,6 +661,7 @@ def _stop(
         *((Publish(notice=cancelling),) if begun is None else ()),
         StopTimer(timer=JobTimer.IDLE),
         StopTimer(timer=JobTimer.TOTAL),
+        StopTimer(timer=JobTimer.REMIND),
         StopTimer(timer=JobTimer.START),
         StopTimer(timer=JobTimer.SUBMIT),
         StopTimer(timer=JobTimer.LOOK),

@@ -243,6 +243,7 @@ class JobTimer(Enum):
     START = "start"
     IDLE = "idle"
     TOTAL = "total"
+    REMIND = "remind"
     REREAD = "reread"
     LOOK = "look"
     UNANSWERED = "unanswered"

@@ -34,6 +34,7 @@ class JobPolicy:
     idle_timeout: float
     job_timeout: float  # 0: no bound
     max_cost_usd: float  # 0: no bound
+    remind_after: float  # 0: never
     max_output_size: int
     max_provider_retries: int
     question_timeout: float  # 0: no bound

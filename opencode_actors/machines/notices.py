@@ -124,6 +124,15 @@ class InputWanted(_Stamped):
     on_unanswered: OnUnanswered = OnUnanswered.REJECT
 
 
+@frozen(kw_only=True)
+class JobLasted(_Stamped):
+    """The job has run for so many `seconds`, and runs on."""
+
+    job: JobId
+    session: SessionKey
+    seconds: float
+
+
 class InputEnd(Enum):
     """How a request ended. `GONE` is without us: somebody answered at the server, or its tool is over."""
 
@@ -195,13 +204,14 @@ Notice = (
     | InputWanted
     | InputAnswered
     | ProviderRetrying
+    | JobLasted
     | JobCancelling
     | JobEnded
     | NotificationFailed
 )
 
 # What may be left out for who is slow or comes late: there is more of it, or it can be asked for.
-PROGRESS = (OutputAdded, ToolStarted, TodosChanged, ProviderRetrying, SessionChanged)
+PROGRESS = (OutputAdded, ToolStarted, TodosChanged, ProviderRetrying, JobLasted, SessionChanged)
 
 
 @frozen(kw_only=True)

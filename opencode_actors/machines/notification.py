@@ -1,4 +1,4 @@
-"""What is said of a settled job to the agent that asked for it, and how OpenClaw's webhooks take it.
+"""What is said of a job to the agent that asked for it, and how OpenClaw's webhooks take it.
 
 It is the same each time, word for word: OpenClaw knows a repetition by its key and its text.
 """
@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opencode_actors.machines import spending
-from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus
+from opencode_actors.machines.vocabulary import (
+    JobSnapshot,
+    JobStatus,
+    OnUnanswered,
+    PendingRequest,
+    RequestKind,
+)
 from opencode_actors.ports import HookRequest
 
 NAME = "OpenCode"
 # Characters of the answer's end, and of the task's beginning.
 TAIL = 1500
 _TASK = 200
+_CHOICES = 20
 
 
 def in_words(job: JobSnapshot, tail: str) -> str:
@@ -31,13 +38,62 @@ def in_words(job: JobSnapshot, tail: str) -> str:
     return "\n".join(lines)
 
 
-def _what_happened(job: JobSnapshot) -> str:
+def asked_in_words(
+    job: JobSnapshot, request: PendingRequest, *, timeout: float, on_unanswered: OnUnanswered
+) -> str:
+    """What a job asks is the job's own word, and so are the choices that it gives."""
+    is_question = request.kind is RequestKind.QUESTION
+    who = "a sub-agent of it " if request.sub_agent else ""
+    wants = "asks, and waits for an answer" if is_question else "wants a permission, and waits for it"
+    lines = [f"{_subject(job)}: {who}{wants}." if who else f"{_subject(job)} {wants}."]
+    lines.append(f"The task was: {_shortened(job.prompt)}")
+    lines.append("It says, in OpenCode's own words:")
+    cut = "…" if len(request.text) > TAIL else ""
+    lines.extend(_quoted(request.text[: TAIL - 1] + cut))
+    if is_question and request.options:
+        lines.append("Its choices:")
+        lines.extend(f"> {_shortened(option)}" for option in request.options[:_CHOICES])
+    how = "answers" if is_question else "reply (once, always or reject)"
+    if is_question and request.questions > 1:
+        how = f"{request.questions} answers"
+    lines.append(f"Give {how} with opencode_answer: job_id {job.id}, request_id {_shortened(request.id)}.")
+    if timeout:
+        then = "it fails" if on_unanswered is OnUnanswered.FAIL else "it goes on without one"
+        lines.append(f"Without an answer within {_duration(timeout)} of its asking, {then}.")
+    lines.append("Ask the person first when it is not yours to decide.")
+    return "\n".join(lines)
+
+
+def lasting_in_words(job: JobSnapshot, tail: str) -> str:
+    lines = [f"{_subject(job)} is still running, {_figures(job)}.", f"The task was: {_shortened(job.prompt)}"]
+    if job.pending:
+        lines.append(f"It waits for an answer: opencode_status with job_id {job.id} shows what it asks.")
+    if job.todos:
+        done = sum(todo.status == "completed" for todo in job.todos)
+        lines.append(f"{done} of its {len(job.todos)} todos are done.")
+    quoted = _quoted(tail)
+    if quoted:
+        lines.append("Its output so far ends, in OpenCode's own words:")
+        lines.extend(quoted)
+    lines.append(f"Nothing has to be done. opencode_cancel with job_id {job.id} ends it.")
+    return "\n".join(lines)
+
+
+def _subject(job: JobSnapshot) -> str:
+    called = f" ({job.name})" if job.name else ""
+    return f"OpenCode job {job.id}{called} in session {job.session}"
+
+
+def _figures(job: JobSnapshot) -> str:
     figures = f"after {_duration(job.elapsed_seconds)}"
     if job.cost_usd or (job.max_cost_usd and not job.cost_known):
         cost = spending.in_words(job.cost_usd, known=job.cost_known, most=job.max_cost_usd)
         figures += f", for {cost}" if job.cost_known else f", {cost}"
-    called = f" ({job.name})" if job.name else ""
-    subject = f"OpenCode job {job.id}{called} in session {job.session}"
+    return figures
+
+
+def _what_happened(job: JobSnapshot) -> str:
+    figures, subject = _figures(job), _subject(job)
     if job.status is JobStatus.COMPLETED:
         return f"{subject} is completed, {figures}."
     if job.status is JobStatus.CANCELLED:

@@ -37,7 +37,7 @@ export const TOOLS = {
     description:
       "Gives a coding task to an OpenCode agent, which works on it in a container of its own, with its own " +
       "workspace, shell and network. Returns at once with the job's id; you are told in this session when the job " +
-      "ends or fails. Do not wait or poll. With session_id it goes on in that session: same " +
+      "ends, fails or asks something. Do not wait or poll. With session_id it goes on in that session: same " +
       "files, same conversation.",
     required: ["prompt"],
     properties: {
@@ -52,7 +52,7 @@ export const TOOLS = {
     label: "OpenCode: status",
     description:
       "How a job is: status, activity, todos, cost, the end of its output, what it asks (pending), and the cause " +
-      "when it failed. Only when somebody wants to know: its end is announced by itself.",
+      "when it failed. Only when somebody wants to know: its end and its questions are announced by themselves.",
     required: ["job_id"],
     properties: { job_id: jobId, session_id: sessionId },
   },
@@ -98,12 +98,12 @@ export const TOOLS = {
     operation: "answer",
     label: "OpenCode: answer",
     description:
-      "Answers what a job asks (pending in opencode_status). A question: answers. A permission: reply. What a " +
+      "Answers what a job asks (in a notice, or pending in opencode_status). A question: answers. A permission: reply. What a " +
       "person should decide is not yours to answer: ask them first.",
     required: ["job_id", "request_id"],
     properties: {
       job_id: jobId,
-      request_id: { type: "string", description: "pending[].requestId" },
+      request_id: { type: "string", description: "As the notice names it, or pending[].requestId" },
       answers: {
         type: "array",
         items: { type: "string" },

@@ -150,7 +150,7 @@ class Judge:
                 self._cancelling(file, notice, now)
             case n.JobEnded():
                 self._ended(file, notice.snapshot, now)
-            case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying():
+            case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying() | n.JobLasted():
                 self._saw(now, type(notice).__name__, file)
 
     def _started(self, file: JobFile, now: float) -> None:

@@ -207,6 +207,25 @@ async def test_the_end_of_a_chats_job_is_given_to_who_attends_until_it_is_acknow
             assert not [one for one in second.notices if one["method"] == "deliver"]
 
 
+async def test_a_question_is_given_to_who_attends_and_answered_on_the_way_back_C7() -> None:
+    async with a_service() as service, a_peer(service.door) as first:
+        job = (await first.call("start", prompt="::ask Which? | Red | Blue", origin=ORIGIN, name="paint"))[
+            "jobId"
+        ]
+        await first.call("follow", job_id=job)
+        asked = await until(first, "inputWanted")
+        async with a_peer(service.door) as second:
+            await second.call("attend", name="gateway")
+            told = (await second.notice())["params"]
+            assert (told["kind"], told["jobId"], told["name"]) == ("question", job, "paint")
+            assert told["origin"] == ORIGIN
+            assert asked["requestId"] in told["text"]
+            assert await second.call("ack", id=told["id"]) == {}
+            await second.call("answer", job_id=job, request_id=asked["requestId"], answers=["Blue"])
+            end = (await second.notice())["params"]
+            assert (end["kind"], end["id"]) == ("completed", job)
+
+
 async def ended(peer: Peer, job: str) -> None:
     await peer.call("follow", job_id=job)
     while (await peer.notice())["method"] != "followEnded":

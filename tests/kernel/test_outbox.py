@@ -198,7 +198,7 @@ async def test_what_is_acknowledged_is_not_sent(autojump_clock: trio.testing.Moc
             assert announcement.job.id == job
             assert "> the answer" in announcement.text
             assert states(world)[0] is NotificationState.CLAIMED
-            await attendance.acknowledge(job)
+            await system.acknowledge(job)
             assert states(world)[0] is DONE
             await trio.sleep(1000)
         await trio.sleep(1000)
@@ -233,7 +233,7 @@ async def test_what_waits_too_long_to_be_read_is_not_given_out_any_more(
             await webhook.wait(1)
             fresh = await finished(system, origin=CHAT)
             assert (await anext(attendance)).job.id == fresh
-            await attendance.acknowledge(fresh)
+            await system.acknowledge(fresh)
         assert told_of(webhook) == [late]
 
 
@@ -264,7 +264,7 @@ async def test_an_acknowledgement_counts_also_for_who_was_offered_it_by_an_earli
             row = world.store.outbox[job]  # as it stands when the process is killed now
         world.store.outbox[job] = evolve(row, due=row.due + 1000)
         async with world.system(webhook=webhook) as system, system.attend() as attendance:
-            await attendance.acknowledge(job)
+            await system.acknowledge(job)
             await trio.sleep(5000)
         assert webhook.requests == []
         assert states(world) == [DONE]
@@ -278,7 +278,7 @@ async def test_without_a_webhook_it_waits_for_somebody_to_attend(
         await trio.sleep(1000)
         async with system.attend() as attendance:
             assert (await anext(attendance)).job.id == job
-            await attendance.acknowledge(job)
+            await system.acknowledge(job)
         assert states(world) == [DONE]
 
 

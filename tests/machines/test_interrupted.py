@@ -80,7 +80,14 @@ def new_output(book: Book) -> str:
 def test_p18_an_answer_that_ended_meanwhile_is_completed_with_all_its_text() -> None:
     book = left("hel", alive=True)
     book.tell(TURN)
-    book.expect(j.ReadConversation, j.ReadRequests, j.JobTimer.START, j.JobTimer.IDLE, j.JobTimer.TOTAL)
+    book.expect(
+        j.ReadConversation,
+        j.ReadRequests,
+        j.JobTimer.START,
+        j.JobTimer.IDLE,
+        j.JobTimer.TOTAL,
+        j.JobTimer.REMIND,
+    )
     said = message(samples.DONE, HELLO)
     book.answer(j.ReadConversation, read(ASKED, said)).answer(j.ReadConversation, read(ASKED, said))
     assert result(book).status is JobStatus.COMPLETED

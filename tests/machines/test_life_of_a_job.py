@@ -11,6 +11,7 @@ from opencode_actors.machines.notices import (
     InputWanted,
     JobCancelling,
     JobEnded,
+    JobLasted,
     JobRecorded,
     JobStarted,
     OutputAdded,
@@ -69,7 +70,7 @@ STOPPED = Climb(ended_by=Rung.KILL, seconds=((Rung.STOP, 17.0), (Rung.KILL, 0.1)
 
 def test_a_prompt_is_sent_answered_and_settled() -> None:
     book = queued()
-    book.tell(TURN).expect(JobStarted, j.SubmitPrompt, j.JobTimer.IDLE, j.JobTimer.TOTAL)
+    book.tell(TURN).expect(JobStarted, j.SubmitPrompt, j.JobTimer.IDLE, j.JobTimer.TOTAL, j.JobTimer.REMIND)
     book.answer(j.SubmitPrompt, j.PromptTaken()).expect(j.JobTimer.START)
     says(book, BUSY, BEGUN).expect_nothing()
     says(book, text(""), delta("Hel"), delta("lo")).expect(OutputAdded)
@@ -157,7 +158,7 @@ def test_a_prompt_of_which_nobody_knows_is_sent_again_under_the_same_ids() -> No
     assert book.running(j.SubmitPrompt) == first
     book.answer(j.SubmitPrompt, j.PromptUnsure(reason="the connection broke")).advance(0.5)
     book.answer(j.SubmitPrompt, j.PromptUnsure(reason="the connection broke"))
-    book.expect(JobCancelling, *[StopTimer] * 5, Forget, j.AbortConversation, j.JobTimer.RUNG)
+    book.expect(JobCancelling, *[StopTimer] * 6, Forget, j.AbortConversation, j.JobTimer.RUNG)
 
 
 def test_a_prompt_is_not_sent_again_once_it_is_answered() -> None:
@@ -558,6 +559,27 @@ def test_a_cancelled_prompt_that_never_begins_is_over_after_three_seconds_of_loo
     book.answer(j.LookAtProcesses, NOTHING_LEFT)
     assert result(book).status is JobStatus.CANCELLED
     assert book.now == pytest.approx(3.0, abs=0.6)
+
+
+# ---- long ones
+
+
+def test_a_job_that_runs_long_says_so_after_gaps_that_grow() -> None:
+    book = running(remind_after=600.0, idle_timeout=1e6, job_timeout=0.0)
+    reminded = list[float]()
+    for _ in range(200):
+        book.advance(60.0)
+        reminded += [notice.seconds for notice in book.noticed(JobLasted)[len(reminded) :]]
+    assert reminded == [600.0, 1800.0, 4200.0, 9000.0]
+    assert all(notice.job == samples.JOB for notice in book.noticed(JobLasted))
+
+
+def test_nobody_is_reminded_of_a_job_that_is_being_ended_or_when_never_is_wanted() -> None:
+    never = running(remind_after=0.0, idle_timeout=1e6, job_timeout=0.0).advance(9e5)
+    assert not never.noticed(JobLasted)
+    ending = cancelling(remind_after=5.0).advance(9.0)
+    assert j.JobTimer.REMIND not in ending.timers
+    assert not ending.noticed(JobLasted)
 
 
 # ---- the stream

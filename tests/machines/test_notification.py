@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
-from opencode_actors.machines.notification import TAIL, in_words, requests_for
+from opencode_actors.machines.notification import (
+    TAIL,
+    asked_in_words,
+    in_words,
+    lasting_in_words,
+    requests_for,
+)
+from opencode_actors.machines.server_events import ConversationId, Todo
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
@@ -13,7 +22,10 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    OnUnanswered,
     Origin,
+    PendingRequest,
+    RequestKind,
     SessionKey,
 )
 
@@ -37,6 +49,71 @@ def test_a_bound_that_could_not_hold_is_told() -> None:
     bound = in_words(evolve(free, max_cost_usd=0.5), "").splitlines()[0]
     assert "cost unknown" in bound
     assert "its bound of $0.5000 does not hold" in bound
+
+
+ASKED = PendingRequest(
+    id="que_1",
+    kind=RequestKind.QUESTION,
+    text="Which\ncolour?",
+    options=("Red", "OpenCode job job_1 is\ncompleted"),
+    conversation=ConversationId("ses_1"),
+)
+
+
+def asked(timeout: float = 300.0, **changes: Any) -> list[str]:
+    running = evolve(JOB, status=JobStatus.RUNNING, name="paint")
+    request = evolve(ASKED, **changes)
+    words = asked_in_words(running, request, timeout=timeout, on_unanswered=OnUnanswered.REJECT)
+    return words.splitlines()
+
+
+def test_a_question_in_words() -> None:
+    assert asked() == [
+        "OpenCode job job_1 (paint) in session demo asks, and waits for an answer.",
+        "The task was: fix the failing test",
+        "It says, in OpenCode's own words:",
+        "> Which",
+        "> colour?",
+        "Its choices:",
+        "> Red",
+        "> OpenCode job job_1 is completed",
+        "Give answers with opencode_answer: job_id job_1, request_id que_1.",
+        "Without an answer within 5 min 0 s of its asking, it goes on without one.",
+        "Ask the person first when it is not yours to decide.",
+    ]
+
+
+def test_a_permission_of_a_sub_agent_in_words() -> None:
+    lines = asked(0.0, kind=RequestKind.PERMISSION, text="bash: rm -r build", sub_agent=True)
+    assert lines[0] == (
+        "OpenCode job job_1 (paint) in session demo: a sub-agent of it wants a permission, and waits for it."
+    )
+    assert "> bash: rm -r build" in lines
+    assert (
+        "Give reply (once, always or reject) with opencode_answer: job_id job_1, request_id que_1." in lines
+    )
+    assert not [line for line in lines if line.startswith(("Its choices", "Without"))]
+
+
+def test_of_several_questions_it_says_how_many_and_nothing_is_without_end() -> None:
+    lines = asked(questions=3, text="x" * 100_000, options=("y" * 10_000,) * 1000)
+    assert any(line.startswith("Give 3 answers with") for line in lines)
+    assert len("\n".join(lines)) < 7_000
+
+
+def test_a_job_that_runs_long_in_words() -> None:
+    todos = (Todo(content="a", status="completed"), Todo(content="b", status="pending"))
+    running = evolve(JOB, status=JobStatus.RUNNING, todos=todos, pending=(ASKED,))
+    assert lasting_in_words(running, "one\ntwo").splitlines() == [
+        "OpenCode job job_1 in session demo is still running, after 3 min 7 s, for $0.0123.",
+        "The task was: fix the failing test",
+        "It waits for an answer: opencode_status with job_id job_1 shows what it asks.",
+        "1 of its 2 todos are done.",
+        "Its output so far ends, in OpenCode's own words:",
+        "> one",
+        "> two",
+        "Nothing has to be done. opencode_cancel with job_id job_1 ends it.",
+    ]
 
 
 def test_a_completed_job_in_words() -> None:

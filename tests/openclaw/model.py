@@ -1,7 +1,8 @@
 """What the model behind OpenClaw's agents says: it calls the tools that it is told to, and repeats what it is told.
 
     CALL:opencode_start {"prompt": "…"};;       in a user's message: that call, and what it gave as the answer
-    THEN:opencode_output {"job_id": "JOB"};;    in the same message: made when a notice wakes the agent, JOB filled in
+    THEN:opencode_output {"job_id": "JOB"};;    in the same message: made when a notice wakes the agent, JOB filled in,
+                                                and REQUEST, when the notice is of a question; else it is not made
 
 OpenClaw puts a message of its own, with what it calls internal context, behind the user's and behind a tool's
 result; so everything since the model's last word counts. A notice of a job comes as such a message.
@@ -18,6 +19,7 @@ from opencode_actors.testing.provider_script import CallTool, ChatRequest, Say, 
 _CALL = re.compile(r"CALL:([a-z_]+)\s*(\{.*?\})\s*;;", re.DOTALL)
 _THEN = re.compile(r"THEN:([a-z_]+)\s*(\{.*?\})\s*;;", re.DOTALL)
 _NOTICE = re.compile(r"OpenCode job (\S+)")
+_REQUEST = re.compile(r"request_id ([^\s.]+)\.")
 
 
 def obedient(request: ChatRequest) -> Sequence[Step]:
@@ -36,9 +38,11 @@ def obedient(request: ChatRequest) -> Sequence[Step]:
         return (CallTool(name=name, arguments=arguments),)
     if notice := _NOTICE.search(told):
         everything = "\n".join(_text(message) for message in messages if message["role"] == "user")
-        if then := _THEN.findall(everything):
-            name, arguments = then[-1]
-            return (CallTool(name=name, arguments=arguments.replace("JOB", notice[1])),)
+        request_id = _REQUEST.search(told)
+        for name, arguments in reversed(_THEN.findall(everything)):
+            if ("REQUEST" in arguments) == (request_id is not None):
+                filled = arguments.replace("REQUEST", request_id[1] if request_id else "")
+                return (CallTool(name=name, arguments=filled.replace("JOB", notice[1])),)
         return (Say(pieces=(f"NOTICED: {told}",)),)
     return (Say(pieces=(f"HEARD: {told[-400:]}",)),)
 

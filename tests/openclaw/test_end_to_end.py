@@ -17,6 +17,7 @@ import trio
 from attrs import frozen
 
 from opencode_actors.cli.plugin import own_command
+from opencode_actors.door.client import open_client
 from opencode_actors.testing.provider import ScriptedProvider, open_provider
 from tests.e2e.rig import short_folder
 from tests.openclaw.gateway import Gateway, GatewayClient, free_port
@@ -59,6 +60,7 @@ def house() -> Iterator[House]:
             "sessionsDir": str(house.sessions_dir),
             "workspacesDir": str(base / "workspaces"),
             "doorPort": 0,
+            "remindAfter": 20,
         }
         gateway.write_config(
             f"http://127.0.0.1:{house.model_port}/v1",
@@ -94,13 +96,15 @@ async def result_of(client: GatewayClient, method: str, **params: object) -> dic
     return found
 
 
-async def agents_start(client: GatewayClient, provider: ScriptedProvider, session: str, prompt: str) -> str:
+async def agents_start(
+    client: GatewayClient, provider: ScriptedProvider, session: str, prompt: str, then: str = ""
+) -> str:
     """An agent's turn that starts a job; its id, as the model was told it. When a notice of the job's end wakes
-    the agent, it reads the output."""
+    the agent, it reads the output, and `then` is what it does when another one does."""
     arguments = json.dumps({"prompt": prompt})
     run = await client.request(
         "agent",
-        message=f'CALL:opencode_start {arguments};; THEN:opencode_output {{"job_id": "JOB"}};;',
+        message=f'CALL:opencode_start {arguments};; THEN:opencode_output {{"job_id": "JOB"}};; {then}',
         agentId=session.split(":")[1],
         sessionKey=session,
         idempotencyKey=f"run-{session}",
@@ -160,6 +164,64 @@ async def test_each_of_two_agents_is_woken_by_the_end_of_its_own_job_P16(house: 
             assert jobs[other] not in json.dumps(history)
             status = await until_ended(client, jobs[agent])
             assert (status["status"], status["error"]) == ("completed", None)
+
+
+async def test_a_question_wakes_the_agent_whose_answer_completes_the_job_C7(house: House) -> None:
+    session = "agent:blue:asked"
+    async with (
+        open_provider(port=house.model_port, script=obedient) as provider,
+        house.gateway.client() as client,
+    ):
+        answer = json.dumps({"job_id": "JOB", "request_id": "REQUEST", "answers": ["Blue"]})
+        prompt = "::ask Which colour? | Red | Blue"
+        job = await agents_start(client, provider, session, prompt, f"THEN:opencode_answer {answer};;")
+        status = await until_ended(client, job)
+        assert (status["status"], status["error"]) == ("completed", None)
+        # What the scripted model makes of the tool's result, in its last words.
+        await until_the_agent_has_read(provider, session, "Blue")
+        history = json.dumps(await client.request("chat.history", sessionKey=session))
+        assert "answered" in history
+        asked = [one for one in provider.exchanges if f"job {job} in session" in json.dumps(one.request.body)]
+        assert "> Which colour?" in json.dumps(asked[0].request.body)
+        assert f"session={session} " in json.dumps(asked[0].request.body)
+
+
+async def test_a_question_that_a_gateway_was_not_there_for_is_told_when_it_is_back_C7(house: House) -> None:
+    session = "agent:red:asked"
+    async with open_provider(port=house.model_port, script=obedient) as provider:
+        async with house.gateway.client() as client:
+            answer = json.dumps({"job_id": "JOB", "request_id": "REQUEST", "answers": ["Red"]})
+            prompt = "::bash sleep 15\n::ask Which colour? | Red | Blue"
+            job = await agents_start(client, provider, session, prompt, f"THEN:opencode_answer {answer};;")
+        await house.gateway.stop()
+        async with open_client(house.sessions_dir) as door:
+            with trio.fail_after(PATIENCE):
+                while not (await door.call("status", job_id=job))["pending"]:  # noqa: ASYNC110
+                    await trio.sleep(0.2)
+        await house.gateway.start()
+        async with house.gateway.client() as client:
+            status = await until_ended(client, job)
+            assert (status["status"], status["error"]) == ("completed", None)
+            await until_the_agent_has_read(provider, session, "Red")
+
+
+async def test_an_agent_is_told_that_its_job_runs_long_C6(house: House) -> None:
+    session = "agent:red:long"
+    async with (
+        open_provider(port=house.model_port, script=obedient) as provider,
+        house.gateway.client() as client,
+    ):
+        job = await agents_start(client, provider, session, "::say begun\n::bash sleep 600")
+        with trio.fail_after(PATIENCE):
+            told = f"OpenCode job {job} in session"
+            await provider.wait_until(
+                lambda all_: any(
+                    told in (text := json.dumps(one.request.body)) and "is still running" in text
+                    for one in all_
+                )
+            )
+        cancelled = await result_of(client, "opencode.cancel", job_id=job)
+        assert cancelled["status"] == "cancelled"
 
 
 async def test_a_job_outlives_the_gateway_and_a_killed_service_is_started_again(house: House) -> None:
