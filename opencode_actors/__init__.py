@@ -17,7 +17,7 @@ from opencode_actors.errors import (
     UsageError,
 )
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
-from opencode_actors.kernel.hub import Following, NoticesMissed
+from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
 from opencode_actors.kernel.system import Job, System, SystemStatistics
@@ -64,6 +64,7 @@ from opencode_actors.store.port import KnownSession, OutputSlice
 
 __all__ = [
     "ActivityState",
+    "Allowance",
     "Announcement",
     "Attendance",
     "Busy",

@@ -22,7 +22,7 @@ from opencode_actors.door.faults import CloseCode, Code, Fault, Refused, bug, bu
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.results import Document
 from opencode_actors.errors import OpencodeActorsError, TooSlow
-from opencode_actors.kernel.hub import Following, NoticesMissed
+from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines.notices import Notice
 
@@ -42,8 +42,8 @@ class Desk(Protocol):
 
     async def perform(self, command: Command, guest: Guest, /) -> Document: ...
 
-    async def follow(self, command: Follow, /) -> tuple[Following, int]:
-        """The notices, and the position at which they begin."""
+    async def follow(self, command: Follow, allowance: Allowance, /) -> tuple[Following, int]:
+        """The notices, kept within that, and the position at which they begin."""
         ...
 
     async def words(self, notice: Notice | NoticesMissed, /) -> str:
@@ -109,6 +109,7 @@ class Connection:
     house: House
     websocket: WebSocketConnection
     backlog: Backlog = field(init=False)
+    allowance: Allowance = field(factory=Allowance, init=False)
     in_flight: int = field(default=0, init=False)
     _subscriptions: dict[str, _Subscription] = field(factory=dict[str, _Subscription], init=False)
     _numbers: Iterator[int] = field(factory=lambda: itertools.count(1), init=False)
@@ -247,7 +248,7 @@ class Connection:
         match command:
             case Follow():
                 self._check_room()
-                following, seq = await self.house.desk.follow(command)
+                following, seq = await self.house.desk.follow(command, self.allowance)
                 subscription = self._subscribe(following, seq)
                 answers.opened.append(subscription)
                 return {"subscription": subscription.name, "seq": seq}
@@ -314,6 +315,7 @@ class Connection:
         if subscription is not None:
             self.house.subscriptions -= 1
             subscription.scope.cancel()
+            subscription.following.leave()
 
     async def _tell(self, subscription: _Subscription) -> None:
         """All that is heard there, as fast as the peer reads."""

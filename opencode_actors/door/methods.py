@@ -37,7 +37,7 @@ from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.results import Document, Explain
 from opencode_actors.errors import StoreError, UnknownJob, UsageError
-from opencode_actors.kernel.hub import Following, NoticesMissed
+from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import JobEnded, Notice
@@ -120,15 +120,16 @@ class SystemDesk:
             case _:
                 assert_never(command)
 
-    async def follow(self, command: Follow) -> tuple[Following, int]:
+    async def follow(self, command: Follow, allowance: Allowance) -> tuple[Following, int]:
         if command.job_id is not None and command.session_id is not None:
             raise UsageError("follow a job or a session, not both", hint="a session's jobs are in it")
         if command.job_id is None:
             await trio.lowlevel.checkpoint()
             begin = self.system.position if command.since is None else command.since
-            return self.system.follow(session=command.session_id, since=begin), begin
+            following = self.system.follow(session=command.session_id, since=begin, allowance=allowance)
+            return following, begin
         job = await self._called(command.job_id)  # an unknown one is said at once
-        return self.system.follow(job.id, since=command.since), command.since or 0
+        return self.system.follow(job.id, since=command.since, allowance=allowance), command.since or 0
 
     async def words(self, notice: Notice | NoticesMissed) -> str:
         """All who follow are told the same notices, mostly at the same time."""

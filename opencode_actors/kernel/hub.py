@@ -5,13 +5,15 @@ rest; from there on it is told as all others are.
 
 A follower that is slow keeps a bounded backlog. Output that waits is joined piece to piece; when that is
 not enough, the oldest progress goes, and the follower is told how much. What begins, asks and ends is
-never left out: when there is no room even for that, the follower is cut off, and told so.
+never left out: when there is no room even for that, the follower is cut off, and told so. Followers that are read by
+one and the same share one bound.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Self
 from weakref import WeakSet
 
@@ -49,6 +51,58 @@ class NoticesMissed:
     count: int
 
 
+@define(eq=False, repr=False)
+class Allowance:
+    """What several followings may keep together, as much as one alone: they are one reader's. One that is not
+    read any more has to `leave`, or it holds what it has for ever."""
+
+    _kept: dict[int, list[Notice]] = field(factory=dict[int, list[Notice]], init=False)
+    _held: int = field(default=0, init=False)
+    _turn: trio.Lock = field(factory=trio.Lock, init=False)
+    _freed: trio.Event = field(factory=trio.Event, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Allowance, {self._held} of {HEAVIEST} bytes held>"
+
+    @property
+    def held(self) -> int:
+        """Bytes, about. A notice that many keep is there once."""
+        return self._held
+
+    def has_room(self, notice: Notice, *, besides: Notice | None = None) -> bool:
+        """What is given out to whoever asks is `besides`. One that is larger than all that may be kept is kept
+        alone."""
+        others = self._held
+        if besides is not None and len(self._kept[id(besides)]) == 1:
+            others -= weight_of(besides)
+        return id(notice) in self._kept or not others or others + weight_of(notice) <= HEAVIEST
+
+    def hold(self, notice: Notice) -> None:
+        """Once more; it counts once."""
+        holders = self._kept.setdefault(id(notice), [])
+        if not holders:
+            self._held += weight_of(notice)
+        holders.append(notice)
+
+    def let_go(self, notice: Notice) -> None:
+        """It is kept once less."""
+        holders = self._kept[id(notice)]
+        holders.pop()
+        if not holders:
+            del self._kept[id(notice)]
+            self._held -= weight_of(notice)
+            self._freed.set()
+            self._freed = trio.Event()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """To read a page of what is recorded: one at a time, and when half of it is free."""
+        async with self._turn:
+            while self._held > HEAVIEST // 2:
+                await self._freed.wait()
+            yield
+
+
 @frozen(kw_only=True)
 class FollowingStatistics:
     waiting: int
@@ -69,8 +123,9 @@ class Following:
     _history: History | None = None
     _reached: int = 0
     _ended: bool = False
+    _allowance: Allowance = field(factory=Allowance)
     _waiting: deque[Notice] = field(factory=deque[Notice], init=False)
-    _weight: int = field(default=0, init=False)
+    _given_out: Notice | None = field(default=None, init=False)
     _missed: int = field(default=0, init=False)
     _arrived: trio.Event = field(factory=trio.Event, init=False)
     _over: bool = field(default=False, init=False)
@@ -92,6 +147,8 @@ class Following:
     async def __anext__(self) -> Notice | NoticesMissed:
         # Nothing is taken before the last checkpoint, or a cancellation there would lose it.
         await trio.lowlevel.checkpoint()
+        # What was given out last counts until the next one is asked for: until then it is somebody's.
+        self._take_back()
         while not self._waiting and not self._missed:
             if self._history is not None:
                 await self._read_on(self._history)
@@ -108,8 +165,21 @@ class Following:
             missed, self._missed = self._missed, 0
             return NoticesMissed(count=missed)
         notice = self._waiting.popleft()
-        self._weight -= weight_of(notice)
+        self._given_out = notice
         return notice
+
+    def _take_back(self) -> None:
+        if self._given_out is not None:
+            self._allowance.let_go(self._given_out)
+            self._given_out = None
+
+    def leave(self) -> None:
+        """It is not read any more."""
+        self._over, self._history = True, None
+        self._take_back()
+        while self._waiting:
+            self._allowance.let_go(self._waiting.pop())
+        self._wake()
 
     async def _read_on(self, history: History) -> None:
         if self._hub.closed:
@@ -119,14 +189,15 @@ class Following:
             self._history = None
             self._hub.join(self, self._reached)
             return
-        upto = self._hub.position
-        page = await history(self._reached, upto)
-        self._reached = page.reached
-        self._missed += page.missed
-        for notice in page.notices:
-            self._waiting.append(notice)
-            self._weight += weight_of(notice)
-            self._over = self._over or self._is_the_end(notice)
+        async with self._allowance.turn():
+            upto = self._hub.position
+            page = await history(self._reached, upto)
+            self._reached = page.reached
+            self._missed += page.missed
+            for notice in page.notices:
+                self._waiting.append(notice)
+                self._allowance.hold(notice)
+                self._over = self._over or self._is_the_end(notice)
         if self._over or (self._ended and self._reached >= upto):
             self._history, self._over = None, True
 
@@ -160,13 +231,13 @@ class Following:
         return notice.job == self.job
 
     def _add(self, notice: Notice) -> None:
-        weight = weight_of(notice)
-        while self._waiting and (len(self._waiting) >= BACKLOG or self._weight + weight > HEAVIEST):
+        room = self._allowance
+        while len(self._waiting) >= BACKLOG or not room.has_room(notice, besides=self._given_out):
             if not self._drop_progress():
                 break
         else:
             self._waiting.append(notice)
-            self._weight += weight
+            room.hold(notice)
             return
         if isinstance(notice, PROGRESS):
             self._missed += 1
@@ -182,15 +253,19 @@ class Following:
         if len(last.text) + len(notice.text) > _JOINED_AT_MOST:
             return False
         # Its number is the last one's: who asks for what came after it gets nothing twice.
-        self._waiting[-1] = evolve(notice, offset=last.offset, text=last.text + notice.text)
-        self._weight += len(notice.text)
+        joined = evolve(notice, offset=last.offset, text=last.text + notice.text)
+        if not self._allowance.has_room(joined, besides=self._given_out):
+            return False
+        self._allowance.let_go(last)
+        self._allowance.hold(joined)
+        self._waiting[-1] = joined
         return True
 
     def _drop_progress(self) -> bool:
         for index, notice in enumerate(self._waiting):
             if isinstance(notice, PROGRESS):
                 del self._waiting[index]
-                self._weight -= weight_of(notice)
+                self._allowance.let_go(notice)
                 self._missed += 1
                 return True
         return False
@@ -251,11 +326,13 @@ class Hub:
         session: SessionKey | None = None,
         *,
         since: tuple[int, History] | None = None,
+        allowance: Allowance | None = None,
         ended: bool = False,
     ) -> Following:
         """Everything from now on, and before that what came after a number. Of a job that has `ended`
         nothing is remembered here that is not recorded too."""
-        following = Following(job, session, self)
+        allowance = allowance or Allowance()
+        following = Following(job, session, self, None, 0, ended, allowance)
         if since is None:
             self.join(following, self.position)
             return following
@@ -263,7 +340,7 @@ class Hub:
         if after >= self.forgotten and not ended:
             self.join(following, after)
             return following
-        return Following(job, session, self, history, after, ended)
+        return Following(job, session, self, history, after, ended, allowance)
 
     def join(self, following: Following, after: int) -> None:
         """For who has all up to that number: the rest that is remembered, and all that is new."""

@@ -21,7 +21,7 @@ from opencode_actors.errors import (
     UsageError,
 )
 from opencode_actors.kernel.actor import NOBODY, Actor
-from opencode_actors.kernel.hub import HEAVIEST, Following, weight_of
+from opencode_actors.kernel.hub import HEAVIEST, Allowance, Following, weight_of
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.policies import job_policy
 from opencode_actors.kernel.sessions import Sessions
@@ -273,14 +273,14 @@ class Jobs:
             raise UnknownJob(f"there is no job {job}")
         return known
 
-    def follow(self, job: JobId, since: int | None) -> Following:
+    def follow(self, job: JobId, since: int | None, allowance: Allowance | None) -> Following:
         """From when it was queued, if not from a later number. Reading raises `UnknownJob`."""
         hub, entry = self.surroundings.hub, self._entries.get(job)
         history = partial(self._history, job)
         if entry is None:
-            return hub.follow(job, since=(since or 0, history), ended=True)
+            return hub.follow(job, since=(since or 0, history), allowance=allowance, ended=True)
         after = max(since or 0, entry.plan.since)
-        return hub.follow(job, entry.session, since=(after, history))
+        return hub.follow(job, entry.session, since=(after, history), allowance=allowance)
 
     async def _history(self, job: JobId, after: int, upto: int) -> Page:
         """What is recorded of a job's notices, and its end whatever is recorded."""

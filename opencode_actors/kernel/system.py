@@ -28,7 +28,7 @@ from opencode_actors.kernel.answers import answer_of
 from opencode_actors.kernel.attention import Attention, AttentionStatistics
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
-from opencode_actors.kernel.hub import Following, HubStatistics
+from opencode_actors.kernel.hub import Allowance, Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs, Wish
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.recovery import recover
@@ -259,21 +259,27 @@ class System:
         return self._surroundings.hub.position
 
     def follow(
-        self, job: JobId | None = None, *, session: str | None = None, since: int | None = None
+        self,
+        job: JobId | None = None,
+        *,
+        session: str | None = None,
+        since: int | None = None,
+        allowance: Allowance | None = None,
     ) -> Following:
         """The notices of one job, from when it was queued to its end, also when that was in an earlier
         process; or those of one session, or all, from now on.
 
         With `since` it begins after the notice with that number, without a gap and without telling anything
-        twice; `NoticesMissed` says how many are not kept any more. Reading raises `UnknownJob`.
+        twice; `NoticesMissed` says how many are not kept any more. Followings with the same `allowance` keep no more
+        together than one alone. Reading raises `UnknownJob`.
         """
         if job is not None:
-            return self._jobs.follow(job, since)
+            return self._jobs.follow(job, since, allowance)
         key = None if session is None else session_key(session)
         if since is None:
-            return self._surroundings.hub.follow(session=key)
+            return self._surroundings.hub.follow(session=key, allowance=allowance)
         history = partial(self._history, key)
-        return self._surroundings.hub.follow(session=key, since=(since, history))
+        return self._surroundings.hub.follow(session=key, since=(since, history), allowance=allowance)
 
     def _told(self, notice: Notice) -> None:
         """By the journal, when it is durable."""

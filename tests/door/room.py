@@ -17,7 +17,7 @@ from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.results import Document
 from opencode_actors.door.serving import Address, Door, open_door
-from opencode_actors.kernel.hub import Following, Hub, NoticesMissed
+from opencode_actors.kernel.hub import Allowance, Following, Hub, NoticesMissed
 from opencode_actors.machines.notices import Notice, OutputAdded, OutputKind
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 
@@ -56,9 +56,9 @@ class FakeDesk:
                 await trio.lowlevel.checkpoint()
                 return {"did": name}
 
-    async def follow(self, _: Follow) -> tuple[Following, int]:
+    async def follow(self, _: Follow, allowance: Allowance) -> tuple[Following, int]:
         await trio.lowlevel.checkpoint()
-        return self.hub.follow(), self.hub.position
+        return self.hub.follow(allowance=allowance), self.hub.position
 
     async def words(self, notice: Notice | NoticesMissed) -> str:
         await trio.lowlevel.checkpoint()

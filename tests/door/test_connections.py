@@ -313,6 +313,27 @@ async def test_a_client_that_never_reads_is_let_go_and_costs_little() -> None:
         await is_served(door)
 
 
+async def test_a_client_with_hundreds_of_subscriptions_that_never_reads_costs_little_too() -> None:
+    desk = FakeDesk()
+    async with a_door(desk) as door, a_raw_peer(door) as deaf:
+        await deaf.send_all(frame(b'{"jsonrpc":"2.0","id":1,"method":"follow"}') * 300)
+        while door.house.subscriptions < 300:  # noqa: ASYNC110 - nothing tells us
+            await trio.sleep(0.005)
+        (connection,) = door._connections
+        tracemalloc.start()
+        async with a_peer(door) as other:
+            for number in range(400):
+                desk.say(f"{number:4}" * 1024)
+                assert await other.call("ping") == {"did": "ping"}
+            _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        # Each of them alone would keep all of it: 300 times 1.6 MB.
+        assert connection.allowance.held < 9 * MIB  # one that is given out is beside the bound
+        assert most < 40 * MIB
+        assert connection._closing is None
+        await is_served(door)
+
+
 async def test_a_client_that_floods_and_does_not_read_is_told_why_once_it_reads() -> None:
     call = frame(b'{"jsonrpc":"2.0","id":"' + b"i" * 250 + b'","method":"explode"}')
 

@@ -12,7 +12,7 @@ import trio.testing
 from attrs import define, evolve, field
 
 from opencode_actors.errors import TooSlow
-from opencode_actors.kernel.hub import BACKLOG, HEAVIEST, Following, Hub, NoticesMissed
+from opencode_actors.kernel.hub import BACKLOG, HEAVIEST, Allowance, Following, Hub, NoticesMissed
 from opencode_actors.machines.notices import (
     JobEnded,
     JobQueued,
@@ -381,3 +381,87 @@ def test_a_follower_that_nobody_holds_is_forgotten() -> None:
     gc.collect()
     assert hub.statistics().followers == 0
     assert repr(hub) == "<Hub 0 notices, 0 followers>"
+
+
+# ---- many followings of one reader
+
+
+def many(hub: Hub, count: int, allowance: Allowance) -> list[Following]:
+    return [hub.follow(allowance=allowance) for _ in range(count)]
+
+
+async def test_a_thousand_followings_of_one_reader_keep_no_more_than_one() -> None:
+    hub, allowance = Hub(), Allowance()
+    unread = many(hub, 1000, allowance)
+    for number in range(600):
+        publish(hub, output("x" * 30_000, offset=30_000 * number))
+        assert allowance.held <= HEAVIEST
+    kept = {id(n): len(n.text) for f in unread for n in f._waiting if isinstance(n, OutputAdded)}
+    assert sum(kept.values()) <= HEAVIEST
+    alone = hub.follow(allowance=Allowance())
+    publish(hub, output("y"))
+    assert await read(alone) == [output("y")]
+    for following in unread:
+        following.leave()
+    assert allowance.held == 0
+
+
+async def test_one_that_cannot_keep_an_end_for_its_reader_is_cut_off_and_others_are_not() -> None:
+    hub, allowance = Hub(), Allowance()
+    full, slow = hub.follow(JOB, allowance=allowance), hub.follow(OTHER, allowance=allowance)
+    quick = hub.follow(OTHER)
+    publish(hub, ended(prompt="x" * (HEAVIEST - 1000)))
+    publish(hub, ended(OTHER, prompt="x" * 2000))
+    assert len(await read(quick)) == 1
+    assert len(await read(full)) == 1
+    with pytest.raises(TooSlow):
+        await anext(slow)
+
+
+async def test_what_many_keep_of_one_notice_counts_once() -> None:
+    hub, allowance = Hub(), Allowance()
+    followings = many(hub, 50, allowance)
+    large = ended(prompt="x" * (HEAVIEST // 2))
+    publish(hub, large)
+    for following in followings:
+        assert await read(following) == [large]
+    assert allowance.held > 0  # given out, and still somebody's
+    publish(hub, tool("next"))
+    for following in followings:
+        assert await read(following) == [tool("next")]
+    assert allowance.held < 1000
+
+
+async def test_pages_for_many_followings_are_read_as_far_as_there_is_room() -> None:
+    size, pages = 1 << 20, 0
+
+    async def history(after: int, upto: int) -> Page:
+        nonlocal pages
+        await trio.lowlevel.checkpoint()
+        pages += 1
+        page = [evolve(output("x" * size), seq=seq) for seq in range(after + 1, min(after + 2, upto) + 1)]
+        return Page(notices=tuple(page), reached=min(after + 2, upto))
+
+    hub, allowance = Hub(), Allowance()
+    hub.begin(4)
+    followings = [hub.follow(since=(0, history), allowance=allowance) for _ in range(100)]
+    read_so_far: dict[int, list[int]] = {number: [] for number in range(100)}
+    may_read_on = trio.Event()
+
+    async def follow(number: int) -> None:
+        async for notice in followings[number]:
+            assert allowance.held <= HEAVIEST
+            assert not isinstance(notice, NoticesMissed)
+            read_so_far[number].append(notice.seq)
+            await may_read_on.wait()
+            if notice.seq == 4:
+                followings[number].leave()
+                return
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(follow, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert pages <= HEAVIEST // 2 // (2 * size) + 1
+        may_read_on.set()
+    assert all(seqs == [1, 2, 3, 4] for seqs in read_so_far.values())
