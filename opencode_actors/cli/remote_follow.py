@@ -77,6 +77,8 @@ class Following:
         raise lost
 
     async def _follow(self, client: Client) -> Status:
+        if self.job is not None:  # of a name the id: it may be another job's by the time of a drop
+            self.job = (await client.call("status", job_id=self.job))["jobId"]
         await client.call("follow", job_id=self.job, session_id=self.session, since=self.since)
         ended: Document | None = None
         while True:

@@ -40,12 +40,12 @@ def status(job: Document) -> None:
     state = "cancelling" if job["cancelling"] else job["status"]
     rows = [
         ("job", job["jobId"]),
-        ("name", job.get("name")),
+        ("name", job["name"]),
         ("session", job["sessionKey"]),
         ("status", f"{state} ({job['activityState']})" if job["status"] == "running" else state),
         ("elapsed", duration(job["elapsedSeconds"])),
         ("model", job["model"]),
-        ("cost", cost(job) if job["costUsd"] != 0 else None),
+        ("cost", cost(job) if job["costUsd"] != 0 or job["maxCostUsd"] else None),
         ("tokens", f"{taken:,} in, {tokens['output'] + tokens['reasoning']:,} out" if taken else None),
         ("output", _output_size(job)),
         ("cpu", f"{metrics['cpuPercent']:g} %" if metrics["cpuPercent"] is not None else None),
@@ -55,27 +55,44 @@ def status(job: Document) -> None:
         ("error", job["error"]),
         ("hint", job["hint"]),
     ]
-    rows += [("asks", f"{asked['requestId']}: {asked['text']}") for asked in job.get("pending") or ()]
+    for asked in job["pending"]:
+        rows += _asked(job["jobId"], asked)
     _lines((name, one_line(str(value))) for name, value in rows if value not in (None, ""))
     if job["tailOutput"]:
         _write("\n" + job["tailOutput"].rstrip() + "\n")
 
 
+def _asked(job: str, asked: Document) -> list[tuple[str, str]]:
+    options = f" ({' | '.join(asked['options'])})" if asked["options"] else ""
+    is_permission = asked["kind"] == "permission"
+    how = (
+        "--reply once|always, or --reject"
+        if is_permission
+        else "ANSWER" + " ANSWER" * (asked["questions"] - 1)
+    )
+    return [
+        ("asks", f"{asked['requestId']}: {asked['text']}{options}"),
+        ("answer with", f"opencode-actors answer {job} {asked['requestId']} {how}"),
+    ]
+
+
 def cost(job: Document) -> str:
     most = job["maxCostUsd"] or 0.0
-    return spending.in_words(job["costUsd"] or 0.0, known=job["costKnown"], most=most)
+    bound = f" of at most {spending.dollars(most)}" if most and job["costKnown"] else ""
+    return spending.in_words(job["costUsd"] or 0.0, known=job["costKnown"], most=most) + bound
 
 
 def sessions(answer: Document) -> None:
     _table(
-        ("session", "status", "age", "last activity", "jobs", "active job", "queued", "workspace"),
+        ("session", "name", "status", "age", "last activity", "jobs", "active job", "queued", "workspace"),
         [
             (
                 one["sessionKey"],
+                one["name"] or "",
                 one["status"],
-                _ago(one.get("ageSeconds")),
-                _ago(one.get("lastActivitySecondsAgo")),
-                str(one.get("jobs", "")),
+                _ago(one["ageSeconds"]),
+                _ago(one["lastActivitySecondsAgo"]),
+                str(one["jobs"]),
                 one["activeJob"] or "",
                 str(len(one["queued"]) or ""),
                 one["workspace"],

@@ -1,0 +1,177 @@
+"""The verbs of the front door on the command line, against a real door with a system of fakes behind it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define
+
+from opencode_actors.cli import remote
+from opencode_actors.cli.main import build_parser
+from opencode_actors.cli.status import Status
+from opencode_actors.door.files import Whereabouts, announce, door_file, token_file
+from opencode_actors.errors import CallRefused, UsageError
+from opencode_actors.machines.notices import InputWanted
+from opencode_actors.machines.vocabulary import JobId
+from tests.door.room import TOKEN
+from tests.door.service import Service, a_service
+
+ASK = "::ask Which colour? | Red | Blue"
+
+
+@define
+class Shell:
+    """Types commands, and reads what they print."""
+
+    service: Service
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    async def type(self, *words: str) -> str:
+        arguments = build_parser().parse_args([*words, "--set", f"sessionsDir={self.folder}"])
+        self.capsys.readouterr()
+        assert await remote._command(arguments) is Status.OK
+        return self.capsys.readouterr().out
+
+    async def json(self, *words: str) -> Any:
+        return json.loads(await self.type(*words, "--json"))
+
+    async def asking(self, prompt: str = ASK, *words: str) -> tuple[str, str]:
+        """A job that waits for an answer, and the request."""
+        job: str = (await self.json("start", prompt, "--session", "demo", *words))["jobId"]
+        async for notice in self.service.system.follow(JobId(job)):
+            if isinstance(notice, InputWanted):
+                return job, notice.request
+        raise AssertionError("nothing was asked")
+
+    async def ended(self, job: str) -> str:
+        await self.service.system.wait(JobId(job))
+        return await self.type("output", job)
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@asynccontextmanager
+async def a_shell(folder: Path, capsys: pytest.CaptureFixture[str]) -> AsyncGenerator[Shell]:
+    async with a_service() as service:
+        announced(folder, service.door.url)
+        yield Shell(service, folder, capsys)
+
+
+def announced(folder: Path, url: str) -> None:
+    folder.mkdir()
+    token = token_file(folder)
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
+    where = Whereabouts(url=url, token_file=token, pid=1, version="0.1.0", started_at=1_760_000_000.5)
+    announce(door_file(folder), where)
+
+
+pytestmark = pytest.mark.usefixtures("no_home")
+
+
+async def test_a_question_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        job, request = await shell.asking(ASK, "--name", "paint it")
+        shown = await shell.type("status", "paint it")
+        assert f"asks\t{request}: Which colour? (Red | Blue)\n" in shown
+        assert f"answer with\topencode-actors answer {job} {request} ANSWER\n" in shown
+        assert await shell.type("answer", "paint it", request, "Blue") == "answered\n"
+        assert "Blue" in await shell.ended(job)
+
+
+async def test_a_question_is_rejected_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        job, request = await shell.asking()
+        answered = await shell.json("answer", job, request, "--reject", "--message", "take what you like")
+        assert answered == {"answered": True}
+        assert "take what you like" in await shell.ended(job)
+
+
+async def test_what_cannot_be_an_answer_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        job, request = await shell.asking()
+        with pytest.raises(UsageError, match="no answer is given"):
+            await shell.type("answer", job, request)
+        with pytest.raises(CallRefused, match="is a question"):
+            await shell.type("answer", job, request, "--reply", "once")
+        with pytest.raises(CallRefused, match="nothing waits for an answer"):
+            await shell.type("answer", job, "que_0", "Blue")
+        with pytest.raises(CallRefused, match="there is no job nobody"):
+            await shell.type("answer", "nobody", request, "Blue")
+
+
+async def test_a_follow_up_goes_into_the_session_of_a_job_or_into_a_session(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        first = await shell.json("start", "::say one", "--session", "demo", "--name", "it")
+        await shell.ended(first["jobId"])
+        for place in (("--job", first["jobId"]), ("--job", "it"), ("--session", "demo")):
+            again = await shell.json("respond", "::say two", *place)
+            assert again["sessionKey"] == "demo"
+            assert "two" in await shell.ended(again["jobId"])
+        (session,) = (await shell.json("sessions"))["sessions"]
+        assert session["jobs"] == 4
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(["respond", "nowhere"])
+
+
+async def test_a_job_is_followed_by_its_name_and_its_end_is_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        await shell.json("start", "::status 401", "--session", "demo", "--name", "it")
+        arguments = build_parser().parse_args(
+            ["follow", "it", "--json", "--set", f"sessionsDir={shell.folder}"]
+        )
+        assert await remote._command(arguments) is Status.FAILED
+        last = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (last["kind"], last["status"]["name"]) == ("jobEnded", "it")
+
+
+# ---- what a person sees on a terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+async def on_a_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    screen = Terminal()
+    arguments = build_parser().parse_args([*words, "--set", f"sessionsDir={shell.folder}"])
+    with monkeypatch.context() as patched:
+        patched.setenv("COLUMNS", "120")
+        patched.setattr("sys.stdout", screen)
+        assert await remote._command(arguments) is Status.OK
+    return re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+
+
+async def test_tables_on_a_terminal_say_it_in_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        job, request = await shell.asking(ASK, "--name", "paint it", "--max-cost-usd", "0.5")
+        shown = await on_a_terminal(shell, monkeypatch, "status", job)
+        rows = dict(re.split(r" {2,}", line.strip(), maxsplit=1) for line in shown.strip().splitlines())
+        assert rows["name"] == "paint it"
+        assert rows["cost"] == "no cost of at most $0.5000"
+        assert rows["status"].startswith("running (")
+        assert rows["asks"] == f"{request}: Which colour? (Red | Blue)"
+        assert rows["answer with"].startswith(f"opencode-actors answer {job}")
+        sessions = await on_a_terminal(shell, monkeypatch, "sessions")
+        titles, row = sessions.splitlines()[:2]
+        assert titles.split()[:3] == ["session", "name", "status"]
+        assert row.startswith("demo ")
+        assert "paint it" in row
