@@ -53,22 +53,23 @@ async def by_us(client: Client, prompt: str) -> tuple[float, int]:
 
 
 async def main(rounds: int) -> None:
-    async with open_service() as (service, client):
-        await by_us(client, "::say hello")
-        hand = {name: list[float]() for name in _SIZES}
-        ours = {name: list[float]() for name in _SIZES}
-        events: dict[str, int] = {}
-        sizes: dict[str, int] = {}
-        async with service.server("demo") as server:
-            session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
-            await by_hand(server, session, "::say hello")
-            for number in range(rounds):
+    hand = {name: list[float]() for name in _SIZES}
+    ours = {name: list[float]() for name in _SIZES}
+    events: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for number in range(rounds):
+        # Each round with conversations of its own: one that has grown long is compacted, which is another matter.
+        async with open_service() as (service, client):
+            await by_us(client, "::say hello")
+            async with service.server("demo") as server:
+                session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
+                await by_hand(server, session, "::say hello")
                 for name, prompt in _SIZES.items():
                     seconds, events[name] = await by_hand(server, session, prompt)
                     hand[name].append(seconds)
                     seconds, sizes[name] = await by_us(client, prompt)
                     ours[name].append(seconds)
-                print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
     columns = f"{'':14}{'bytes':>10}{'events':>9}{'by hand':>11}{'through us':>12}{'ratio':>8}"
     print(f"{columns}   medians of {rounds}")  # noqa: T201
     for name in _SIZES:
