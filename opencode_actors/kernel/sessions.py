@@ -71,8 +71,9 @@ SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`image` is what its next container is made from; `found` are a service's jobs that an earlier process began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left, and
-    `failure` when it did not end by itself."""
+    """`image` is what its next container is made from; `found` are a service's jobs that an earlier process
+    began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left,
+    and `failure` when it did not end by itself."""
 
     actor: SessionActor
     operations: SessionOperations

@@ -165,10 +165,11 @@ class System:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
         Without `session` it gets one of its own, and with `image` that session's containers are made from it,
-        from now on. `name` is what people call the job, and its own until it has settled (`find`). `job_timeout` is in seconds, 0 for none, and the
-        setting's when it is not given. A job that has cost more than `max_cost_usd` is ended, as far as OpenCode
-        knows the model's price (`JobSnapshot.cost_known`). The same `key` within a day is the same job, also after a restart,
-        so that asking again is safe for whoever does not know whether the first time succeeded; it raises
+        from now on. `name` is what people call the job, and its own until it has settled (`find`).
+        `job_timeout` is in seconds, 0 for none, and the setting's when it is not given. A job that has cost
+        more than `max_cost_usd` is ended, as far as OpenCode knows the model's price
+        (`JobSnapshot.cost_known`). The same `key` within a day is the same job, also after a restart, so that
+        asking again is safe for whoever does not know whether the first time succeeded; it raises
         `UsageError` when something else is asked for under it. `origin` is kept with the job.
         Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
         be recorded. When it is cancelled, so is the job.
