@@ -1,11 +1,18 @@
-"""From what a caller gives as an answer to what a job is told. Raises `UsageError` for what cannot be one."""
+"""From what a caller gives as an answer to what a job is told, and what the caller is told of its fate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from opencode_actors.errors import UsageError
-from opencode_actors.machines.job_messages import Answer, PermissionAnswer, QuestionAnswer, Rejection
+from opencode_actors.errors import OpencodeActorsError, OpenCodeError, RequestGone, UsageError
+from opencode_actors.machines.job_messages import (
+    Answer,
+    NoAnswer,
+    NotAnswered,
+    PermissionAnswer,
+    QuestionAnswer,
+    Rejection,
+)
 from opencode_actors.ports import PermissionReply
 
 LONGEST_ANSWER = 1 << 20  # characters; what goes back to the model, all of it together
@@ -14,6 +21,7 @@ LONGEST_ANSWER = 1 << 20  # characters; what goes back to the model, all of it t
 def answer_of(
     *, answers: Sequence[Sequence[str]] | str | None, reply: PermissionReply | str | None, message: str
 ) -> Answer:
+    """Raises `UsageError` for what cannot be one."""
     if (answers is None) == (reply is None):
         raise UsageError(
             "give either answers or a reply", hint="answers are for questions, a reply for permissions"
@@ -41,3 +49,18 @@ def _check_size(texts: Iterable[str]) -> None:
     size = sum(len(text) for text in texts)
     if size > LONGEST_ANSWER:
         raise UsageError(f"the answer has {size} characters, and at most {LONGEST_ANSWER} are taken")
+
+
+def why_not_answered(outcome: NotAnswered) -> OpencodeActorsError:
+    match outcome.why:
+        case NoAnswer.GONE:
+            return RequestGone(outcome.reason, hint="the job's status lists what waits for an answer")
+        case NoAnswer.UNFIT:
+            return UsageError(
+                outcome.reason, hint="the job's status lists what waits for an answer, and its options"
+            )
+        case NoAnswer.UNSURE:
+            return OpenCodeError(
+                f"nobody knows whether OpenCode took the answer: {outcome.reason}",
+                hint="the job's status says whether it still waits; then answer again",
+            )

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from opencode_actors.errors import (
     ActorGone,
-    OpencodeActorsError,
-    OpenCodeError,
     RequestGone,
     StoreError,
     UnknownJob,
     UsageError,
 )
 from opencode_actors.kernel.actor import NOBODY, Actor
+from opencode_actors.kernel.answers import why_not_answered
 from opencode_actors.kernel.hub import HEAVIEST, Allowance, Following, weight_of
 from opencode_actors.kernel.job_operations import JobOperations
+from opencode_actors.kernel.names import Names
 from opencode_actors.kernel.policies import job_policy
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.shells import JobShell
 from opencode_actors.kernel.surroundings import JobAddress, Surroundings
+from opencode_actors.kernel.wishes import Wish
 from opencode_actors.machines import job as job_machine
 from opencode_actors.machines.interruption import Left, taken_over
 from opencode_actors.machines.job_messages import (
@@ -37,13 +38,11 @@ from opencode_actors.machines.job_messages import (
     JobEffect,
     JobMessage,
     JobOver,
-    NoAnswer,
     NotAnswered,
     StopForJob,
     TakenOver,
 )
 from opencode_actors.machines.job_state import JobState, new_job, pending, snapshot
-from opencode_actors.machines.names import is_job_id
 from opencode_actors.machines.notices import (
     Accepted,
     InputAnswered,
@@ -61,33 +60,15 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
-    Origin,
     SessionKey,
 )
-from opencode_actors.ports import Prompt
 from opencode_actors.store.port import KnownJob, OpenJob, Page
 
 _log = logging.getLogger("opencode_actors")
 
 _REMEMBERED = 256
-_CANDIDATES = 5  # that are listed when a name means several jobs
 # How long a client's key stands for its job, in seconds.
 KEY_LASTS = 24 * 3600.0
-
-
-def _not_answered(outcome: NotAnswered) -> OpencodeActorsError:
-    match outcome.why:
-        case NoAnswer.GONE:
-            return RequestGone(outcome.reason, hint="the job's status lists what waits for an answer")
-        case NoAnswer.UNFIT:
-            return UsageError(
-                outcome.reason, hint="the job's status lists what waits for an answer, and its options"
-            )
-        case NoAnswer.UNSURE:
-            return OpenCodeError(
-                f"nobody knows whether OpenCode took the answer: {outcome.reason}",
-                hint="the job's status says whether it still waits; then answer again",
-            )
 
 
 def _is_aimed(state: JobState) -> bool:
@@ -97,20 +78,6 @@ def _is_aimed(state: JobState) -> bool:
 JobActor = Actor[JobState, JobMessage, JobEffect]
 
 LOST = Failure(cause=Cause.LOST, message="opencode-actors ended while the job ran")
-
-
-@frozen(kw_only=True)
-class Wish:
-    """All that is asked for. `request` is the same for the same, and another for anything else."""
-
-    prompt: Prompt
-    name: str = ""
-    image: str | None = None
-    timeout: float | None = None
-    max_cost_usd: float = 0.0
-    key: str | None = None
-    origin: Origin | None = None
-    request: str = ""
 
 
 @define(eq=False, repr=False)
@@ -131,16 +98,23 @@ class _Entry:
 class Jobs:
     surroundings: Surroundings
     sessions: Sessions
+    names: Names = field(init=False)
     _entries: dict[JobId, _Entry] = field(factory=dict[JobId, _Entry], init=False)
     _finished: OrderedDict[JobId, JobEnded] = field(factory=OrderedDict[JobId, JobEnded], init=False)
     _finished_weight: int = field(default=0, init=False)
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.names = Names(self.surroundings.store, self._unsettled)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __repr__(self) -> str:
         return f"<Jobs {len(self._entries)} unsettled, {len(self._finished)} remembered>"
+
+    def _unsettled(self) -> Iterator[JobState]:
+        return (entry.actor.state for entry in self._entries.values())
 
     def actors(self) -> tuple[JobActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
@@ -177,7 +151,7 @@ class Jobs:
         if session is None:
             session = SessionKey(f"s-{self.surroundings.rng.getrandbits(64):016x}")
         await self.sessions.directories.check_room()
-        self._check_name(wish.name)
+        self.names.check(wish.name)
         entry = self._new(session, wish)
         job = entry.actor.state.id
         self._entries[job] = entry
@@ -198,37 +172,6 @@ class Jobs:
         if entry.refused is not None:
             raise entry.refused
         return job, session
-
-    def _check_name(self, name: str) -> None:
-        """While a job has not settled, its name is its own. Afterwards others may be called so."""
-        holder = self._called(name)
-        if holder is not None:
-            raise UsageError(
-                f"{name!r} is what job {holder} is called, which has not ended yet",
-                hint="choose another name, or none",
-            )
-
-    def _called(self, name: str) -> JobId | None:
-        unsettled = (entry.actor.state for entry in self._entries.values())
-        return next((state.id for state in unsettled if name and state.name == name), None)
-
-    async def find(self, word: str) -> JobId:
-        """The job that has this id or this name. Raises `UsageError` for a name that several settled jobs
-        were given; a word that means none is given back, for whoever looks it up to say so."""
-        job = JobId(word)
-        if is_job_id(word) or job in self._entries or job in self._finished:
-            await trio.lowlevel.checkpoint()
-            return job
-        unsettled = self._called(word)
-        named = await self.surroundings.store.named(word, limit=_CANDIDATES + 1) if unsettled is None else ()
-        if len(named) > 1:
-            shown = ", ".join(f"{one.id} ({one.status.value})" for one in named[:_CANDIDATES])
-            more = " and more" if len(named) > _CANDIDATES else ""
-            raise UsageError(
-                f"several jobs were called {word!r}, the newest first: {shown}{more}",
-                hint="name one by its id",
-            )
-        return unsettled or (named[0].id if named else job)
 
     async def wait(self, job: JobId) -> JobSnapshot:
         entry = self._entries.get(job)
@@ -257,7 +200,7 @@ class Jobs:
         except ActorGone:
             raise RequestGone(f"job {job} has ended, and waits for no answer") from None
         if isinstance(outcome, NotAnswered):
-            raise _not_answered(outcome)
+            raise why_not_answered(outcome)
 
     async def settled(self, job: JobId) -> JobSnapshot:
         """What is remembered or recorded of a job that does not run. Raises `UnknownJob`."""

@@ -9,10 +9,7 @@ async with open_system(Settings()) as system:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -29,14 +26,15 @@ from opencode_actors.kernel.attention import Attention, AttentionStatistics
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.hub import Allowance, Following, HubStatistics
-from opencode_actors.kernel.jobs import Jobs, Wish
+from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
+from opencode_actors.kernel.wishes import wish_of
 from opencode_actors.machines.attention import is_word
-from opencode_actors.machines.names import directory_name, job_name, session_key
+from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import (
     Climb,
@@ -47,15 +45,11 @@ from opencode_actors.machines.vocabulary import (
     SessionKey,
     SessionSnapshot,
 )
-from opencode_actors.ports import Engine, PermissionReply, Prompt
+from opencode_actors.ports import Engine, PermissionReply
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import KnownSession, OutputSlice, Page, Remembered
 from opencode_actors.workdirs import Directories
 
-LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
-LONGEST_KEY = 200
-_MODEL = re.compile(r"[^\s/]+/\S+")
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 _CLOSE_SERVERS_WITHIN = 5.0
 # What ended with the system is announced at once, if OpenClaw takes it; the rest by the next process.
 _FLUSH_WITHIN = 5.0
@@ -174,27 +168,19 @@ class System:
         Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
         be recorded. When it is cancelled, so is the job.
         """
-        _check_prompt(prompt)
-        _check_wish(
-            model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd
-        )
-        _check_key(key)
-        _check_image(image)
-        wanted = Prompt(
-            text=prompt,
-            model=model or self.settings.model or None,
-            agent=agent or self.settings.agent or None,
-            system=system,
-        )
-        wish = Wish(
-            prompt=wanted,
-            name="" if name is None else job_name(name),
+        wish = wish_of(
+            self.settings,
+            prompt,
+            session=session,
+            name=name,
             image=image,
-            timeout=job_timeout,
-            max_cost_usd=max_cost_usd or 0.0,
+            model=model,
+            agent=agent,
+            system=system,
+            job_timeout=job_timeout,
+            max_cost_usd=max_cost_usd,
             key=key,
             origin=origin,
-            request=_digest(prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd),
         )
         where = None if session is None else session_key(session)
         return Job(*await self._jobs.start(where, wish), self)
@@ -203,7 +189,7 @@ class System:
         """The job of this id or this name: the one under way that is called so, or else the settled one.
         Raises `UsageError` with the candidates when there are several; no such job is said by whatever the
         id is given to."""
-        return await self._jobs.find(word)
+        return await self._jobs.names.find(word)
 
     async def wait(self, job: JobId) -> JobSnapshot:
         """Until the job has settled. Raises `UnknownJob`."""
@@ -415,63 +401,3 @@ async def _attend(outbox: Outbox, attention: Attention) -> AsyncGenerator[Attend
     async with outbox.attend() as attendance:
         with attention.attended_by(attendance):
             yield attendance
-
-
-def _check_prompt(prompt: str) -> None:
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", hint="say what is to be done")
-    size = len(_encoded("prompt", prompt))
-    if size > LONGEST_PROMPT:
-        raise UsageError(
-            f"the prompt has {size} bytes, and at most {LONGEST_PROMPT} are taken",
-            hint="put long material into a file of the workspace and name it in the prompt",
-        )
-
-
-def _check_wish(
-    *,
-    model: str | None,
-    agent: str | None,
-    system: str | None,
-    job_timeout: float | None,
-    max_cost_usd: float | None,
-) -> None:
-    if model and not _MODEL.fullmatch(model):
-        raise UsageError(f"{model!r} cannot be a model", hint="name it as provider/model")
-    for name, text in (("model", model), ("agent", agent), ("system prompt", system)):
-        if len(_encoded(name, text or "")) > LONGEST_PROMPT:
-            raise UsageError(f"the {name} has more than {LONGEST_PROMPT} bytes")
-    if job_timeout is not None and not (math.isfinite(job_timeout) and job_timeout >= 0):
-        raise UsageError(
-            f"a job cannot have {job_timeout} seconds", hint="give a number of seconds, or 0 for no bound"
-        )
-    if max_cost_usd is not None and not (math.isfinite(max_cost_usd) and max_cost_usd > 0):
-        raise UsageError(f"{max_cost_usd} dollars cannot be a bound", hint="give more than 0, or nothing")
-
-
-def _check_key(key: str | None) -> None:
-    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
-        raise UsageError(
-            f"{key[:LONGEST_KEY]!r} cannot be a key",
-            hint=f"use 1 to {LONGEST_KEY} printable characters, for example a UUID",
-        )
-
-
-def _check_image(image: str | None) -> None:
-    if image is not None and not _IMAGE.fullmatch(image):
-        raise UsageError(
-            f"{image[:LONGEST_KEY]!r} cannot be an image",
-            hint="name one of the engine's store, for example localhost/opencode-actors:latest",
-        )
-
-
-def _digest(*wish: str | float | None) -> str:
-    """As asked, not as understood: other settings after a restart do not make it another wish."""
-    return hashlib.sha256(json.dumps(wish).encode()).hexdigest()
-
-
-def _encoded(name: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the {name} is not valid text: {error.reason}") from None
