@@ -38,6 +38,7 @@ from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession, OutputSlice, Page, Remembered, Tell
+from opencode_actors.store.seal import Seal
 
 _JOURNAL = "journal.sqlite"
 # What comes of reading what was never written like that.
@@ -113,6 +114,7 @@ class Journal:
     folder: Path
     _writing: sqlite3.Connection
     _reading: sqlite3.Connection
+    _seal: Seal
     _outputs: OutputFiles
     _send: trio.MemorySendChannel[_Batch]
     _last_seq: int
@@ -251,7 +253,9 @@ class Journal:
                 self._outputs.make_durable(job)
         rows = [row for batch in batches for row in (*batch.spans, *batch.rows)]
         only_output = all(batch.only_output for batch in batches)
+        self._seal.check()
         db.write(self._writing, [*rows, *notices], durable=not only_output)
+        self._seal.renew()
 
     # ---- reading
 
@@ -281,6 +285,7 @@ class Journal:
     # ---- errors
 
     def _has_damage(self, error: Exception) -> StoreError:
+        self._seal.break_()
         return damaged(self.folder / _JOURNAL, f"it has an entry that cannot be understood: {error!r}")
 
     def _not_written(self, why: str) -> StoreError:
@@ -312,12 +317,13 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
     except OSError as error:
         raise _not_opened(folder, error) from error
     try:
-        writing, reading = await _open_database(folder, same_boot=lock.same_boot)
+        seal = Seal(folder / _JOURNAL, lock.boot)
+        writing, reading = await _open_database(folder, seal, same_boot=lock.same_boot)
         try:
             send, receive = trio.open_memory_channel[_Batch](_QUEUE)
             last_seq, kept = _numbers(writing, folder)
             outputs = OutputFiles(folder / "outputs")
-            journal = Journal(folder, writing, reading, outputs, send, last_seq, kept)
+            journal = Journal(folder, writing, reading, seal, outputs, send, last_seq, kept)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal.write, receive)
                 try:
@@ -327,7 +333,7 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
         finally:
             # Closing writes the last of the WAL into the file.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_WITHIN):
-                await trio.to_thread.run_sync(_close, (reading, writing), abandon_on_cancel=True)
+                await trio.to_thread.run_sync(_close, (reading, writing), seal, abandon_on_cancel=True)
     finally:
         lock.release()
 
@@ -337,16 +343,21 @@ def _make_folder(folder: Path) -> None:
     (folder / "outputs").mkdir(exist_ok=True, mode=0o700)
 
 
-async def _open_database(folder: Path, *, same_boot: bool) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+async def _open_database(
+    folder: Path, seal: Seal, *, same_boot: bool
+) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     try:
-        return await trio.to_thread.run_sync(partial(_open_both, folder / _JOURNAL, same_boot=same_boot))
+        return await trio.to_thread.run_sync(
+            partial(_open_both, folder / _JOURNAL, seal, same_boot=same_boot)
+        )
     except (OSError, sqlite3.Error) as error:
         raise _not_opened(folder, error) from error
 
 
-def _open_both(path: Path, *, same_boot: bool) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    examine(path, same_boot=same_boot)
+def _open_both(path: Path, seal: Seal, *, same_boot: bool) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    examine(path, same_boot=same_boot, sealed=seal.holds())
     writing = db.open_for_writing(path)
+    seal.begin()
     try:
         return writing, db.open_for_reading(path)
     except sqlite3.Error:
@@ -361,9 +372,11 @@ def _numbers(database: sqlite3.Connection, folder: Path) -> tuple[int, Kept]:
         raise damaged(folder / _JOURNAL, f"its own numbers cannot be read: {error!r}") from error
 
 
-def _close(connections: tuple[sqlite3.Connection, ...]) -> None:
+def _close(connections: tuple[sqlite3.Connection, ...], seal: Seal) -> None:
+    seal.check()
     for connection in connections:
         connection.close()
+    seal.close()
 
 
 def _not_opened(folder: Path, error: Exception) -> StoreError:

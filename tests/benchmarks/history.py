@@ -3,13 +3,15 @@
     python -m tests.benchmarks.history [JOBS ...]
 
 Fills a journal with so many settled jobs (10, 1,000 and 100,000, if nothing else is said), each with its key,
-its notices and its announcement, and a few that are open. Then: opening it (with the examination of all of
-it), what a start loads, and the calls behind `status`, `output`, `start(key=...)`, `follow`, the outbox,
-`cleanup`, and one append alone. What counts is each column's ratio to the first.
+its notices and its announcement, and a few that are open. Then: opening it, after an end in good order and after
+SIGKILL; opening one that somebody else has written to, of which every page is examined; what a start loads, and
+the calls behind `status`, `output`, `start(key=...)`, `follow`, the outbox, `cleanup`, and one append alone. What
+counts is each column's ratio to the first.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
@@ -44,8 +46,24 @@ _JOBS_OF_A_SESSION = 20
 _PIECES = 8
 _OPEN = 5
 _ROUNDS = 200
+_OPENINGS = 5
 _PROMPT = "look into it, please " * 10
 _TEXT = "hello "
+# What dies with its log as it is.
+_KILLED = """
+import os, signal, sys, trio
+from pathlib import Path
+from itertools import count
+from opencode_actors.store.journal import open_journal
+from tests.benchmarks.history import append
+
+async def main():
+    async with open_journal(Path(sys.argv[1])) as journal:
+        await append(journal, count())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+trio.run(main)
+"""
 
 
 def fill(folder: Path, jobs: int) -> None:
@@ -106,10 +124,8 @@ def _job(number: int) -> JobId:
 
 
 async def measure(folder: Path, jobs: int) -> dict[str, float]:
-    found: dict[str, float] = {}
-    begun = perf_counter()
+    found = await _openings(folder)
     async with open_journal(folder) as journal:
-        found["open"] = perf_counter() - begun
         last = (await journal.load()).last_seq
         some = _job(jobs // 2 - jobs // 2 % max(1, jobs // 100))
         calls: dict[str, Callable[[], Awaitable[object]]] = {
@@ -122,14 +138,34 @@ async def measure(folder: Path, jobs: int) -> dict[str, float]:
                 journal.notifications, LookForNotifications(now=1e12, limit=16, aimed_only=False)
             ),
             "cleanup's list": journal.sessions,
-            "append": partial(_append, journal, count()),
+            "append": partial(append, journal, count()),
         }
         for name, call in calls.items():
             found[name] = await _median(call)
     return found
 
 
-async def _append(journal: Journal, numbers: count[int]) -> None:
+async def _openings(folder: Path) -> dict[str, float]:
+    async def seconds() -> float:
+        begun = perf_counter()
+        async with open_journal(folder):
+            return perf_counter() - begun
+
+    examined: list[float] = []
+    killed: list[float] = []
+    for _ in range(_OPENINGS):
+        os.utime(folder / "journal.sqlite")
+        examined.append(await seconds())
+        await trio.run_process([sys.executable, "-c", _KILLED, str(folder)], check=False)
+        killed.append(await seconds())
+    return {
+        "open": statistics.median([await seconds() for _ in range(_OPENINGS * 4)]),
+        "open, killed": statistics.median(killed),
+        "open, examined": statistics.median(examined),
+    }
+
+
+async def append(journal: Journal, numbers: count[int]) -> None:
     at, id_ = next(numbers) * len(_TEXT), JobId("job_of_now")
     record = OutputRecorded(job=id_, text=_TEXT, offset=at)
     notice = OutputAdded(job=id_, session=SessionKey("now"), kind=OutputKind.TEXT, offset=at, text=_TEXT)

@@ -24,6 +24,8 @@ from opencode_actors.machines.vocabulary import JobId
 from opencode_actors.store import examination
 from opencode_actors.store.examination import log_index
 from opencode_actors.store.journal import open_journal
+from opencode_actors.store.lock import DirectoryLock
+from opencode_actors.store.seal import Seal
 
 from .samples import JOB, SESSION, job
 
@@ -122,6 +124,14 @@ def copy(source: Path, to: Path) -> Path:
     return to
 
 
+def sealed(folder: Path) -> Path:
+    """As if nobody had written to it since the journal did."""
+    seal = Seal(folder / FILE, DirectoryLock(folder / "lock").boot)
+    seal.begin()
+    assert seal.holds()
+    return folder
+
+
 def flip(data: bytearray, rng: random.Random) -> bytearray:
     # Half of them near the beginning, where one bit decides about everything.
     at = rng.randrange(len(data) if rng.random() < 0.5 else min(400, len(data)))
@@ -148,7 +158,7 @@ async def test_p18_damage_is_said_or_does_no_harm(
     rng = random.Random(f"{left.parent.name} {name} {damage.__name__}")
     ends: Counter[str] = Counter()
     for number in range(POSITIONS):
-        folder = copy(left, tmp_path / "damaged")
+        folder = sealed(copy(left, tmp_path / "damaged"))
         (folder / name).write_bytes(damage(bytearray((left / name).read_bytes()), rng))
         before = content(folder)
         found = await attempt(folder)
