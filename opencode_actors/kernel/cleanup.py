@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from attrs import define, field, frozen
 
 from opencode_actors.containers import SessionPlace
+from opencode_actors.errors import StoreError
 from opencode_actors.kernel.sessions import Sessions
+from opencode_actors.machines.notices import DirectoriesForgotten
 from opencode_actors.machines.session_messages import Refused
 from opencode_actors.machines.vocabulary import SessionKey
-from opencode_actors.store.port import KnownSession
+from opencode_actors.store.port import OnDisk, Store
+
+_log = logging.getLogger("opencode_actors")
 
 
 @frozen(kw_only=True)
@@ -42,30 +47,50 @@ class Cleanup:
     _removed: list[Path] = field(factory=list[Path], init=False)
     _kept: list[Kept] = field(factory=list[Kept], init=False)
 
-    async def run(self, known: tuple[KnownSession, ...]) -> CleanedUp:
-        for session in known:
-            await self._clean_up(session)
-        if self.data or self.workspaces:
+    async def run(self, store: Store) -> CleanedUp:
+        """Looks at what is open or on the disk, and not at all that ever was."""
+        directories = self.data or self.workspaces
+        if not directories:
+            for key in self.sessions.open_keys():
+                await self._clean_up(OnDisk(key=key, used_at=(await store.session(key)).used_at))
+        after = ""
+        while directories and (
+            page := await store.on_disk(data=self.data, workspaces=self.workspaces, after=after)
+        ):
+            gone = [self._forgotten(session) for session in page if await self._clean_up(session)]
+            try:
+                await store.append(tuple(gone))
+            except StoreError as error:
+                _log.warning("directories are gone, and the next clean-up looks for them again: %s", error)
+            after = page[-1].key
+        if directories:
             await self.sessions.directories.sweep()
         return CleanedUp(ended=tuple(self._ended), removed=tuple(self._removed), kept=tuple(self._kept))
 
-    async def _clean_up(self, session: KnownSession) -> None:
+    def _forgotten(self, session: OnDisk) -> DirectoriesForgotten:
+        return DirectoriesForgotten(
+            session=session.key, data=self.data, workspace=self.workspaces, since=session.last_seq
+        )
+
+    async def _clean_up(self, session: OnDisk) -> bool:
+        """Whether nothing of it is left of what is to go."""
         key = session.key
         if session.used_at is not None and session.used_at > self.unused_since:
             self._kept.append(Kept(session=key, why="it was used lately"))
-            return
+            return False
         answer = await self.sessions.retire_if_open(key, "idle, and cleaned up")
         if isinstance(answer, Refused):
             self._kept.append(Kept(session=key, why=answer.reason))
-            return
+            return False
         if answer is not None:
             self._ended.append(key)
         folders = self._folders(self.sessions.place_of(key))
         removed = await self.sessions.set_aside(key, folders)
         if removed is None:
             self._kept.append(Kept(session=key, why=f"session {key} has a job again"))
-        else:
-            self._removed += removed
+            return False
+        self._removed += removed
+        return True
 
     def _folders(self, place: SessionPlace) -> tuple[Path, ...]:
         data = (place.data.parent,) if self.data else ()

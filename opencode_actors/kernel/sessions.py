@@ -142,6 +142,9 @@ class Sessions:
     def __contains__(self, key: SessionKey) -> bool:
         return key in self._entries
 
+    def open_keys(self) -> tuple[SessionKey, ...]:
+        return tuple(self._entries)
+
     def actors(self) -> tuple[SessionActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
 

@@ -310,7 +310,7 @@ class System:
             workspaces=delete_workspaces,
             unused_since=self._surroundings.wall() - older_than,
         )
-        return await cleanup.run(await self._surroundings.store.sessions())
+        return await cleanup.run(self._surroundings.store)
 
     async def reset_session(self, session: str) -> SessionSnapshot:
         """Makes one that was given up, or is quarantined, usable again, once its cause is seen to.

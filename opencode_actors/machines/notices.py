@@ -242,6 +242,16 @@ class ContainerForgotten:
 
 
 @frozen(kw_only=True)
+class DirectoriesForgotten:
+    """The session has nothing in these directories any more, unless a job of it came after notice `since`."""
+
+    session: SessionKey
+    data: bool
+    workspace: bool
+    since: int
+
+
+@frozen(kw_only=True)
 class Accepted:
     """What was asked for, as far as it does not stand in the job's snapshot.
 
@@ -321,6 +331,7 @@ Record = (
     SessionRecorded
     | ContainerRecorded
     | ContainerForgotten
+    | DirectoriesForgotten
     | JobRecorded
     | OutputRecorded
     | NotificationRecorded

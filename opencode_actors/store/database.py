@@ -49,14 +49,13 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET settled = excluded.settled, snapshot = excluded.snapshot,
     begun = COALESCE(excluded.begun, begun), verdict = COALESCE(excluded.verdict, verdict)
 """
-_SESSIONS = """
-SELECT known.key,
-    (SELECT at FROM notices WHERE session = known.key ORDER BY seq DESC LIMIT 1),
-    (SELECT MIN(created) FROM jobs WHERE session = known.key),
-    (SELECT COUNT(*) FROM jobs WHERE session = known.key),
-    (SELECT name FROM jobs WHERE session = known.key AND name IS NOT NULL ORDER BY number DESC LIMIT 1),
-    (SELECT image FROM sessions WHERE sessions.key = known.key)
-FROM ({keys}) AS known ORDER BY known.key
+_SESSION_NOW = """
+SELECT
+    (SELECT at FROM notices WHERE session = :key ORDER BY seq DESC LIMIT 1),
+    (SELECT MIN(created) FROM jobs WHERE session = :key),
+    (SELECT COUNT(*) FROM jobs WHERE session = :key),
+    (SELECT name FROM jobs WHERE session = :key AND name IS NOT NULL ORDER BY number DESC LIMIT 1),
+    (SELECT image FROM sessions WHERE key = :key)
 """
 # Nothing of a job comes after its end.
 _KNOWN = """
@@ -149,24 +148,11 @@ def read_conversation(database: sqlite3.Connection, session: SessionKey) -> Conv
     return None if found is None or found[0] is None else ConversationId(found[0])
 
 
-def read_sessions(database: sqlite3.Connection) -> tuple[KnownSession, ...]:
-    every = "SELECT key FROM sessions UNION SELECT session AS key FROM jobs"
-    found = database.execute(_SESSIONS.format(keys=every)).fetchall()
-    return tuple(_known_session(*row) for row in found)
-
-
 def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSession:
     """One that was never heard of has nothing known of it."""
-    return _known_session(
-        *cast(tuple[Any, ...], _one(database, _SESSIONS.format(keys="SELECT ? AS key"), session))
-    )
-
-
-def _known_session(
-    key: str, used_at: float | None, began_at: float | None, jobs: int, name: str | None, image: str | None
-) -> KnownSession:
+    used_at, began_at, jobs, name, image = database.execute(_SESSION_NOW, {"key": session}).fetchone()
     return KnownSession(
-        key=SessionKey(key), used_at=used_at, began_at=began_at, jobs=jobs, name=name or "", image=image
+        key=session, used_at=used_at, began_at=began_at, jobs=jobs, name=name or "", image=image
     )
 
 

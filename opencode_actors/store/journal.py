@@ -21,6 +21,7 @@ from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import (
     ContainerForgotten,
     ContainerRecorded,
+    DirectoriesForgotten,
     JobRecorded,
     Notice,
     NotificationRecorded,
@@ -32,12 +33,21 @@ from opencode_actors.machines.outbox_messages import LookForNotifications, Notif
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
-from opencode_actors.store import notice_rows, open_rows, outbox_rows
+from opencode_actors.store import directory_rows, notice_rows, open_rows, outbox_rows
 from opencode_actors.store.examination import damaged, examine, is_damage
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
 from opencode_actors.store.output_files import OutputFiles
-from opencode_actors.store.port import Keyed, KnownJob, KnownSession, OutputSlice, Page, Remembered, Tell
+from opencode_actors.store.port import (
+    Keyed,
+    KnownJob,
+    KnownSession,
+    OnDisk,
+    OutputSlice,
+    Page,
+    Remembered,
+    Tell,
+)
 from opencode_actors.store.seal import Seal
 
 _JOURNAL = "journal.sqlite"
@@ -77,6 +87,9 @@ class _Batch:
                 continue
             if isinstance(record, ContainerRecorded | ContainerForgotten):
                 batch.rows.append(open_rows.container_row(record))
+                continue
+            if isinstance(record, DirectoriesForgotten):
+                batch.rows.append(directory_rows.row_of(record))
                 continue
             if isinstance(record, NotificationRecorded):
                 batch.rows.append(outbox_rows.row_of(record))
@@ -151,8 +164,9 @@ class Journal:
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         return await self._read(db.read_conversation, self._reading, session)
 
-    async def sessions(self) -> tuple[KnownSession, ...]:
-        return await self._read(db.read_sessions, self._reading)
+    async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
+        read = partial(directory_rows.read_on_disk, data=data, workspaces=workspaces, after=after)
+        return await self._read(read, self._reading)
 
     async def session(self, session: SessionKey) -> KnownSession:
         return await self._read(db.read_session, self._reading, session)

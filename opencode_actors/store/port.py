@@ -77,6 +77,15 @@ class KnownSession:
 
 
 @frozen(kw_only=True)
+class OnDisk:
+    """A session that may have directories. `used_at` is as in `KnownSession`, of the notice `last_seq`."""
+
+    key: SessionKey
+    used_at: float | None = None
+    last_seq: int = 0
+
+
+@frozen(kw_only=True)
 class Keyed:
     """The job that a client's key stands for; `request` is the digest of what was asked for then."""
 
@@ -134,12 +143,13 @@ class Store(Protocol):
         """The one that the session had last."""
         ...
 
-    async def sessions(self) -> tuple[KnownSession, ...]:
-        """All that ever had a job and are not forgotten, open or not."""
+    async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
+        """A bounded number of the sessions that may have any of these directories, open or not, in the order of
+        their keys and behind `after`; none when there are no more."""
         ...
 
     async def session(self, session: SessionKey) -> KnownSession:
-        """The same of one; of one that was never heard of there is nothing but its key."""
+        """Of one that was never heard of there is nothing but its key."""
         ...
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:

@@ -87,7 +87,20 @@ CREATE TRIGGER spans_go_with_their_job AFTER DELETE ON jobs
 CREATE INDEX housed ON sessions (key) WHERE container IS NOT NULL;
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS)
+# Which sessions may have something on the disk, for whoever cleans up: those that never will again are many.
+_DIRECTORIES = """
+ALTER TABLE sessions ADD COLUMN has_data INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE sessions ADD COLUMN has_workspace INTEGER NOT NULL DEFAULT 1;
+INSERT OR IGNORE INTO sessions (key) SELECT session FROM jobs;
+CREATE INDEX with_data ON sessions (key) WHERE has_data = 1;
+CREATE INDEX with_workspace ON sessions (key) WHERE has_workspace = 1;
+CREATE TRIGGER directories_come_with_a_job AFTER INSERT ON jobs BEGIN
+    INSERT INTO sessions (key) VALUES (new.session)
+    ON CONFLICT (key) DO UPDATE SET has_data = 1, has_workspace = 1 WHERE has_data = 0 OR has_workspace = 0;
+END;
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -13,6 +13,7 @@ from opencode_actors.machines.notices import (
     Begun,
     ContainerForgotten,
     ContainerRecorded,
+    DirectoriesForgotten,
     InputAnswered,
     InputWanted,
     JobEnded,
@@ -42,6 +43,7 @@ from opencode_actors.store.port import (
     Keyed,
     KnownJob,
     KnownSession,
+    OnDisk,
     OpenJob,
     OutputSlice,
     Page,
@@ -100,6 +102,7 @@ class MemoryStore:
     _verdicts: dict[JobId, Failure] = field(factory=dict[JobId, Failure])
     _pieces: dict[JobId, list[Piece]] = field(factory=dict[JobId, list[Piece]])
     _housed: dict[SessionKey, Housed] = field(factory=dict[SessionKey, Housed])
+    _directories: dict[SessionKey, set[str]] = field(factory=dict[SessionKey, set[str]])
     outbox: dict[JobId, OutboxRow] = field(factory=dict[JobId, OutboxRow])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
@@ -165,6 +168,8 @@ class MemoryStore:
         self.records.append(record)
         match record:
             case JobRecorded(snapshot=job):
+                if job.id not in self._jobs:
+                    self._directories[job.session] = {"data", "workspace"}
                 self._jobs[job.id] = job
                 if record.accepted is not None:
                     self._accepted[job.id] = record.accepted
@@ -180,6 +185,15 @@ class MemoryStore:
                 self.outbox[record.job] = self.outbox[record.job].after(record)
             case SessionRecorded():
                 self._conversations[record.session] = record.conversation
+                self._directories.setdefault(record.session, {"data", "workspace"})
+            case DirectoriesForgotten(session=key):
+                gone = {
+                    kind
+                    for kind, wanted in (("data", record.data), ("workspace", record.workspace))
+                    if wanted
+                }
+                if not any(_is_of_a_job(notice, key) for notice in self.told[record.since :]):
+                    self._directories.get(key, set()).difference_update(gone)
             case ContainerForgotten():
                 self._housed.pop(record.session, None)
             case ContainerRecorded():
@@ -208,10 +222,15 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self._conversations.get(session)
 
-    async def sessions(self) -> tuple[KnownSession, ...]:
+    async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
         await trio.lowlevel.checkpoint()
-        keys = sorted({*self._conversations, *(job.session for job in self._jobs.values())})
-        return tuple([await self.session(key) for key in keys])
+        wanted = {kind for kind, asked in (("data", data), ("workspace", workspaces)) if asked}
+        found = sorted(key for key, kinds in self._directories.items() if kinds & wanted and key > after)
+        last = {notice.session: notice for notice in self.told}
+        return tuple(
+            OnDisk(key=key, used_at=last[key].at, last_seq=last[key].seq) if key in last else OnDisk(key=key)
+            for key in found[:_PAGE]
+        )
 
     async def session(self, session: SessionKey) -> KnownSession:
         await trio.lowlevel.checkpoint()
@@ -267,6 +286,10 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+
+def _is_of_a_job(notice: Notice, session: SessionKey) -> bool:
+    return notice.session == session and not isinstance(notice, SessionChanged | NotificationFailed)
 
 
 def _is_wanted(notice: Notice, job: JobId | None, session: SessionKey | None) -> bool:

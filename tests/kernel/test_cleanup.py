@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
 import trio
 import trio.testing
 
@@ -55,6 +58,38 @@ async def test_nothing_on_the_disk_goes_unless_it_is_asked_for(
         async with world.system() as system:  # known to the journal alone
             result = await system.cleanup(delete_workspaces=True)
             assert (result.ended, result.removed) == ((), (workspace,))
+
+
+async def test_what_was_cleaned_up_once_is_not_looked_at_again_until_it_has_a_job(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await _used(system, "one", "two")
+        listed = partial(world.store.on_disk, after="")
+        assert len(await listed(data=True, workspaces=True)) == 2
+        await system.cleanup(delete_workspaces=True)
+        assert await listed(data=False, workspaces=True) == ()
+        assert len(await listed(data=True, workspaces=False)) == 2
+        await system.cleanup(delete_data=True)
+        assert await listed(data=True, workspaces=True) == ()
+        assert (await system.cleanup(delete_data=True, delete_workspaces=True)).removed == ()
+        await _used(system, "two")
+        assert [session.key for session in await listed(data=True, workspaces=True)] == ["two"]
+
+
+async def test_a_full_disk_can_be_cleaned_up(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await _used(system, "demo")
+        async with world.system() as system:
+            world.store.full = True
+            result = await system.cleanup(delete_data=True, delete_workspaces=True)
+            assert len(result.removed) == 2
+            world.store.full = False
+            (said,) = [record.getMessage() for record in caplog.records]
+            assert "the next clean-up looks for them again" in said
 
 
 async def test_what_was_used_lately_is_kept(autojump_clock: trio.testing.MockClock) -> None:

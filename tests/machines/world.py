@@ -22,6 +22,7 @@ from opencode_actors.machines.notices import (
     Begun,
     ContainerForgotten,
     ContainerRecorded,
+    DirectoriesForgotten,
     InputAnswered,
     InputWanted,
     JobCancelling,
@@ -259,6 +260,8 @@ class World:
                 self.housed = record.container
             case ContainerForgotten():
                 self.housed = None
+            case DirectoriesForgotten():
+                raise AssertionError("only a clean-up says that")
             case NotificationRecorded():
                 raise AssertionError(record)
 

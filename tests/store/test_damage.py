@@ -89,7 +89,8 @@ async def everything(folder: Path) -> dict[str, Any]:
         remembered = await journal.load()
         found: dict[str, Any] = {
             "remembered": remembered,
-            "sessions": await journal.sessions(),
+            "sessions": await journal.on_disk(data=True, workspaces=True, after=""),
+            "session": await journal.session(SESSION),
             "conversation": await journal.conversation(SESSION),
             "notices": await journal.notices(None, None, after=0, upto=remembered.last_seq),
         }

@@ -14,9 +14,11 @@ from opencode_actors.machines.notices import (
     Begun,
     ContainerForgotten,
     ContainerRecorded,
+    DirectoriesForgotten,
     InputAnswered,
     InputEnd,
     InputWanted,
+    JobQueued,
     JobRecorded,
     Notice,
     OutputKind,
@@ -38,7 +40,7 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.ports import ContainerId, Endpoint, Prompt
 from opencode_actors.store.journal import open_journal
-from opencode_actors.store.port import Housed, KnownSession, Store
+from opencode_actors.store.port import Housed, KnownSession, OnDisk, Store
 from opencode_actors.testing.memory_store import MemoryStore
 
 from .samples import CONVERSATION, JOB, SESSION, conversation, job, said
@@ -110,21 +112,60 @@ async def test_output_is_read_in_whole_characters(open_store: OpenStore) -> None
         assert offset == 1 + 4 + 2 + 1
 
 
-async def test_sessions_are_known_with_the_time_of_the_last_word_of_them(open_store: OpenStore) -> None:
-    other = SessionKey("other")
+async def test_sessions_are_listed_as_long_as_something_of_them_may_be_on_the_disk(
+    open_store: OpenStore,
+) -> None:
+    other, queued = SessionKey("other"), JobQueued(job=JOB, session=SESSION, ahead=0)
     changed = SessionChanged(session=SESSION, status=SessionStatus.ABSENT)
+
+    async def listed(store: Store) -> list[list[SessionKey]]:
+        found = [
+            await store.on_disk(data=data, workspaces=workspaces, after="")
+            for data, workspaces in ((True, False), (False, True), (True, True))
+        ]
+        return [[session.key for session in page] for page in found]
+
+    def gone(key: SessionKey, *, data: bool, since: int) -> DirectoriesForgotten:
+        return DirectoriesForgotten(session=key, data=data, workspace=not data, since=since)
+
     async with open_store() as store:
         told: list[Notice] = []
         store.listen(told.append)
-        assert await store.sessions() == ()
-        await store.append((job(),), (changed,), at=1.0)
+        assert await listed(store) == [[], [], []]
+        assert await store.on_disk(data=False, workspaces=False, after="") == ()
+        await store.append((job(),), (queued,), at=1.0)
         await store.append((), (changed,), at=2.0)
         await store.append((evolve(conversation(), session=other),))
     async with open_store() as store:
-        assert await store.sessions() == (
-            KnownSession(key=SESSION, used_at=2.0, jobs=1, name="the test"),
-            KnownSession(key=other, used_at=None),
+        assert await store.on_disk(data=True, workspaces=True, after="") == (
+            OnDisk(key=SESSION, used_at=2.0, last_seq=2),
+            OnDisk(key=other),
         )
+        assert await store.on_disk(data=True, workspaces=False, after=SESSION) == (OnDisk(key=other),)
+        # a job came, and the list from before it does not know
+        await store.append((gone(SESSION, data=True, since=0),))
+        assert await listed(store) == [[SESSION, other]] * 3
+        # its container ended, which is no job
+        await store.append((gone(SESSION, data=True, since=1), gone(other, data=False, since=0)))
+        assert await listed(store) == [[other], [SESSION], [SESSION, other]]
+        await store.append((gone(SESSION, data=False, since=2),))
+        assert await listed(store) == [[other], [], [other]]
+        # as the same job goes on, nothing is made, and with another one both are
+        await store.append((job(JobStatus.COMPLETED),))
+        assert await listed(store) == [[other], [], [other]]
+        await store.append((job(id_=JobId("job_new")), evolve(conversation())))
+        assert await listed(store) == [[SESSION, other], [SESSION], [SESSION, other]]
+
+
+async def test_what_is_on_the_disk_is_listed_in_pages(open_store: OpenStore) -> None:
+    keys = [SessionKey(f"s{number:03}") for number in range(300)]
+    async with open_store() as store:
+        await store.append(tuple(evolve(conversation(), session=key) for key in reversed(keys)))
+        found: list[SessionKey] = []
+        while page := await store.on_disk(data=True, workspaces=True, after=found[-1] if found else ""):
+            assert len(page) < len(keys)
+            found += [session.key for session in page]
+        assert found == keys
 
 
 async def test_what_a_session_had_is_known(open_store: OpenStore) -> None:
@@ -142,7 +183,7 @@ async def test_what_a_session_had_is_known(open_store: OpenStore) -> None:
         known = KnownSession(key=SESSION, began_at=1.0, jobs=4, name="third", image="b")
         assert await store.session(SESSION) == known
     async with open_store() as store:
-        assert await store.sessions() == (known,)
+        assert await store.session(SESSION) == known
         assert await store.conversation(SESSION) == CONVERSATION
 
 
