@@ -35,6 +35,7 @@ from opencode_actors.machines.job_messages import (
     AnswerRequest,
     CancelJob,
     GetJob,
+    GiveWay,
     JobEffect,
     JobMessage,
     JobOver,
@@ -105,7 +106,7 @@ class Jobs:
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.names = Names(self.surroundings.store, self._unsettled)
+        self.names = Names(self.surroundings.store, self._unsettled, self.sessions.open_keys)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -148,9 +149,10 @@ class Jobs:
                 self._keys.pop(key, None)
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
-        if session is None:
-            session = SessionKey(f"s-{self.surroundings.rng.getrandbits(64):016x}")
         await self.sessions.directories.check_room()
+        if session is None or not wish.name:
+            made = await self.names.make(wish.prompt.text)
+            session, wish = session or SessionKey(made), evolve(wish, name=wish.name or made)
         self.names.check(wish.name)
         entry = self._new(session, wish)
         job = entry.actor.state.id
@@ -158,7 +160,7 @@ class Jobs:
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
         has_place = False
         try:
-            ahead = await self.sessions.add_job(session, job, image=wish.image)
+            ahead = await self.sessions.add_job(session, job, image=wish.image, first=wish.first)
             has_place = True
         finally:
             if not has_place:
@@ -289,6 +291,7 @@ class Jobs:
             image=wish.image,
             key=wish.key,
             request=wish.request,
+            first=wish.first,
         )
         return self._entry(state, plan)
 
@@ -316,7 +319,7 @@ class Jobs:
             notify=last.notify,
         )
         if left is not None:
-            state = taken_over(state, left, moment)
+            state = evolve(taken_over(state, left, moment), gives_way_to=last.interrupted_by)
         entry = self._entries[last.id] = self._entry(state, plan)
         here.addresses[last.id] = JobAddress(last.session, entry.actor.mailbox)
         entry.accepted.set()
@@ -325,6 +328,8 @@ class Jobs:
 
     async def _go_on(self, entry: _Entry) -> None:
         try:
+            if entry.plan.first and not entry.actor.state.has_begun:
+                self._make_way_for(entry)
             await self._live(entry)
         finally:
             self._end(entry.actor.state.id, entry)
@@ -346,9 +351,20 @@ class Jobs:
                 self._tell_session(entry, JobOver(job=state.id))
                 return
             entry.accepted.set()
+            if entry.plan.first:
+                self._make_way_for(entry)
             await self._live(entry)
         finally:
             self._end(state.id, entry)
+
+    def _make_way_for(self, entry: _Entry) -> None:
+        """It is recorded, and goes before all that wait; so whoever is at work, or is to go on with what it began,
+        ends. Told to one that is being ended already, it changes nothing."""
+        key, to = entry.session, entry.actor.state.id
+        at_work = self.sessions.at_work_in(key)
+        for job, other in self._entries.items():
+            if job != to and other.session == key and (job == at_work or other.actor.state.has_begun):
+                other.actor.mailbox.put(GiveWay(to=to))
 
     async def _fail(self, entry: _Entry, failure: Failure) -> None:
         """After a bug, or when its state could not be recorded."""
@@ -389,7 +405,14 @@ class Jobs:
         last = snapshot(entry.actor.state, trio.current_time())
         if last.settled:
             return last
-        return evolve(last, status=JobStatus.FAILED, failure=failure, activity=ActivityState.IDLE, pending=())
+        return evolve(
+            last,
+            status=JobStatus.FAILED,
+            failure=failure,
+            activity=ActivityState.IDLE,
+            pending=(),
+            interrupted_by=None,
+        )
 
     def _remember(self, job: JobId, ended: JobEnded) -> None:
         self._finished[job] = ended

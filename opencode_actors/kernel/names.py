@@ -1,53 +1,146 @@
-"""Whom a word means, and whether a name may be given."""
+"""Whom a word means, and what is called how.
+
+Jobs and sessions have an id and a name that people use; a session's key is both. A name that nobody chose is
+made of the prompt's key words, and with a number behind it where others were called so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
 
 import trio
-from attrs import frozen
+from attrs import define, field
 
-from opencode_actors.errors import UsageError
+from opencode_actors.errors import UnknownJob, UnknownSession, UsageError
 from opencode_actors.machines.job_state import JobState
-from opencode_actors.machines.names import is_job_id
-from opencode_actors.machines.vocabulary import JobId
+from opencode_actors.machines.names import is_job_id, name_of, numbered
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Store
 
-_CANDIDATES = 5  # that are listed when a name means several jobs
+_CANDIDATES = 5  # that are listed when a word means several
+_NEAREST = 3
+# Of so many of the newest jobs a word that means nothing is compared with the names.
+_COMPARED = 500
+_LEAST_ALIKE = 0.6
+# Of so many names the last number is remembered, so that many who ask at once need not ask again.
+_NUMBERED = 1024
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Names:
-    """`unsettled` are the jobs that have not ended."""
+    """`unsettled` are the jobs that have not ended, `open_sessions` those that a job, or nothing yet, is in."""
 
     store: Store
     unsettled: Callable[[], Iterator[JobState]]
+    open_sessions: Callable[[], Collection[SessionKey]]
+    _last: OrderedDict[str, int] = field(factory=OrderedDict[str, int], init=False, repr=False)
+
+    # ---- giving
 
     def check(self, name: str) -> None:
         """While a job has not settled, its name is its own. Afterwards others may be called so."""
         holder = self._called(name)
         if holder is not None:
             raise UsageError(
-                f"{name!r} is what job {holder} is called, which has not ended yet",
+                f"{name!r} is what job {holder.id} is called, which has not ended yet",
                 hint="choose another name, or none",
             )
 
-    def _called(self, name: str) -> JobId | None:
-        return next((state.id for state in self.unsettled() if name and state.name == name), None)
+    async def make(self, prompt: str) -> str:
+        """A name for a job, or a session, or both, that no other has or had."""
+        return await self.free(name_of(prompt))
+
+    async def free(self, wanted: str) -> str:
+        """That name, or with a number behind it when others were called so."""
+        name, number = await self.store.free_name(wanted, taken=self._taken())
+        # Others may have asked meanwhile, and been given the same.
+        while number <= self._last.get(wanted, 0) or name in self._taken():
+            number = max(number, self._last.get(wanted, 0)) + 1
+            name = numbered(wanted, number)
+        self._last[wanted] = number
+        self._last.move_to_end(wanted)
+        while len(self._last) > _NUMBERED:
+            self._last.popitem(last=False)
+        return name
+
+    def _taken(self) -> frozenset[str]:
+        return frozenset([*(state.name for state in self.unsettled()), *self.open_sessions()])
+
+    # ---- finding
 
     async def find(self, word: str) -> JobId:
-        """The job that has this id or this name. Raises `UsageError` for a name that several settled jobs
-        were given; a word that means none is given back, for whoever looks it up to say so."""
+        """The job that has this id or this name, or else the one that the session of this name is about: what
+        is under way goes before what has ended.
+
+        Raises `UsageError` with the candidates where a word means several, and `UnknownJob` with the nearest
+        names where it means none. An id is given back as it is.
+        """
         if is_job_id(word):
             await trio.lowlevel.checkpoint()
             return JobId(word)
-        unsettled = self._called(word)
-        named = await self.store.named(word, limit=_CANDIDATES + 1) if unsettled is None else ()
-        if len(named) > 1:
-            shown = ", ".join(f"{one.id} ({one.status.value})" for one in named[:_CANDIDATES])
-            more = " and more" if len(named) > _CANDIDATES else ""
+        called, in_session = self._called(word), self._at_work_in(word)
+        if called is not None and in_session is not None and called.session != in_session.session:
             raise UsageError(
-                f"several jobs were called {word!r}, the newest first: {shown}{more}",
-                hint="name one by its id",
+                f"{word!r} is what job {called.id} in session {called.session} is called, and a session in "
+                f"which job {in_session.id} is under way",
+                hint="name the job by its id",
             )
-        return unsettled or (named[0].id if named else JobId(word))
+        under_way = called or in_session
+        if under_way is not None:
+            await trio.lowlevel.checkpoint()
+            return under_way.id
+        named = await self.store.named(word, limit=_CANDIDATES + 1)
+        if len(named) > 1:
+            raise _several(word, named)
+        last = named[0] if named else await self.store.last_job(SessionKey(word))
+        if last is None:
+            raise UnknownJob(f"there is no job {word}", hint=await self._nearest(word))
+        return last.id
+
+    async def find_session(self, word: str) -> SessionKey:
+        """The session of this name, or else the one that the job of this id or name is in. Raises as `find`
+        does, and `UnknownSession`."""
+        if word in self.open_sessions() or (await self.store.session(SessionKey(word))).heard_of:
+            return SessionKey(word)
+        called = self._called(word)
+        if called is not None:
+            return called.session
+        if is_job_id(word):
+            known = await self.store.job(JobId(word))
+            if known is None:
+                raise UnknownJob(f"there is no job {word}")
+            return known.snapshot.session
+        named = await self.store.named(word, limit=_CANDIDATES + 1)
+        if len({job.session for job in named}) > 1:
+            raise _several(word, named)
+        if not named:
+            raise UnknownSession(f"there is no session {word}", hint=await self._nearest(word))
+        return named[0].session
+
+    def _called(self, name: str) -> JobState | None:
+        return next((state for state in self.unsettled() if name and state.name == name), None)
+
+    def _at_work_in(self, session: str) -> JobState | None:
+        """The one that has begun, or else the first that waits."""
+        there = [state for state in self.unsettled() if state.session == session]
+        return next((state for state in there if state.has_begun), there[0] if there else None)
+
+    async def _nearest(self, word: str) -> str:
+        known = {*self._taken(), *await self.store.recent_names(jobs=_COMPARED)} - {"", word}
+        lower = word.lower()
+        near = sorted(name for name in known if lower in name.lower() or name.lower() in lower)
+        alike = difflib.get_close_matches(word, known, n=_NEAREST, cutoff=_LEAST_ALIKE)
+        names = list(dict.fromkeys((*alike, *near)))[:_NEAREST]
+        if not names:
+            return "`sessions` lists what there is"
+        return f"did you mean {' or '.join(repr(name) for name in names)}?"
+
+
+def _several(word: str, named: tuple[JobSnapshot, ...]) -> UsageError:
+    shown = ", ".join(f"{one.id} ({one.status.value})" for one in named[:_CANDIDATES])
+    more = " and more" if len(named) > _CANDIDATES else ""
+    return UsageError(
+        f"several jobs were called {word!r}, the newest first: {shown}{more}", hint="name one by its id"
+    )

@@ -59,8 +59,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
         _log.info("going on with what an earlier run began: %s", _in_words(waiting, found))
     for key, open_jobs in waiting.items():
         where = found.get(key, _Found())
-        # The one that was sent goes first: the server may be at work on it.
-        work = sorted(await _with_one_sent(here, open_jobs), key=lambda job: job.begun is None)
+        work = _in_order(await _with_one_sent(here, open_jobs))
         for job in work:
             jobs.take_over(job, _left(job, where))
         left = TakeOver(
@@ -79,6 +78,18 @@ async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[O
     for job in sent[:-1]:
         await _settle(here, job)
     return [job for job in open_jobs if job not in sent[:-1]]
+
+
+def _in_order(open_jobs: list[OpenJob]) -> list[OpenJob]:
+    """The one that was sent goes first: the server may be at work on it. Then those that go before others, the
+    newest first, as they went when they came."""
+
+    def goes_first(job: OpenJob) -> bool:
+        return job.begun is None and job.accepted is not None and job.accepted.first
+
+    sent = [job for job in open_jobs if job.begun is not None]
+    first = [job for job in reversed(open_jobs) if goes_first(job)]
+    return [*sent, *first, *(job for job in open_jobs if job not in sent and job not in first)]
 
 
 def _in_words(waiting: Mapping[SessionKey, list[OpenJob]], found: Mapping[SessionKey, _Found]) -> str:

@@ -152,16 +152,19 @@ class Sessions:
         entry = self._entries.get(key)
         return entry.actor.mailbox if entry is not None else None
 
-    async def add_job(self, key: SessionKey, job: JobId, *, image: str | None = None) -> int:
-        """A place in the session, which is opened if need be; how many jobs are ahead. Raises `Busy`,
-        `UsageError` when it runs with another image, and `StoreError` when it cannot record anything."""
+    async def add_job(
+        self, key: SessionKey, job: JobId, *, image: str | None = None, first: bool = False
+    ) -> int:
+        """A place in the session, which is opened if need be, before all that wait if it is the `first`; how
+        many jobs are ahead. Raises `Busy`, `UsageError` when it runs with another image, and `StoreError`
+        when it cannot record anything."""
         while True:
             entry = await self._open(key)
             if image is not None:
                 entry.use(image)
             answer: object = None
             with suppress(ActorGone):
-                answer = await self._ask_for_place(entry, job)
+                answer = await self._ask_for_place(entry, job, first=first)
             if answer is None:
                 # It ended meanwhile. Its successor may begin when the last of it is gone.
                 await entry.done.wait()
@@ -202,6 +205,11 @@ class Sessions:
         if not isinstance(answer, SessionSnapshot):
             raise UnknownSession(f"no session {key} is open")
         return answer
+
+    def at_work_in(self, key: SessionKey) -> JobId | None:
+        """Who has the turn."""
+        entry = self._entries.get(key)
+        return entry.actor.state.current if entry is not None else None
 
     def image_of(self, key: SessionKey) -> str | None:
         """What its container is made from; None when it is not open."""
@@ -307,11 +315,11 @@ class Sessions:
         here.nursery.start_soon(self._run, key, entry)
         return entry
 
-    async def _ask_for_place(self, entry: SessionEntry, job: JobId) -> object:
+    async def _ask_for_place(self, entry: SessionEntry, job: JobId, *, first: bool) -> object:
         answer: object = None
         entry.asking += 1
         try:
-            answer = await entry.actor.ask(lambda ask: AddJob(ask=ask, job=job))
+            answer = await entry.actor.ask(lambda ask: AddJob(ask=ask, job=job, first=first))
         finally:
             entry.asking -= 1
             if answer is None:

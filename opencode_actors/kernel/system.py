@@ -159,7 +159,8 @@ class System:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
         Without `session` it gets one of its own, and with `image` that session's containers are made from it,
-        from now on. `name` is what people call the job, and its own until it has settled (`find`).
+        from now on. `name` is what people call the job, and its own until it has settled (`find`). Without a
+        name, and without a session, they are called by the prompt's key words.
         `job_timeout` is in seconds, 0 for none, and the setting's when it is not given. A job that has cost
         more than `max_cost_usd` is ended, as far as OpenCode knows the model's price
         (`JobSnapshot.cost_known`). The same `key` within a day is the same job, also after a restart, so that
@@ -186,10 +187,15 @@ class System:
         return Job(*await self._jobs.start(where, wish), self)
 
     async def find(self, word: str) -> JobId:
-        """The job of this id or this name: the one under way that is called so, or else the settled one.
-        Raises `UsageError` with the candidates when there are several; no such job is said by whatever the
-        id is given to."""
+        """The job of this id or this name, or of the session of this name: what is under way goes before what
+        has settled. Raises `UsageError` with the candidates when there are several, and `UnknownJob` with the
+        nearest names when there is none; an id is given back as it is."""
         return await self._jobs.names.find(word)
+
+    async def find_session(self, word: str) -> SessionKey:
+        """The session of this name, open or not, or of the job of this id or name. Raises as `find` does, and
+        `UnknownSession`."""
+        return await self._jobs.names.find_session(word)
 
     async def wait(self, job: JobId) -> JobSnapshot:
         """Until the job has settled. Raises `UnknownJob`."""

@@ -33,6 +33,7 @@ class Wish:
     key: str | None = None
     origin: Origin | None = None
     request: str = ""
+    first: bool = False
 
 
 def wish_of(
@@ -40,6 +41,7 @@ def wish_of(
     prompt: str,
     *,
     session: str | None,
+    first: bool = False,
     name: str | None,
     image: str | None,
     model: str | None,
@@ -69,7 +71,10 @@ def wish_of(
         max_cost_usd=max_cost_usd or 0.0,
         key=key,
         origin=origin,
-        request=_digest(prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd),
+        request=_digest(
+            prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd, *(first,) * first
+        ),
+        first=first,
     )
 
 

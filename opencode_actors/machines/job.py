@@ -107,6 +107,9 @@ def _queued(state: JobState, message: JobMessage, moment: Moment) -> JobStep:
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
             return _settle(state, JobStatus.CANCELLED, now, climb=Climb(ended_by=None))
+        case m.GiveWay():
+            state = evolve(state, gives_way_to=message.to)
+            return _settle(state, JobStatus.CANCELLED, now, climb=Climb(ended_by=None))
         case m.AnswerRequest():
             return Step(state=state, effects=(requests.no_request(message),))
         case m.SessionFailed():
@@ -213,6 +216,8 @@ def _interrupted(state: JobState, known: Interrupted, message: JobMessage, momen
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
             return _not_wanted(state, known, None, now)
+        case m.GiveWay() if known.stopping is None:
+            return _not_wanted(evolve(state, gives_way_to=message.to), known, None, now)
         case m.JobTimerFired(timer=JobTimer.TOTAL):
             return _not_wanted(state, known, verdicts.timed_out(state.policy), now)
         case m.ServerLost():
@@ -244,7 +249,9 @@ def _not_wanted(state: JobState, known: Interrupted, verdict: Failure | None, no
     state = evolve(state, phase=known)
     record = n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict)
     effects: tuple[JobEffect, ...] = (
-        Publish(notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)),
+        Publish(
+            notice=n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT, why=_for_whom(state))
+        ),
         StopTimer(timer=JobTimer.TOTAL),
         *_deadlines(state, known, now),
     )
@@ -438,6 +445,8 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
         case m.CancelJob():
             state = evolve(state, waiting=(*state.waiting, message.ask))
             return _stop(state, running, None, now)
+        case m.GiveWay():
+            return _stop(evolve(state, gives_way_to=message.to), running, None, now)
         case m.ServerLost():
             if running.work.transcript.ending is Ending.ANSWERED:
                 return _settle(state, JobStatus.COMPLETED, now, climb=message.climb)
@@ -655,7 +664,7 @@ def _stop(
         submitting=running.submitting,
     )
     state = evolve(state, phase=stopping)
-    cancelling = n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT)
+    cancelling = n.JobCancelling(job=state.id, session=state.session, rung=Rung.ABORT, why=_for_whom(state))
     effects: tuple[JobEffect, ...] = (
         *gone,
         *((Publish(notice=cancelling),) if begun is None else ()),
@@ -671,6 +680,10 @@ def _stop(
     )
     record = n.JobRecorded(snapshot=snapshot(state, now), verdict=verdict)
     return Step(state=state, effects=effects, records=(record,))
+
+
+def _for_whom(state: JobState) -> str:
+    return "" if state.gives_way_to is None else f"job {state.gives_way_to} goes first"
 
 
 def _abort(work: Work) -> Run[m.JobOperation]:
@@ -725,7 +738,8 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
         case m.JobTimerFired(timer=JobTimer.REREAD) if alone:
             return Step(state=state, effects=(_read(stopping.work),))
         case (
-            m.TurnGranted()
+            m.GiveWay()
+            | m.TurnGranted()
             | m.TakenOver()
             | m.GetJob()
             | m.ReadFailed()
@@ -863,6 +877,7 @@ def _settle(
         failure=failure,
         climb=climb,
         activity=ActivityState.IDLE,
+        interrupted_by=state.gives_way_to if status is JobStatus.CANCELLED else None,
     )
     replies = tuple(Reply(ask=ask, value=final) for ask in state.waiting)
     effects: tuple[JobEffect, ...] = (

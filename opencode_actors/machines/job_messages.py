@@ -47,6 +47,13 @@ class CancelJob:
 
 
 @frozen(kw_only=True)
+class GiveWay:
+    """The message of the job `to` goes first: it ends as a cancelled one does, and says for whom."""
+
+    to: JobId
+
+
+@frozen(kw_only=True)
 class QuestionAnswer:
     """One answer for each question; each is a choice of options, or free text."""
 
@@ -257,6 +264,7 @@ class JobTimerFired:
 
 JobMessage = (
     CancelJob
+    | GiveWay
     | AnswerRequest
     | TurnGranted
     | TakenOver

@@ -142,7 +142,13 @@ class JobState:
     last_output_at: float | None = None
     memory_bytes: int | None = None
     waiting: tuple[AskId, ...] = ()  # the cancels to answer
+    gives_way_to: JobId | None = None  # it is being ended for that one
     replies: tuple[Owed, ...] = ()  # to the server, one after another; the first is on its way
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has had a turn."""
+        return not isinstance(self.phase, Queued)
 
 
 def new_job(
@@ -200,6 +206,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         memory_bytes=state.memory_bytes,
         origin=state.origin,
         notify=state.notify,
+        interrupted_by=state.gives_way_to,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import unicodedata
 
 from opencode_actors.errors import UsageError
 from opencode_actors.machines.vocabulary import SessionKey
@@ -14,6 +15,18 @@ LONGEST_NAME = 80
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _JOB_ID = re.compile(r"job_[0-9a-f]{16}")
 _UNSAFE = re.compile(r"[^a-z0-9]+")
+# What says little of a prompt is left out of the name that is made of it.
+_LITTLE_WORDS = frozenset(
+    """
+    a all also am an and any are as at be been but by can could do does for from had has have how i if in
+    into is it its let like make me must my need now of on one only or our out please run shall should so
+    some that the their them then there these this those to up us use want was we what when where which who
+    will with would you your
+    """.split()  # noqa: SIM905 - a word to a line would be read by nobody
+)
+_WORDS_OF_A_NAME = 4
+_LONGEST_MADE = 32
+NAMELESS = "task"
 # With its owner before it, a container's name stays within the 63 characters that a host name may have.
 _READABLE = 20
 _DIGEST_BYTES = 10  # 80 bits: somebody who may choose keys cannot find one that shares another's directory
@@ -49,6 +62,24 @@ def job_name(text: str) -> str:
     if is_job_id(text):
         raise UsageError(f"{text!r} looks like a job's id", hint="choose another name")
     return text
+
+
+def name_of(prompt: str) -> str:
+    """A name of a prompt's first key words, that can be a session's key and a job's name: `fix-login-test`."""
+    plain = unicodedata.normalize("NFKD", prompt[: 40 * _LONGEST_MADE]).encode("ascii", "ignore").decode()
+    words = [word for word in _UNSAFE.sub(" ", plain.lower()).split() if word not in _LITTLE_WORDS]
+    name = ""
+    for word in words[:_WORDS_OF_A_NAME]:
+        longer = f"{name}-{word}" if name else word[:_LONGEST_MADE]
+        if len(longer) > _LONGEST_MADE:
+            break
+        name = longer
+    return NAMELESS if not name or is_job_id(name) else name
+
+
+def numbered(name: str, number: int) -> str:
+    """The one after others of that name."""
+    return f"{name}-{number}"
 
 
 def directory_name(key: SessionKey) -> str:

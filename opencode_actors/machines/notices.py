@@ -267,6 +267,7 @@ class Accepted:
     image: str | None = None
     key: str | None = None
     request: str = ""
+    first: bool = False  # it goes before those that wait, and the one that runs is ended for it
 
 
 @frozen(kw_only=True)

@@ -139,9 +139,11 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
         # Somebody may have made room meanwhile: the next one who asks is told by a new measure.
         again: Effects = (Run(operation=m.TidyUp()),) if _is_too_large(state) else ()
         return Step(state=state, effects=(reply, *again))
-    ahead = len(state.queue) + (state.current is not None)
+    running = state.current is not None
+    ahead = running + (0 if message.first else len(state.queue))
     stays, state = _stay(state, f"session {state.key} has a job again"), evolve(state, retiring=())
-    state = evolve(state, queue=(*state.queue, message.job), used_at=moment.now)
+    queue = (message.job, *state.queue) if message.first else (*state.queue, message.job)
+    state = evolve(state, queue=queue, used_at=moment.now)
     reply = Reply(ask=message.ask, value=m.Accepted(ahead=ahead))
     match state.phase:
         case Absent():

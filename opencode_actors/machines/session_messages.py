@@ -42,10 +42,11 @@ from opencode_actors.ports import (
 
 @frozen(kw_only=True)
 class AddJob:
-    """Answered with `Accepted` or `Refused`."""
+    """Answered with `Accepted` or `Refused`. The `first` goes before all that wait."""
 
     ask: AskId
     job: JobId
+    first: bool = False
 
 
 @frozen(kw_only=True)

@@ -207,6 +207,7 @@ class JobSnapshot:
     memory_bytes: int | None = None
     origin: Origin | None = None
     notify: bool = False  # its end is announced to OpenClaw
+    interrupted_by: JobId | None = None  # it was ended for that one, whose message went first
 
     @property
     def aimed(self) -> bool:

@@ -156,12 +156,6 @@ def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSess
     )
 
 
-def read_named(database: sqlite3.Connection, name: str, limit: int) -> tuple[JobSnapshot, ...]:
-    query = "SELECT snapshot FROM jobs WHERE name = ? ORDER BY number DESC LIMIT ?"
-    found = cast("list[tuple[str]]", database.execute(query, (name, limit)).fetchall())
-    return tuple(snapshot_in(snapshot) for (snapshot,) in found)
-
-
 def read_job(database: sqlite3.Connection, job: JobId) -> KnownJob | None:
     found = _one(database, _KNOWN, job)
     if found is None:

@@ -8,7 +8,7 @@ written, and told in that order once they are.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Set
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from opencode_actors.machines.outbox_messages import LookForNotifications, Notif
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
-from opencode_actors.store import directory_rows, notice_rows, open_rows, outbox_rows
+from opencode_actors.store import directory_rows, name_rows, notice_rows, open_rows, outbox_rows
 from opencode_actors.store.examination import damaged, examine, is_damage
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
@@ -172,7 +172,16 @@ class Journal:
         return await self._read(db.read_session, self._reading, session)
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
-        return await self._read(db.read_named, self._reading, name, limit)
+        return await self._read(name_rows.read_named, self._reading, name, limit)
+
+    async def last_job(self, session: SessionKey) -> JobSnapshot | None:
+        return await self._read(name_rows.read_last, self._reading, session)
+
+    async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
+        return await self._read(name_rows.read_recent, self._reading, jobs)
+
+    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+        return await self._read(name_rows.read_free, self._reading, name, taken)
 
     async def job(self, job: JobId) -> KnownJob | None:
         return await self._read(db.read_job, self._reading, job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
 
 from attrs import frozen
@@ -74,6 +74,11 @@ class KnownSession:
     jobs: int = 0
     name: str = ""
     image: str | None = None
+
+    @property
+    def heard_of(self) -> bool:
+        """Whether there ever was such a session."""
+        return bool(self.jobs) or self.used_at is not None
 
 
 @frozen(kw_only=True)
@@ -154,6 +159,19 @@ class Store(Protocol):
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
         """The newest jobs that were given this name, as they were last recorded, the newest first."""
+        ...
+
+    async def last_job(self, session: SessionKey) -> JobSnapshot | None:
+        """The session's newest job, as it was last recorded."""
+        ...
+
+    async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
+        """What the newest jobs and their sessions are called, the newest first, each word once."""
+        ...
+
+    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+        """The name itself, and 1, when no job and no session was given it and it is not `taken`; or else with
+        a number behind it, and that."""
         ...
 
     async def job(self, job: JobId) -> KnownJob | None:

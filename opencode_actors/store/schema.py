@@ -100,7 +100,12 @@ CREATE TRIGGER directories_come_with_a_job AFTER INSERT ON jobs BEGIN
 END;
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES)
+# The jobs of a session in their order, the last one first of all.
+_IN_ORDER = """
+CREATE INDEX jobs_in_order ON jobs (session, number);
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Self
 
 import trio
 from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import StoreError
+from opencode_actors.machines.names import numbered
 from opencode_actors.machines.notices import (
     Accepted,
     Begun,
@@ -248,6 +250,25 @@ class MemoryStore:
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
         await trio.lowlevel.checkpoint()
         return tuple([job for job in reversed(self._jobs.values()) if job.name == name][:limit])
+
+    async def last_job(self, session: SessionKey) -> JobSnapshot | None:
+        await trio.lowlevel.checkpoint()
+        return next((job for job in reversed(self._jobs.values()) if job.session == session), None)
+
+    async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        newest = list(reversed(self._jobs.values()))[:jobs]
+        return tuple(dict.fromkeys(word for job in newest for word in (job.name, job.session) if word))
+
+    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+        await trio.lowlevel.checkpoint()
+        given = {*taken, *self._conversations}
+        given |= {word for job in self._jobs.values() for word in (job.name, job.session)}
+        free, number = name, 1
+        while free in given:
+            number += 1
+            free = numbered(name, number)
+        return free, number
 
     async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()

@@ -197,6 +197,7 @@ QUESTION = PendingRequest(
 
 JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     j.CancelJob(ask=ASK),
+    j.GiveWay(to=JobId("job-2")),
     j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=CONVERSATION),
     j.TakenOver(),
     j.AnswerRequest(ask=ASK, request="que_1", answer=j.QuestionAnswer(answers=(("Blue",),))),
@@ -245,6 +246,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
 
 SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.AddJob(ask=ASK, job=JOB),
+    s.AddJob(ask=ASK, job=JobId("job-3"), first=True),
     s.CloseSession(ask=ASK),
     s.ResetSession(ask=ASK),
     s.RetireSession(ask=AskId(2), why="its place is needed"),

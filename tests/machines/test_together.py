@@ -86,6 +86,11 @@ class Together(RuleBasedStateMachine):
     def another_job_comes(self) -> None:
         self.world.add_job()
 
+    @precondition(lambda self: self.world.jobs < MANY)
+    @rule()
+    def another_message_goes_first(self) -> None:
+        self.world.add_job(first=True)
+
     @precondition(lambda self: self.world.unsettled())
     @rule(data=st.data())
     def somebody_cancels(self, data: st.DataObject) -> None:
@@ -151,6 +156,7 @@ def _live(dice: random.Random) -> None:
     faults = frozenset(dice.sample(FAULTS, dice.randint(0, 4)))
     often = dice.choice([0.02, 0.1, 1.0])
     cancels = dice.choice([0.0, 0.01, 0.03])
+    interrupts = dice.choice([0.0, 0.01, 0.03])
     policy = evolve(
         samples.JOB_POLICY,
         max_output_size=limit,
@@ -164,7 +170,7 @@ def _live(dice: random.Random) -> None:
     for _ in range(dice.randint(10, 250)):
         roll = dice.random()
         if roll < 0.03 and world.jobs < MANY:
-            world.add_job()
+            world.add_job(first=roll < interrupts)
         elif roll < 0.03 + cancels:
             world.drain()
             if waiting := world.unsettled():

@@ -117,6 +117,8 @@ class Actor:
     wanted: list[str] = field(factory=list[str])
     input_ended: list[str] = field(factory=list[str])
     cancelled_at: float | None = None
+    first: bool = False  # its message goes before those that wait
+    gave_way: bool = False  # it was told so, and was not being ended already
 
 
 @define(eq=False)
@@ -178,13 +180,29 @@ class World:
 
     # ---- what a user does
 
-    def add_job(self) -> str:
+    def add_job(self, *, first: bool = False) -> str:
         self.jobs += 1
         name = f"job-{self.jobs}"
         state = samples.first_job(now=self.now, job=JobId(name), policy=self.job_policy)
-        self.actors[name] = Actor(name=name, handle=job_machine.handle, state=state)
-        self.added[self.ask(SESSION, s.AddJob, job=JobId(name))] = name
+        self.actors[name] = Actor(name=name, handle=job_machine.handle, state=state, first=first)
+        self.added[self.ask(SESSION, s.AddJob, job=JobId(name), first=first)] = name
         return name
+
+    def _make_way_for(self, first: Actor) -> None:
+        """As the kernel does once the job is recorded."""
+        at_work = self.session.state.current
+        for other in self.unsettled():
+            if other is not first and (other.name == at_work or other.state.has_begun):
+                other.mailbox.append(Letter(j.GiveWay(to=JobId(first.name))))
+
+    def _accept(self, name: str) -> None:
+        """In the order in which they get their turns."""
+        if not self.actors[name].first:
+            self.accepted.append(name)
+            return
+        turns = [number for number, one in enumerate(self.accepted, start=1) if one in self.granted]
+        self.accepted.insert(max(turns, default=0), name)
+        self._make_way_for(self.actors[name])
 
     def ask(self, actor: str, kind: type[Any], **more: Any) -> AskId:
         self.asks += 1
@@ -224,6 +242,8 @@ class World:
             if actor.finished or ticket not in current:
                 return
         moment = self._moment()
+        if isinstance(letter.message, j.GiveWay) and not (actor.ended or actor.cancelled_at is not None):
+            actor.cancelled_at, actor.gave_way = self.now, True
         if isinstance(letter.message, s.ContainerExited | s.ContainerFoundDead | s.ContainerRemoved):
             self.known_gone |= {str(box.number) for box in self.boxes if not box.alive}
         step = actor.handle(actor.state, letter.message, moment)
@@ -278,7 +298,10 @@ class World:
         self.actors[SESSION] = Actor(name=SESSION, handle=session_machine.handle, state=session)
         container, endpoint = self._found()
         left = [actor for actor in self.unsettled() if self._comes_back(actor, alive=container is not None)]
-        left.sort(key=lambda actor: actor.begun is None)
+        sent = [actor for actor in left if actor.begun is not None]
+        waiting = [actor for actor in left if actor.begun is None]
+        first = [actor for actor in reversed(waiting) if actor.first]
+        left = [*sent, *first, *(actor for actor in waiting if not actor.first)]
         # Turns that were granted and not heard of.
         self.granted = [
             name for name in self.granted if name not in {a.name for a in left if a.begun is None}
@@ -288,6 +311,10 @@ class World:
             for name, actor in self.actors.items()
             if name == SESSION or name in self.accepted or actor.ended
         }
+        again = [actor.name for actor in left if actor.begun is None]
+        self.accepted = [name for name in self.accepted if name not in again] + again
+        for actor in first:
+            self._make_way_for(actor)
         if not left:
             return
         over = s.TakeOver(
@@ -419,7 +446,7 @@ class World:
                 actor.owed.remove(ask)
                 actor.answered[ask] = value
                 if isinstance(value, s.Accepted):
-                    self.accepted.append(self.added[ask])
+                    self._accept(self.added[ask])
                 if isinstance(value, Climb):
                     self.closed = value
             case Finish():
@@ -448,6 +475,7 @@ class World:
             if notice.snapshot.failure is not None and notice.snapshot.failure.cause is Cause.BUDGET:
                 assert notice.snapshot.cost_usd > self.job_policy.max_cost_usd > 0
             actor.ended.append(notice.snapshot)
+            self._check_way(actor, notice.snapshot)
             self._check_strays(actor, notice.snapshot)
             self.ended_at[actor.name] = self.now
         elif isinstance(notice, InputWanted):
@@ -461,6 +489,14 @@ class World:
         elif isinstance(notice, JobCancelling):
             assert all(notice.rung > rung for rung in actor.rungs), "the ladder goes down"
             actor.rungs.append(notice.rung)
+
+    def _check_way(self, actor: Actor, ended: JobSnapshot) -> None:
+        """One that was ended for another says so, and nobody else does."""
+        if ended.interrupted_by is not None:
+            assert actor.gave_way
+            assert self.actors[ended.interrupted_by].first
+        if actor.gave_way and ended.status is JobStatus.CANCELLED:
+            assert ended.interrupted_by is not None, "it is not said for whom it was ended"
 
     def _check_strays(self, actor: Actor, ended: JobSnapshot) -> None:
         """An abort has ended a job only when nothing of it is left. One that is complete may leave things."""
