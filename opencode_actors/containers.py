@@ -19,6 +19,7 @@ SESSION_LABEL = "io.opencode-actors.session"
 WORKSPACE = "/workspace"
 DATA = "/data"
 AUTH_FILE = Path("opencode/auth.json")  # below the data directory
+DATABASE = Path("opencode/opencode.db")  # the same
 
 _PROVIDER_FOLDER = "/run/opencode-actors/provider"
 

@@ -15,7 +15,7 @@ import trio
 from attrs import frozen
 
 from opencode_actors.agents_files import give, made_directory, names, open_root, opened, remove, replace
-from opencode_actors.containers import AUTH_FILE, ModelAccess, SessionPlace, config_copy
+from opencode_actors.containers import AUTH_FILE, DATABASE, ModelAccess, SessionPlace, config_copy
 from opencode_actors.disk_use import prune
 from opencode_actors.errors import StoreError
 from opencode_actors.login_exchange import LoginExchange
@@ -49,6 +49,10 @@ class Directories(Protocol):
     async def tidy(self, place: SessionPlace) -> int:
         """Between jobs and after a container: carries renewed logins back to the host, removes what can go
         of data that is larger than its bound. How much the data takes, in bytes."""
+        ...
+
+    async def has_conversation(self, place: SessionPlace) -> bool:
+        """Whether OpenCode's own record of what was said is there."""
         ...
 
     async def set_aside(self, folder: Path) -> bool:
@@ -101,6 +105,10 @@ class HostDirectories:
     async def tidy(self, place: SessionPlace) -> int:
         what = f"the data of session {place.key} cannot be tidied up"
         return await _in_thread(what, self._tidy, place, abandon=True)
+
+    async def has_conversation(self, place: SessionPlace) -> bool:
+        unread = f"the data of session {place.key} cannot be looked into"
+        return await _in_thread(unread, (place.data / DATABASE).is_file, abandon=True)
 
     async def set_aside(self, folder: Path) -> bool:
         return await _in_thread(f"{folder} cannot be removed", _set_aside, folder)

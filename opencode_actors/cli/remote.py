@@ -56,7 +56,16 @@ async def _start(arguments: argparse.Namespace, client: Client) -> None:
 async def _respond(arguments: argparse.Namespace, client: Client) -> None:
     message = prompt_of(arguments.prompt)
     place = {"session_id": arguments.session, "job_id": arguments.job}
-    answer = await client.call("respond", message=message, **place, **_wishes(arguments))
+    answer = await client.call(
+        "respond", message=message, interrupt=arguments.interrupt, **place, **_wishes(arguments)
+    )
+    _began(arguments, answer)
+
+
+async def _resume(arguments: argparse.Namespace, client: Client) -> None:
+    message = prompt_of(arguments.prompt) if arguments.prompt is not None else None
+    place = arguments.place
+    answer = await client.call("resume", message=message, session_id=place, **_wishes(arguments))
     _began(arguments, answer)
 
 
@@ -132,6 +141,7 @@ async def _info(arguments: argparse.Namespace, client: Client) -> None:
 _VERBS: dict[str, Callable[[argparse.Namespace, Client], Awaitable[None]]] = {
     "start": _start,
     "respond": _respond,
+    "resume": _resume,
     "status": _status,
     "output": _output,
     "cancel": _cancel,

@@ -202,7 +202,8 @@ def summary(job: Document) -> tuple[Line, ...]:
     if job["status"] == "completed":
         return (Line(f"completed in {took} · {tail}", Tone.GOOD),)
     if job["status"] == "cancelled":
-        return (Line(f"cancelled after {took} · {tail}", Tone.WARNING),)
+        word = "interrupted" if job["interruptedBy"] else "cancelled"
+        return (Line(f"{word} after {took} · {tail}", Tone.WARNING),)
     return (
         Line(f"failed ({job['cause']}) after {took} · {tail}", Tone.BAD),
         Line(f"error: {one_line(job['error'] or '')}", Tone.BAD),

@@ -27,6 +27,7 @@ def started(answer: Document) -> None:
     _lines(
         (
             ("job", answer["jobId"]),
+            ("name", answer["name"] or ""),
             ("session", answer["sessionKey"]),
             ("status", answer["status"] + queued),
             ("follow it with", f"opencode-actors follow {answer['jobId']}"),
@@ -51,6 +52,7 @@ def status(job: Document) -> None:
         ("cpu", f"{metrics['cpuPercent']:g} %" if metrics["cpuPercent"] is not None else None),
         ("memory", show_size(metrics["memoryBytes"]) if metrics["memoryBytes"] is not None else None),
         ("todos", f"{job['todoDone']} of {job['todoTotal']} done" if job["todoTotal"] else None),
+        ("interrupted", f"for job {job['interruptedBy']}" if job["interruptedBy"] else None),
         ("ended by", _climb(job["climb"])),
         ("error", job["error"]),
         ("hint", job["hint"]),

@@ -234,7 +234,7 @@ def summary(snapshot: JobSnapshot, settings: Settings, *, workspace: Path) -> tu
     elif snapshot.status is JobStatus.CANCELLED:
         lines.append(
             Line(
-                f"cancelled after {duration(snapshot.elapsed_seconds)}{_climb(snapshot)} · {figures}",
+                f"{'interrupted' if snapshot.interrupted_by else 'cancelled'} after {duration(snapshot.elapsed_seconds)}{_climb(snapshot)} · {figures}",
                 Tone.WARNING,
             )
         )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 AddCommon = Callable[["Parser"], None]
 
-_JOB = "its id, or its name"
+_JOB = "its id, its name, or its session's"
 
 
 def add_service(commands: Commands, add_common: AddCommon, parser_class: type[Parser]) -> None:
@@ -72,9 +72,19 @@ def add_verbs(commands: Commands) -> None:
     respond = _verb(commands, "respond", "say more in the session of a job, or in a session")
     place = respond.add_mutually_exclusive_group(required=True)
     place.add_argument("--job", metavar="JOB", help="in the session of this job")
-    place.add_argument("--session", metavar="KEY", help="in this session")
+    place.add_argument("--session", metavar="SESSION", help="in this session")
     respond.add_argument("prompt", metavar="MESSAGE", help="what to say; - reads it from stdin")
+    respond.add_argument(
+        "--interrupt", action="store_true", help="end the turn that runs, and go before all that waits"
+    )
     _add_wishes(respond)
+
+    resume = _verb(commands, "resume", "go on with a session that has ended, in its conversation")
+    resume.add_argument("place", metavar="SESSION", help="its name, or a job of it")
+    resume.add_argument(
+        "prompt", metavar="MESSAGE", nargs="?", help="what to say (default: to finish what it was at)"
+    )
+    _add_wishes(resume)
 
     status = _verb(commands, "status", "how a job is")
     status.add_argument("job", metavar="JOB", help=_JOB)

@@ -92,6 +92,17 @@ class Respond(Wishes):
     session_id: str | None = field(default=None, validator=_word)
     job_id: str | None = field(default=None, validator=_word)
 
+    interrupt: bool = False
+
+
+@frozen(kw_only=True)
+class Resume(Wishes):
+    """Without a message the agent is asked to finish what it was at."""
+
+    message: str | None = None
+    session_id: str | None = field(default=None, validator=_word)
+    job_id: str | None = field(default=None, validator=_word)
+
 
 @frozen(kw_only=True)
 class Status:
@@ -165,6 +176,7 @@ Command = (
     | Ping
     | Start
     | Respond
+    | Resume
     | Status
     | Output
     | Cancel

@@ -24,6 +24,7 @@ from opencode_actors.door.commands import (
     Output,
     Ping,
     Respond,
+    Resume,
     Sessions,
     Start,
     Status,
@@ -39,13 +40,14 @@ from opencode_actors.door.results import Document, Explain
 from opencode_actors.errors import StoreError, UnknownJob, UsageError
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.outbox import Attendance
-from opencode_actors.kernel.system import System
+from opencode_actors.kernel.system import Job, System
+from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import JobSnapshot, Origin
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
-_LASTING = (Start, Respond, Cancel, Cleanup, Answer, Ack)
+_LASTING = (Start, Respond, Resume, Cancel, Cleanup, Answer, Ack)
 
 
 @frozen(kw_only=True)
@@ -94,9 +96,18 @@ class SystemDesk:
                 await trio.lowlevel.checkpoint()
                 return {"now": round(self.wall(), 3), "seq": self.system.position}
             case Start():
-                return await self._start(command, command.prompt, command.session_id)
+                asked = _asked(command)
+                return await self._begun(
+                    await self.system.start(command.prompt, session=command.session_id, **asked)
+                )
             case Respond():
-                return await self._start(command, command.message, await self._session_of(command))
+                where, interrupt = await self._where(command), command.interrupt
+                return await self._begun(
+                    await self.system.respond(where, command.message, interrupt=interrupt, **_asked(command))
+                )
+            case Resume():
+                where, message = await self._where(command), command.message
+                return await self._begun(await self.system.resume(where, message, **_asked(command)))
             case Status():
                 return await self._status(await self._job(command))
             case Output():
@@ -126,7 +137,8 @@ class SystemDesk:
         if command.job_id is None:
             await trio.lowlevel.checkpoint()
             begin = self.system.position if command.since is None else command.since
-            following = self.system.follow(session=command.session_id, since=begin, allowance=allowance)
+            session = command.session_id and await self.system.find_session(command.session_id)
+            following = self.system.follow(session=session, since=begin, allowance=allowance)
             return following, begin
         job = await self._called(command.job_id)  # an unknown one is said at once
         return self.system.follow(job.id, since=command.since, allowance=allowance), command.since or 0
@@ -178,23 +190,11 @@ class SystemDesk:
 
     # ---- jobs
 
-    async def _start(self, wishes: Wishes, prompt: str, session: str | None) -> Document:
-        job = await self.system.start(
-            prompt,
-            session=session,
-            name=wishes.name,
-            image=wishes.image,
-            model=wishes.model,
-            agent=wishes.agent,
-            system=wishes.system,
-            job_timeout=wishes.timeout,
-            max_cost_usd=wishes.max_cost_usd,
-            key=wishes.key,
-            origin=_origin(wishes.origin),
-        )
+    async def _begun(self, job: Job) -> Document:
         now = await job.status()
         return {
             "jobId": job.id,
+            "name": now.name or None,
             "sessionKey": job.session,
             "status": results.status_word(now.status),
             "ahead": await self._ahead(now),
@@ -206,13 +206,13 @@ class SystemDesk:
                 return session.queued.index(job.id) + (session.running is not None)
         return 0
 
-    async def _session_of(self, command: Respond) -> str:
-        if (command.job_id is None) == (command.session_id is None):
-            raise UsageError("name either a job or a session to respond in")
-        if command.session_id is not None:
+    async def _where(self, command: Respond | Resume) -> str:
+        if command.session_id is not None and command.job_id is None:
             await trio.lowlevel.checkpoint()
             return command.session_id
-        return (await self._called(command.job_id or "")).session
+        if command.job_id is not None and command.session_id is None:
+            return await self.system.find(command.job_id)
+        raise UsageError("name either a job or a session to go on in")
 
     async def _called(self, word: str) -> JobSnapshot:
         """By its id or its name."""
@@ -220,9 +220,10 @@ class SystemDesk:
 
     async def _job(self, command: Status | Output | Cancel) -> JobSnapshot:
         job = await self._called(command.job_id)
-        if command.session_id not in (None, job.session):
+        session = command.session_id
+        if session is not None and await self.system.find_session(session) != job.session:
             raise UnknownJob(
-                f"there is no job {job.id} in session {command.session_id}",
+                f"there is no job {job.id} in session {session}",
                 hint=f"it is of session {job.session}",
             )
         return job
@@ -296,6 +297,20 @@ class SystemDesk:
                 for one in found
             ]
         }
+
+
+def _asked(wishes: Wishes) -> Asked:
+    return {
+        "name": wishes.name,
+        "image": wishes.image,
+        "model": wishes.model,
+        "agent": wishes.agent,
+        "system": wishes.system,
+        "job_timeout": wishes.timeout,
+        "max_cost_usd": wishes.max_cost_usd,
+        "key": wishes.key,
+        "origin": _origin(wishes.origin),
+    }
 
 
 def _origin(asker: Asker | None) -> Origin | None:

@@ -88,6 +88,7 @@ def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Docume
         },
         "model": job.model or None,
         "climb": _climb(job.climb),
+        "interruptedBy": job.interrupted_by,
         "pending": [
             {
                 "requestId": request.id,

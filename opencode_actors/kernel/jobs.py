@@ -24,6 +24,7 @@ from opencode_actors.kernel.hub import HEAVIEST, Allowance, Following, weight_of
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.names import Names
 from opencode_actors.kernel.policies import job_policy
+from opencode_actors.kernel.resuming import check_can_resume
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.shells import JobShell
 from opencode_actors.kernel.surroundings import JobAddress, Surroundings
@@ -43,7 +44,7 @@ from opencode_actors.machines.job_messages import (
     StopForJob,
     TakenOver,
 )
-from opencode_actors.machines.job_state import JobState, new_job, pending, snapshot
+from opencode_actors.machines.job_state import JobState, Settled, new_job, pending, snapshot
 from opencode_actors.machines.notices import (
     Accepted,
     InputAnswered,
@@ -106,7 +107,7 @@ class Jobs:
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.names = Names(self.surroundings.store, self._unsettled, self.sessions.open_keys)
+        self.names = Names(self.surroundings.store, self.unsettled, self.sessions.open_keys)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -114,8 +115,10 @@ class Jobs:
     def __repr__(self) -> str:
         return f"<Jobs {len(self._entries)} unsettled, {len(self._finished)} remembered>"
 
-    def _unsettled(self) -> Iterator[JobState]:
-        return (entry.actor.state for entry in self._entries.values())
+    def unsettled(self) -> Iterator[JobState]:
+        """In the order in which they came."""
+        states = (entry.actor.state for entry in self._entries.values())
+        return (state for state in states if not isinstance(state.phase, Settled))
 
     def actors(self) -> tuple[JobActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
@@ -150,6 +153,8 @@ class Jobs:
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
         await self.sessions.directories.check_room()
+        if session is not None and wish.resumes:
+            await check_can_resume(session, self.sessions, self.unsettled(), self.surroundings.store)
         if session is None or not wish.name:
             made = await self.names.make(wish.prompt.text)
             session, wish = session or SessionKey(made), evolve(wish, name=wish.name or made)

@@ -206,6 +206,10 @@ class Sessions:
             raise UnknownSession(f"no session {key} is open")
         return answer
 
+    async def keeps_conversation(self, key: SessionKey) -> bool:
+        """Whether its data is still there."""
+        return await self.directories.has_conversation(self.place_of(key))
+
     def at_work_in(self, key: SessionKey) -> JobId | None:
         """Who has the turn."""
         entry = self._entries.get(key)

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -29,10 +30,11 @@ from opencode_actors.kernel.hub import Allowance, Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.recovery import recover
+from opencode_actors.kernel.resuming import GO_ON
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
-from opencode_actors.kernel.wishes import wish_of
+from opencode_actors.kernel.wishes import Asked, wish_of
 from opencode_actors.machines.attention import is_word
 from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
@@ -185,6 +187,28 @@ class System:
         )
         where = None if session is None else session_key(session)
         return Job(*await self._jobs.start(where, wish), self)
+
+    async def respond(
+        self, where: str, message: str, *, interrupt: bool = False, **asked: Unpack[Asked]
+    ) -> Job:
+        """A further message in the conversation of a session, or of a job's session: by a name or an id.
+
+        It is accepted in any state of the session: one that sleeps or has ended gets a container again, and
+        behind jobs that run or wait it is queued. With `interrupt` it goes before those that wait, and the turn
+        that runs is aborted for it: that job settles as cancelled, with all that it had said, and
+        `JobSnapshot.interrupted_by` names the new one. `asked` and the errors are those of `start` and `find`.
+        """
+        session = await self.find_session(where)
+        wish = wish_of(self.settings, message, session=session, first=interrupt, **asked)
+        return Job(*await self._jobs.start(session, wish), self)
+
+    async def resume(self, where: str, message: str | None = None, **asked: Unpack[Asked]) -> Job:
+        """Goes on with a session that rests or has ended, in its conversation, however long ago that was;
+        without a message the agent is asked to finish what it was at. Raises `UsageError` where a job is
+        under way already, or the conversation is not kept any more, and otherwise as `respond` does."""
+        session = await self.find_session(where)
+        wish = wish_of(self.settings, message or GO_ON, session=session, resumes=True, **asked)
+        return Job(*await self._jobs.start(session, wish), self)
 
     async def find(self, word: str) -> JobId:
         """The job of this id or this name, or of the session of this name: what is under way goes before what

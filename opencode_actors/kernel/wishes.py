@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from typing import TypedDict
 
 from attrs import frozen
 
@@ -21,6 +22,20 @@ _MODEL = re.compile(r"[^\s/]+/\S+")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
 
+class Asked(TypedDict, total=False):
+    """What can be asked for with a message; the same as for `System.start`."""
+
+    name: str | None
+    image: str | None
+    model: str | None
+    agent: str | None
+    system: str | None
+    job_timeout: float | None
+    max_cost_usd: float | None
+    key: str | None
+    origin: Origin | None
+
+
 @frozen(kw_only=True)
 class Wish:
     """All that is asked for. `request` is the same for the same, and another for anything else."""
@@ -34,6 +49,7 @@ class Wish:
     origin: Origin | None = None
     request: str = ""
     first: bool = False
+    resumes: bool = False  # only where nothing is under way, and there is something to go on with
 
 
 def wish_of(
@@ -42,15 +58,16 @@ def wish_of(
     *,
     session: str | None,
     first: bool = False,
-    name: str | None,
-    image: str | None,
-    model: str | None,
-    agent: str | None,
-    system: str | None,
-    job_timeout: float | None,
-    max_cost_usd: float | None,
-    key: str | None,
-    origin: Origin | None,
+    resumes: bool = False,
+    name: str | None = None,
+    image: str | None = None,
+    model: str | None = None,
+    agent: str | None = None,
+    system: str | None = None,
+    job_timeout: float | None = None,
+    max_cost_usd: float | None = None,
+    key: str | None = None,
+    origin: Origin | None = None,
 ) -> Wish:
     """Raises `UsageError` for what cannot be. The settings say what is not asked for."""
     _check_prompt(prompt)
@@ -75,6 +92,7 @@ def wish_of(
             prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd, *(first,) * first
         ),
         first=first,
+        resumes=resumes,
     )
 
 

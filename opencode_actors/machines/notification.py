@@ -34,7 +34,10 @@ def in_words(job: JobSnapshot, tail: str) -> str:
         lines.append(f"All of it ({job.output_bytes} bytes): opencode_output with job_id {job.id}.")
     else:
         lines.append("It has no output.")
-    lines.append("Tell whoever asked for it what came of it.")
+    if job.interrupted_by is None:
+        lines.append("Tell whoever asked for it what came of it.")
+    else:
+        lines.append("Nothing has to be done: the agent has all of this before it as it goes on.")
     return "\n".join(lines)
 
 
@@ -96,6 +99,8 @@ def _what_happened(job: JobSnapshot) -> str:
     figures, subject = _figures(job), _subject(job)
     if job.status is JobStatus.COMPLETED:
         return f"{subject} is completed, {figures}."
+    if job.interrupted_by is not None:
+        return f"{subject} was interrupted for another message, {figures}: job {job.interrupted_by} goes on."
     if job.status is JobStatus.CANCELLED:
         return f"{subject} was cancelled, {figures}."
     if job.failure is None:

@@ -5,9 +5,11 @@ import { chatTextOf } from "./format.js";
 import { perform } from "./operations.js";
 
 export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] PROMPT
-/opencode status [JOB]            its id or name; without a job: all sessions
+/opencode status [JOB]            its id, its name or its session's; without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
+/opencode interrupt SESSION PROMPT  the same, at once: the running turn ends for it
+/opencode resume SESSION [PROMPT] go on with one that has ended
 /opencode answer JOB ANSWER       what it asks; a permission: once, always or reject
 /opencode cancel JOB
 /opencode sessions
@@ -32,10 +34,16 @@ export function parse(text) {
     case "start":
       return parseStart(rest);
     case "respond":
+    case "interrupt":
       return needing(firstWord(rest), "a session and a prompt", (session_id, message) => ({
         operation: "respond",
-        params: { session_id, message },
+        params: { session_id, message, ...(verb === "interrupt" ? { interrupt: true } : {}) },
       }));
+    case "resume": {
+      const [session_id, message] = firstWord(rest);
+      if (!session_id) return { wrong: "resume needs a session" };
+      return { operation: "resume", params: message ? { session_id, message } : { session_id } };
+    }
     case "answer":
       return needing(firstWord(rest), "a job and an answer", (job_id, answer) => ({
         operation: "answer",
@@ -113,7 +121,7 @@ const CHAT_PAGE = 3_000; // bytes: a chat message is short
 export function registerCommands(api, link) {
   api.registerCommand({
     name: "opencode",
-    description: "OpenCode jobs: start, status, output, respond, answer, cancel, sessions, cleanup",
+    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, answer, cancel, sessions, cleanup",
     acceptsArgs: true,
     requireAuth: true,
     /** @param {any} context */

@@ -19,6 +19,7 @@ export function textOf(operation, result) {
       return cut(JSON.stringify(result, null, 1));
     case "start":
     case "respond":
+    case "resume":
       return `${JSON.stringify(result)}\nYou will be told in this session when it ends or asks something: do not poll.`;
     default:
       return cut(JSON.stringify(result, null, 1));
@@ -30,7 +31,8 @@ export function chatTextOf(operation, result) {
   switch (operation) {
     case "start":
     case "respond":
-      return `${result.jobId} is ${result.status} in session ${result.sessionKey}${ahead(result.ahead)}.`;
+    case "resume":
+      return `${result.name || result.jobId} is ${result.status} in session ${result.sessionKey}${ahead(result.ahead)}.`;
     case "status":
     case "cancel":
       return statusText(result);
@@ -70,6 +72,7 @@ function listOf(name, items) {
 function statusText(status) {
   const name = status.name ? ` (${status.name})` : "";
   const lines = [`${status.jobId}${name} in session ${status.sessionKey}: ${doing(status)}`];
+  if (status.interruptedBy) lines.push(`interrupted: ${status.interruptedBy} goes first`);
   if (status.error) lines.push(`${status.error}${status.hint ? `\nhint: ${status.hint}` : ""}`);
   if (status.todoTotal) lines.push(`${status.todoDone} of ${status.todoTotal} todos done`);
   for (const asked of status.pending ?? []) {

@@ -16,10 +16,11 @@ export const OPERATIONS = {
   sessions: {},
   answer: { again: false },
   respond: {},
+  resume: {},
 };
 
 /** The operations that begin a job, which must not begin twice. */
-const STARTS = new Set(["start", "respond"]);
+const STARTS = new Set(["start", "respond", "resume"]);
 
 /**
  * @typedef {object} Caller who asks, so that the notices of a job come back to where it was asked for

@@ -3,8 +3,9 @@
 import { PAGE, textOf } from "./format.js";
 import { perform } from "./operations.js";
 
-const jobId = { type: "string", description: "The job's id, or its name" };
-const sessionId = { type: "string", description: "The session's key" };
+const jobId = { type: "string", description: "The job's id or name, or its session's name" };
+const sessionId = { type: "string", description: "The session's name" };
+const either = { type: "string", description: "A session's name, or a job's name or id: that job's session" };
 
 /** What a start and a follow-up have in common. No unions in these schemas: some model providers refuse them. */
 const startOptions = {
@@ -118,10 +119,30 @@ export const TOOLS = {
     operation: "respond",
     label: "OpenCode: follow up",
     description:
-      "A further prompt in a session, after its job has ended (or queued behind it): same files, same " +
-      "conversation. Give session_id or job_id. Returns as opencode_start does.",
+      "A further prompt in a session: same files, same conversation. Give session_id or job_id. A session that has " +
+      "ended starts again; behind a running job it is queued, or with interrupt it ends that job's turn and goes " +
+      "first. Returns as opencode_start does.",
     required: ["message"],
-    properties: { message: { type: "string" }, session_id: sessionId, job_id: jobId, ...startOptions },
+    properties: {
+      message: { type: "string" },
+      session_id: either,
+      job_id: jobId,
+      interrupt: {
+        type: "boolean",
+        description: "End the turn that runs, keeping what it said, and send this now; to correct or redirect it",
+      },
+      ...startOptions,
+    },
+  },
+  opencode_resume: {
+    operation: "resume",
+    label: "OpenCode: resume",
+    description:
+      "Goes on with a session that has ended, also weeks ago: same files, same conversation. Without a message it " +
+      "finishes what it was at. Refused while a job of it is under way: then opencode_respond. Returns as " +
+      "opencode_start does.",
+    required: ["session_id"],
+    properties: { session_id: either, message: { type: "string" }, ...startOptions },
   },
 };
 

@@ -42,6 +42,10 @@ class FakeDirectories:
         self.tidied.append(place.key)
         return self.sizes.get(place.key, 0)
 
+    async def has_conversation(self, place: SessionPlace) -> bool:
+        await trio.lowlevel.checkpoint()
+        return place.data.is_dir()
+
     async def set_aside(self, folder: Path) -> bool:
         await trio.lowlevel.checkpoint()
         return _removed(folder)

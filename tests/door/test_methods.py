@@ -174,6 +174,8 @@ async def test_what_cannot_be_is_refused_with_the_reason(
 async def test_a_job_of_another_session_is_not_shown() -> None:
     async with a_service() as service, a_peer(service.door) as peer:
         job = (await peer.call("start", prompt="::say x", session_id="demo"))["jobId"]
+        assert (await peer.call("status", job_id=job, session_id="othr"))["code"] == Code.UNKNOWN_SESSION
+        await peer.call("start", prompt="::say x", session_id="other")
         assert (await peer.call("status", job_id=job, session_id="other"))["code"] == Code.UNKNOWN_JOB
         assert (await peer.call("status", job_id=job, session_id="demo"))["jobId"] == job
 

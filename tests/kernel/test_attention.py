@@ -65,7 +65,7 @@ async def test_a_question_is_told_in_words_with_which_it_can_be_answered_C7(
         told = await heard(attendance)
         assert told is not None
         assert (told.matter, told.job.id) == (Matter.QUESTION, job.id)
-        assert told.text.startswith(f"OpenCode job {job.id} in session {job.session} asks")
+        assert told.text.startswith(f"OpenCode job {job.id} ({job.session}) in session {job.session} asks")
         assert "> Which colour?\nIts choices:\n> Red\n> Blue\n" in told.text
         assert f"job_id {job.id}, request_id {request}." in told.text
         await system.acknowledge(told.id)
@@ -154,7 +154,7 @@ async def test_a_job_that_runs_long_is_told_of_after_gaps_that_grow_C6(
             text = told[0][1].text
             assert told[0][1].matter is Matter.REMINDER
             assert text.startswith(
-                f"OpenCode job {job.id} in session {job.session} is still running, after 10 min"
+                f"OpenCode job {job.id} ({job.session}) in session {job.session} is still running, after 10 min"
             )
             assert "> I begin." in text
         await job.cancel()

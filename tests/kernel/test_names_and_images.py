@@ -14,7 +14,7 @@ from .world import SETTINGS, World, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 OTHER = "localhost/other:1"
-UNKNOWN = JobId("nobody")
+UNKNOWN = JobId("job_0123456789abcdef")
 
 
 def images(world: World) -> list[str]:
@@ -73,9 +73,11 @@ async def test_the_same_key_is_the_same_job_also_with_a_name(autojump_clock: tri
 
 async def test_a_word_that_means_no_job_is_unknown(autojump_clock: trio.testing.MockClock) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
+        with pytest.raises(UnknownJob):
+            await system.find("nobody")
         assert await system.find(UNKNOWN) == UNKNOWN
         with pytest.raises(UnknownJob):
-            await system.status(await system.find(UNKNOWN))
+            await system.status(UNKNOWN)
 
 
 @pytest.mark.parametrize("name", ["", " it", "a\nb", "x" * 81, "job_0123456789abcdef"])

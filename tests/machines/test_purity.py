@@ -11,7 +11,8 @@ import opencode_actors.machines
 
 FOLDER = Path(opencode_actors.machines.__file__).parent
 ALLOWED = {
-    "__future__", "attrs", "base64", "collections", "enum", "hashlib", "re", "typing", "opencode_actors",
+    "__future__", "attrs", "base64", "collections", "enum", "hashlib", "re", "typing", "unicodedata",
+    "opencode_actors",
 }  # fmt: skip
 OWN = {"machines", "ports", "errors"}
 

@@ -110,6 +110,7 @@ class Actor:
     begun: Begun | None = None  # as recorded, like the next two
     verdict: Failure | None = None
     status: JobStatus = JobStatus.PENDING
+    interrupted_by: JobId | None = None  # as recorded
     spent: Spending = Factory(Spending)
     told: list[Piece] = field(factory=list[Piece])
     ended: list[JobSnapshot] = field(factory=list[JobSnapshot])
@@ -271,6 +272,7 @@ class World:
                     actor.told.append(piece)
             case JobRecorded():
                 actor.status = record.snapshot.status
+                actor.interrupted_by = record.snapshot.interrupted_by
                 actor.spent = Spending(cost=record.snapshot.cost_usd)
                 actor.begun = record.begun or actor.begun
                 actor.verdict = record.verdict or actor.verdict
@@ -348,6 +350,7 @@ class World:
         actor.rungs.clear()
         stopping = actor.status is JobStatus.CANCELLING
         actor.cancelled_at = self.now if stopping else None
+        actor.gave_way = stopping and actor.interrupted_by is not None
         waiting = [request for request in actor.wanted if request not in actor.input_ended]
         fresh = samples.first_job(now=self.now, job=JobId(actor.name), policy=self.job_policy)
         if stopping and not alive:
@@ -356,6 +359,7 @@ class World:
                 status=JobStatus.CANCELLED,
                 output_bytes=len(actor.records.encode()),
                 pending=(),
+                interrupted_by=actor.interrupted_by,
             )
             actor.ended.append(final)
             actor.input_ended.extend(waiting)
@@ -376,6 +380,7 @@ class World:
                 spent=actor.spent,
             )
             fresh = taken_over(fresh, left, self._moment())
+            fresh = evolve(fresh, gives_way_to=actor.interrupted_by)
             actor.mailbox.append(Letter(j.TakenOver()))
         actor.state = fresh
         return True

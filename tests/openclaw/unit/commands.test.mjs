@@ -24,6 +24,9 @@ const READ = {
   "output j-1": { operation: "output", params: { job_id: "j-1" } },
   "output j-1 3000": { operation: "output", params: { job_id: "j-1", offset: 3000 } },
   "respond demo and now test it": { operation: "respond", params: { session_id: "demo", message: "and now test it" } },
+  "interrupt demo use tabs": { operation: "respond", params: { session_id: "demo", message: "use tabs", interrupt: true } },
+  "resume demo": { operation: "resume", params: { session_id: "demo" } },
+  'resume "login page" and test it': { operation: "resume", params: { session_id: "login page", message: "and test it" } },
   "answer j-1 the blue one": { operation: "answer", params: { job_id: "j-1", answer: "the blue one" } },
   "cancel j-1": { operation: "cancel", params: { job_id: "j-1" } },
   sessions: { operation: "sessions", params: {} },
@@ -35,7 +38,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "answer j-1", "cancel", "cleanup now", "dance"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "answer j-1", "cancel", "cleanup now", "dance"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 

@@ -1,0 +1,37 @@
+"""Whether a session can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from opencode_actors.errors import UsageError
+from opencode_actors.kernel.sessions import Sessions
+from opencode_actors.machines.job_state import JobState
+from opencode_actors.machines.vocabulary import SessionKey
+from opencode_actors.store.port import Store
+
+# What the agent is told when nobody says more.
+GO_ON = "Go on where you left off: look at how things are, then finish what you were last asked to do."
+
+
+async def check_can_resume(
+    session: SessionKey, sessions: Sessions, unsettled: Iterable[JobState], store: Store
+) -> None:
+    """Raises `UsageError`. A conversation that is lost is not begun anew without a word."""
+    busy = next((job for job in unsettled if job.session == session), None)
+    if busy is not None:
+        called = f" ({busy.name})" if busy.name else ""
+        raise UsageError(
+            f"session {session} has not ended: job {busy.id}{called} is under way in it",
+            hint="respond to it instead: that is queued behind the job, or interrupts it",
+        )
+    if await store.conversation(session) is None:
+        raise UsageError(
+            f"session {session} never came to a conversation, so there is nothing to go on with",
+            hint="respond to it instead: that begins one",
+        )
+    if not await sessions.keeps_conversation(session):
+        raise UsageError(
+            f"the conversation of session {session} is not kept any more: its data was removed",
+            hint="respond to it instead: that begins a new conversation with the files that are left",
+        )

@@ -1,0 +1,138 @@
+"""What jobs and sessions are called, and whom a word means."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from opencode_actors import UnknownJob, UnknownSession, UsageError
+from opencode_actors.testing.fake_server import FakeBehaviour
+from opencode_actors.testing.provider_demo import demo_script
+
+from .world import open_world
+
+BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
+
+
+async def test_a_job_and_its_session_are_called_by_the_prompts_key_words(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        first = await system.start("::hang please fix the failing login test, now")
+        assert (first.session, (await first.status()).name) == ("hang-fix-failing-login",) * 2
+        second = await system.start("::hang please fix the failing login test")
+        assert (second.session, (await second.status()).name) == ("hang-fix-failing-login-2",) * 2
+        inside = await system.start("::hang fix", session="hang-fix-failing-login")
+        assert (await inside.status()).name == "hang-fix"
+        for job in (first, second):
+            assert await system.find(job.session) == job.id
+            assert await system.find_session(job.id) == job.session
+        assert await system.find("hang-fix") == inside.id
+        assert await system.find_session("hang-fix") == first.session
+
+
+async def test_a_name_that_was_given_once_is_not_made_again(autojump_clock: trio.testing.MockClock) -> None:
+    """Also not after a restart, and not of what only a session, or only a job, was called."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::say tests", session="say-tests-2", name="mine")).wait()
+            await (await system.start("::say tests", session="here", name="say-tests")).wait()
+        async with world.system() as system:
+            job = await system.start("::say tests")
+            assert (job.session, (await job.wait()).name) == ("say-tests-3",) * 2
+
+
+async def test_many_who_ask_at_once_are_all_called_differently(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        names: list[str] = []
+
+        async def start() -> None:
+            job = await system.start("::say tests", session="demo")
+            names.append((await job.status()).name)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(9):
+                nursery.start_soon(start)
+        assert sorted(names) == ["say-tests", *(f"say-tests-{number}" for number in range(2, 10))]
+
+
+@pytest.mark.parametrize("prompt", ["日本語で", "!!!", "the and to"])
+async def test_a_prompt_without_key_words_has_a_name_too(
+    autojump_clock: trio.testing.MockClock, prompt: str
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        assert (await system.start(prompt)).session == "task"
+        assert (await system.start(prompt)).session == "task-2"
+
+
+async def test_a_sessions_name_means_what_runs_in_it_and_else_its_last_job(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            first = await system.start("::say one", session="demo", name="one")
+            await first.wait()
+            assert await system.find("demo") == first.id
+            running = await system.start("::hang", session="demo", name="two")
+            waiting = await system.start("::say three", session="demo", name="three")
+            async for notice in system.follow(running.id):
+                if type(notice).__name__ == "JobStarted":
+                    break
+            assert await system.find("demo") == running.id
+            assert await system.find("three") == waiting.id
+            await running.cancel()
+            await waiting.wait()
+        async with world.system() as system:
+            assert await system.find("demo") == waiting.id
+            assert await system.find_session("demo") == await system.find_session("one") == "demo"
+
+
+async def test_a_word_that_means_two_jobs_under_way_lists_both(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        inside = await system.start("::hang", session="login", name="other")
+        called = await system.start("::hang", session="elsewhere", name="login")
+        with pytest.raises(UsageError) as caught:
+            await system.find("login")
+        assert inside.id in caught.value.message
+        assert called.id in caught.value.message
+        assert await system.find_session("login") == "login"
+        await called.cancel()
+        assert await system.find("login") == inside.id
+
+
+async def test_a_jobs_name_in_several_sessions_does_not_mean_one_of_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        jobs = [await system.start("::say one", session="demo", name="it")]
+        await jobs[0].wait()
+        await (await system.start("::say one", session="demo", name="it")).wait()
+        assert await system.find_session("it") == "demo"
+        other = await system.start("::say one", session="other", name="it")
+        assert await system.find_session("it") == "other"  # the one under way
+        await other.wait()
+        with pytest.raises(UsageError, match="several jobs were called 'it'"):
+            await system.find_session("it")
+
+
+async def test_an_unknown_word_is_told_the_nearest_ones(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::say x", session="fix-login-test", name="red")).wait()
+        async with world.system() as system:
+            await system.start("::hang", session="payments", name="pay-by-card")
+            for word, meant in (("fix-logn-test", "fix-login-test"), ("pay", "pay-by-card")):
+                with pytest.raises(UnknownJob) as job:
+                    await system.find(word)
+                assert f"'{meant}'" in job.value.hint
+                with pytest.raises(UnknownSession) as session:
+                    await system.find_session(word)
+                assert f"'{meant}'" in session.value.hint
+            with pytest.raises(UnknownJob) as nothing:
+                await system.find("zzzz")
+            assert "did you mean" not in nothing.value.hint
