@@ -18,7 +18,7 @@ from opencode_actors.cli.main import build_parser
 from opencode_actors.cli.status import Status
 from opencode_actors.door.files import Whereabouts, announce, door_file, token_file
 from opencode_actors.errors import CallRefused, UsageError
-from opencode_actors.machines.notices import InputWanted
+from opencode_actors.machines.notices import InputWanted, OutputAdded
 from opencode_actors.machines.vocabulary import JobId
 from tests.door.room import TOKEN
 from tests.door.service import Service, a_service
@@ -125,6 +125,29 @@ async def test_a_follow_up_goes_into_the_session_of_a_job_or_into_a_session(
         assert session["jobs"] == 4
         with pytest.raises(SystemExit):
             build_parser().parse_args(["respond", "nowhere"])
+
+
+async def test_a_turn_is_interrupted_and_a_session_that_ended_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        first = await shell.json("start", "::say begun\n::hang", "--session", "demo")
+        async for notice in shell.service.system.follow(JobId(first["jobId"])):
+            if isinstance(notice, OutputAdded):
+                break
+        instead = await shell.json("respond", "::say instead", "--session", first["name"], "--interrupt")
+        assert "begun" in await shell.ended(first["jobId"])
+        assert f"interrupted\tfor job {instead['jobId']}\n" in await shell.type("status", first["name"])
+        assert "instead" in await shell.ended(instead["jobId"])
+        await shell.type("cleanup")
+        resumed = await shell.json("resume", "demo", "::say on")
+        assert resumed["sessionKey"] == "demo"
+        assert "on" in await shell.ended(resumed["jobId"])
+        again = await shell.json("resume", resumed["name"])
+        await shell.ended(again["jobId"])
+        with pytest.raises(CallRefused, match="there is no session dema") as caught:
+            await shell.type("resume", "dema")
+        assert "'demo'" in caught.value.hint
 
 
 async def test_a_job_is_followed_by_its_name_and_its_end_is_the_exit_status(

@@ -232,3 +232,38 @@ async def ended(peer: Peer, job: str) -> None:
     await peer.call("follow", job_id=job)
     while (await peer.notice())["method"] != "followEnded":
         pass
+
+
+async def test_a_message_that_interrupts_goes_first_and_the_turn_says_for_whom() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        await peer.call("start", prompt="::say begun\n::hang", session_id="demo", name="it")
+        waits = await peer.call("respond", session_id="demo", message="::say later")
+        await peer.call("follow", job_id="it")
+        await until(peer, "output")
+        first = await peer.call("respond", session_id="it", message="::say instead", interrupt=True)
+        assert (first["sessionKey"], first["name"]) == ("demo", "say-instead")
+        assert first["ahead"] in (0, 1)
+        ended = (await until(peer, "jobEnded"))["status"]
+        assert (ended["status"], ended["interruptedBy"]) == ("cancelled", first["jobId"])
+        assert ended["tailOutput"].strip() == "begun"
+        for one in (first, waits):
+            await service.system.wait(one["jobId"])
+            assert (await peer.call("status", job_id=one["name"]))["interruptedBy"] is None
+
+
+async def test_a_session_that_ended_is_resumed_by_the_name_of_one_of_its_jobs() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        started = await peer.call("start", prompt="::say the login test")
+        await service.system.wait(started["jobId"])
+        await peer.call("cleanup")
+        assert (await peer.call("sessions"))["sessions"] == []
+        resumed = await peer.call("resume", job_id=started["name"], message="::hang")
+        assert resumed["sessionKey"] == started["sessionKey"] == "say-login-test"
+        refused = await peer.call("resume", session_id="say-login-test")
+        assert refused["code"] == Code.USAGE
+        assert resumed["jobId"] in refused["message"]
+        unknown = await peer.call("resume", session_id="say-logn-test")
+        assert unknown["code"] == Code.UNKNOWN_SESSION
+        assert "'say-login-test'" in unknown["data"]["hint"]
+        assert (await peer.call("respond", session_id="say-logn-test", message="x")) == unknown
+        assert (await peer.call("follow", session_id="say-logn-test"))["code"] == Code.UNKNOWN_SESSION

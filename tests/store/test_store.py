@@ -305,3 +305,33 @@ def output_of(placed: Placed) -> OutputRecorded:
         part=piece.part,
         at=piece.at,
     )
+
+
+def called(number: int, name: str, session: str) -> JobRecorded:
+    recorded = job(JobStatus.COMPLETED, id_=JobId(f"job_{number}"))
+    return evolve(recorded, snapshot=evolve(recorded.snapshot, name=name, session=SessionKey(session)))
+
+
+async def test_a_name_is_free_until_a_job_or_a_session_was_given_it(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        assert await store.free_name("fix", taken=frozenset()) == ("fix", 1)
+        assert await store.free_name("fix", taken=frozenset(("fix", "fix-2"))) == ("fix-3", 3)
+        await store.append((called(1, "fix", "demo"), called(2, "fix-2", "fix-3")))
+        await store.append((evolve(conversation(), session=SessionKey("fix-4")),))
+        name, number = await store.free_name("fix", taken=frozenset(("fix-5",)))
+        assert name == f"fix-{number}"
+        assert number > 5
+        assert await store.free_name("demo", taken=frozenset()) == ("demo-2", 2)
+        assert await store.free_name("fixture", taken=frozenset()) == ("fixture", 1)
+
+
+async def test_the_last_job_of_a_session_and_the_newest_names_are_known(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        assert await store.last_job(SessionKey("demo")) is None
+        assert await store.recent_names(jobs=9) == ()
+        await store.append((called(1, "old", "demo"), called(2, "a", "demo"), called(3, "b", "other")))
+        await store.append((called(4, "", "demo"),))
+        last = await store.last_job(SessionKey("demo"))
+        assert last is not None
+        assert last.id == "job_4"
+        assert await store.recent_names(jobs=3) == ("demo", "b", "other", "a")
