@@ -21,6 +21,7 @@ from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
 from opencode_actors.kernel.system import Job, System, SystemStatistics
+from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
@@ -66,6 +67,7 @@ __all__ = [
     "ActivityState",
     "Allowance",
     "Announcement",
+    "Asked",
     "Attendance",
     "Busy",
     "Cause",
