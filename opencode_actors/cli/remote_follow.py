@@ -15,23 +15,8 @@ from opencode_actors.cli.render import Action, Answer, Busy, Line, Tone, View, d
 from opencode_actors.cli.screen import Screen, open_screen, write
 from opencode_actors.cli.status import Status
 from opencode_actors.door.client import Client, open_client
+from opencode_actors.door.reading import notice_of
 from opencode_actors.errors import NoService
-from opencode_actors.machines.notices import (
-    JobCancelling,
-    JobLasted,
-    JobQueued,
-    JobStarted,
-    Notice,
-    NotificationFailed,
-    OutputAdded,
-    OutputKind,
-    ProviderRetrying,
-    SessionChanged,
-    TodosChanged,
-    ToolStarted,
-)
-from opencode_actors.machines.server_events import Todo
-from opencode_actors.machines.vocabulary import JobId, Rung, SessionKey, SessionStatus
 
 Document = dict[str, Any]
 
@@ -149,49 +134,6 @@ def _how(told: Document) -> Line:
 
 def _end_line(view: View, *lines: Line) -> tuple[View, tuple[Action, ...]]:
     return View(), (*(() if view.at_line_start else (Answer("\n"),)), *lines)
-
-
-def notice_of(told: Document) -> Notice | None:
-    """What the service was told itself; None for what is of no interest here, or not known yet."""
-    session = SessionKey(told["sessionKey"])
-    if told["kind"] == "sessionChanged":
-        return SessionChanged(session=session, status=SessionStatus(told["status"]), detail=told["detail"])
-    if told["kind"] == "notificationFailed":
-        about, reason, hint = JobId(told["about"]), told["reason"], told["hint"]
-        return NotificationFailed(session=session, about=about, reason=reason, hint=hint)
-    job = JobId(told["jobId"])
-    match told["kind"]:
-        case "jobQueued":
-            return JobQueued(job=job, session=session, ahead=told["ahead"])
-        case "jobStarted":
-            return JobStarted(job=job, session=session)
-        case "output":
-            return OutputAdded(
-                job=job,
-                session=session,
-                kind=OutputKind(told["outputKind"]),
-                offset=told["offset"],
-                text=told["text"],
-            )
-        case "toolStarted":
-            return ToolStarted(job=job, session=session, tool=told["tool"], title=told["title"])
-        case "todosChanged":
-            todos = tuple(Todo(content=todo["content"], status=todo["status"]) for todo in told["todos"])
-            return TodosChanged(job=job, session=session, todos=todos)
-        case "providerRetrying":
-            return ProviderRetrying(
-                job=job,
-                session=session,
-                attempt=told["attempt"],
-                reason=told["reason"],
-                seconds=told["seconds"],
-            )
-        case "jobLasted":
-            return JobLasted(job=job, session=session, seconds=told["seconds"])
-        case "jobCancelling":
-            return JobCancelling(job=job, session=session, rung=Rung[told["rung"].upper()])
-        case _:
-            return None
 
 
 def summary(job: Document) -> tuple[Line, ...]:

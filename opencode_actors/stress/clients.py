@@ -10,18 +10,21 @@ import trio
 from attrs import define, field
 
 from opencode_actors.errors import Busy, OpencodeActorsError, RequestGone, StoreError
-from opencode_actors.kernel.system import System, SystemStatistics
+from opencode_actors.kernel.system import SystemStatistics
 from opencode_actors.machines.notices import InputWanted
-from opencode_actors.machines.vocabulary import JobId
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot
 from opencode_actors.stress.judge import JobFile, Judge
 from opencode_actors.stress.plan import PlannedFault, PlannedJob
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.service import NoAnswer, Service
 from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.wanderers import Wanderer
+from opencode_actors.stress.worlds import Face
 
 # A mailbox has 64 places for outsiders; what an actor started itself comes beside them.
 MOST_WAITING = 64 + 192
 _STORE_ERRORS_WITHIN = 60.0
+_WANDERERS = 3
 _ASKED_TWICE = 0.2  # the share of those who think that they had no answer
 
 
@@ -36,6 +39,7 @@ class Clients:
     starting: int = 0
     refused: dict[str, int] = field(factory=dict[str, int])
     most_waiting: int = 0
+    wanderers: list[Wanderer] = field(factory=list[Wanderer])
 
     # ---- who wants something done
 
@@ -66,10 +70,10 @@ class Clients:
             try:
                 job = await self.service.call(
                     "start",
-                    lambda system: system.start(planned.prompt, session=planned.session, key=key),
+                    lambda face: face.start(planned.prompt, session=planned.session, key=key),
                 )
             except NoAnswer:
-                if self.service.generation == generation and self.service.system is not None:
+                if self.service.generation == generation and self.service.live is not None:
                     return None
                 continue
             except OpencodeActorsError as error:
@@ -94,7 +98,7 @@ class Clients:
         since = trio.current_time()
         self.judge.cancel_asked(file.id, since)
         try:
-            end = await self.service.call("cancel", lambda system: system.cancel(file.id))
+            end = await self.service.call("cancel", lambda face: face.cancel(file.id))
         except NoAnswer:
             return
         except OpencodeActorsError as error:
@@ -123,7 +127,7 @@ class Clients:
     async def _say(self, notice: InputWanted, word: str, taken: list[str]) -> None:
         try:
             await self.service.call(
-                "answer", lambda system: system.answer(notice.job, notice.request, answers=word)
+                "answer", lambda face: face.answer(notice.job, notice.request, answers=word)
             )
         except (NoAnswer, RequestGone):
             return
@@ -146,16 +150,16 @@ class Clients:
             file = unsettled[self.rng.randrange(len(unsettled))]
             since = trio.current_time()
             try:
-                await self.service.call("status", partial(System.status, job=file.id))
-                await self.service.call("sessions", System.sessions)
+                await self.service.call("status", partial(_status, job=file.id))
+                await self.service.call("sessions", lambda face: face.sessions())
             except NoAnswer:
                 continue
             except OpencodeActorsError as error:
                 self._unexpected("status", error)
                 continue
             self.judge.latencies["status"].append(trio.current_time() - since)
-            if self.service.system is not None:
-                self._bounded(self.service.system.statistics())
+            if self.service.live is not None and self.service.live.inside is not None:
+                self._bounded(self.service.live.inside.statistics())
 
     def _bounded(self, statistics: SystemStatistics) -> None:
         now = trio.current_time()
@@ -180,6 +184,8 @@ class Clients:
         now = trio.current_time()
         session = None if fault.kind in _EVERYBODY else fault.session
         self.judge.hit(Hit(kind=fault.kind, at=now, until=now + fault.lasts, session=session), now)
+        if fault.kind is FaultKind.VANISHING_FOLLOWERS:
+            self.wanderers += [Wanderer(self.service.reached, self.rng) for _ in range(_WANDERERS)]
         with trio.move_on_after(fault.lasts):
             while True:
                 await self._once(fault)
@@ -195,15 +201,17 @@ class Clients:
                                 nursery.start_soon(self._cancel, file)
                 case FaultKind.CLEANUP_STORM:
                     for _ in range(3):
-                        nursery.start_soon(self._call, "cleanup", System.cleanup)
+                        nursery.start_soon(self._call, "cleanup", _cleanup)
                 case FaultKind.CLOSE_STORM:
-                    close = partial(System.close_session, session=fault.session)
-                    nursery.start_soon(self._call, "close", close)
+                    live = self.service.live
+                    if live is not None and live.inside is not None:
+                        close = partial(live.inside.close_session, fault.session)
+                        nursery.start_soon(self._call, "close", lambda _: close())
                 case _:
-                    if self.service.system is not None:
-                        self.service.system.follow()
+                    for wanderer in self.wanderers:
+                        nursery.start_soon(wanderer.visit, self.service.live)
 
-    async def _call(self, name: str, make: Callable[[System], Awaitable[object]]) -> None:
+    async def _call(self, name: str, make: Callable[[Face], Awaitable[object]]) -> None:
         try:
             await self.service.call(name, make)
         except (NoAnswer, OpencodeActorsError):
@@ -211,6 +219,14 @@ class Clients:
 
     def _unexpected(self, name: str, error: OpencodeActorsError) -> None:
         self.judge.findings.broke("every ask is answered", trio.current_time(), f"{name}: {error.message}")
+
+
+async def _status(face: Face, *, job: JobId) -> JobSnapshot:
+    return await face.status(job)
+
+
+async def _cleanup(face: Face) -> object:
+    return await face.cleanup()
 
 
 _EVERYBODY = frozenset({FaultKind.CLEANUP_STORM, FaultKind.VANISHING_FOLLOWERS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,23 +13,24 @@ from attrs import define, field
 
 from opencode_actors.errors import ContainerMissing, EngineRefused
 from opencode_actors.kernel.opening import open_system
-from opencode_actors.kernel.servers import Connect
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.names import directory_name, session_key
-from opencode_actors.machines.vocabulary import SessionKey
-from opencode_actors.ports import Endpoint, OpenCodeServer
+from opencode_actors.ports import Endpoint, OpenCodeServer, Webhook
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
 from opencode_actors.stress.plan import PlannedFault
+from opencode_actors.stress.processes import resident
+from opencode_actors.stress.receiver import MOODS, Receiver
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.truth import Hit
-from opencode_actors.stress.wire import Wire, over
+from opencode_actors.stress.wire import Wire
+from opencode_actors.stress.worlds import Live, embedded
 from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_engine import FakeEngine, Verb
 from opencode_actors.testing.fake_opencode import FakeServers
 from opencode_actors.testing.fake_server import FakeServer
 from opencode_actors.testing.provider_demo import demo_script
-from opencode_actors.testing.provider_script import ChatRequest, Hang, Refuse, Step
+from opencode_actors.testing.provider_script import ChatRequest, Hang, Pause, Refuse, Step
 from opencode_actors.workdirs import Directories
 
 _EPOCH = 1_760_000_000.0
@@ -45,10 +47,11 @@ _STATUS = {FaultKind.PROVIDER_401: 401, FaultKind.PROVIDER_429: 429, FaultKind.P
 
 @define
 class Weather:
-    """What holds for all servers: the time of day, and how the model's provider is. `wall` is one clock for this
-    host and all containers, as it is in truth."""
+    """What holds for all servers: the time of day, and how the model's provider is, which waits `slow` seconds
+    when it is slow. `wall` is one clock for this host and all containers, as it is in truth."""
 
     ahead: float = 0.0
+    slow: float = 20.0
     provider: list[FaultKind] = field(factory=list[FaultKind])
 
     def wall(self) -> float:
@@ -58,6 +61,8 @@ class Weather:
         if not self.provider:
             return demo_script(request)
         kind = self.provider[-1]
+        if kind is FaultKind.PROVIDER_SLOW:
+            return (Pause(seconds=self.slow), *demo_script(request))
         return (Hang(),) if kind is FaultKind.PROVIDER_SILENT else (Refuse(status=_STATUS[kind]),)
 
 
@@ -70,8 +75,8 @@ class Disk(Protocol):
 
 @define(eq=False, kw_only=True)
 class FakeWorld:
-    """`open_store` gives each system its own access to what outlives it, which `disk` is the switches of;
-    `containers_of` is called with a session's container for what else is to run there."""
+    """`open_store` gives each system its own access to what outlives it, which `disk` is the switches of, and
+    `webhook` its way to the `receiver`; `enter` lets clients in."""
 
     name: str
     settings: Settings
@@ -83,29 +88,37 @@ class FakeWorld:
     open_store: Callable[[], AbstractAsyncContextManager[Store]]
     disk: Disk
     directories: Directories | None
+    receiver: Receiver
+    webhook: Webhook
     rng: random.Random
     nursery: trio.Nursery
+    enter: Callable[[System], AbstractAsyncContextManager[Live]] | None = None
     _wire: Wire = field(factory=Wire)
     _looping: set[str] = field(factory=set[str])
     _stubborn: set[str] = field(factory=set[str])
 
     @asynccontextmanager
-    async def system(self) -> AsyncGenerator[System]:
+    async def system(self) -> AsyncGenerator[Live]:
         wire = self._wire = Wire()
-        connect: Connect = lambda endpoint: over(wire, self.connect(endpoint))  # noqa: E731 - a Connect
         async with (
             self.open_store() as store,
             open_system(
                 self.settings,
-                engine=over(wire, self.engine),
-                connect=connect,
-                store=over(wire, store),
+                engine=wire.over(self.engine),
+                connect=wire.connecting(self.connect),
+                store=wire.over(store),
                 directories=self.directories,
                 rng=random.Random(self.rng.getrandbits(64)),  # noqa: S311 - it has to be had again
                 wall=self.weather.wall,
+                notify=True,
+                webhook=wire.over(self.webhook),
             ) as system,
         ):
-            yield system
+            if self.enter is None:
+                yield embedded(system)
+                return
+            async with self.enter(system) as live:
+                yield live
 
     def kill(self) -> None:
         self._wire.cut()
@@ -113,7 +126,10 @@ class FakeWorld:
     def can(self, kind: FaultKind) -> bool:  # noqa: ARG002 - all of them
         return True
 
-    def left_over(self) -> tuple[str, ...]:
+    def memory(self) -> int | None:
+        return None if self.enter is None else resident(os.getpid())
+
+    async def left_over(self) -> tuple[str, ...]:
         statistics = self.engine.statistics()
         left = [f"container {found.name}" for found in self.engine.containers.values()]
         left += [f"the server at {server.url}" for server in self.servers.running()]
@@ -178,8 +194,11 @@ class FakeWorld:
                 | FaultKind.PROVIDER_429
                 | FaultKind.PROVIDER_500
                 | FaultKind.PROVIDER_SILENT
+                | FaultKind.PROVIDER_SLOW
             ):
                 self.weather.provider.append(fault.kind)
+            case FaultKind.RECEIVER_REFUSES | FaultKind.RECEIVER_HANGS | FaultKind.RECEIVER_AWAY:
+                self.receiver.moods.append(MOODS[fault.kind])
             case FaultKind.CLOCK_STEP:
                 self.weather.ahead += (2 * fault.roll - 1) * _LARGEST_STEP
             case FaultKind.DISK_FULL:
@@ -190,7 +209,7 @@ class FakeWorld:
                 pass
             case _:
                 self._hit_engine(fault)
-        return _everybody(fault)
+        return Hit.of_everybody(fault)
 
     async def relent(self, fault: PlannedFault) -> None:
         name = self._container_name(fault.session)
@@ -209,6 +228,8 @@ class FakeWorld:
                 self.disk.full = False
             case FaultKind.JOURNAL_SLOW:
                 self.disk.slow -= _SLOW_WRITES
+            case _ if fault.kind in MOODS:
+                self.receiver.moods.remove(MOODS[fault.kind])
             case _ if fault.kind in self.weather.provider:
                 self.weather.provider.remove(fault.kind)
             case _:
@@ -219,25 +240,25 @@ class FakeWorld:
         if fault.kind is FaultKind.CRASH_LOOP:
             self._looping.add(name)
         if container is None:
-            return _session(fault, exit_code=1) if fault.kind is FaultKind.CRASH_LOOP else None
+            return Hit.of_session(fault, exit_code=1) if fault.kind is FaultKind.CRASH_LOOP else None
         code = 1
         match fault.kind:
             case FaultKind.IGNORES_SIGTERM:
                 self._stubborn.add(name)
                 container.ignores_sigterm = True
-                return _session(fault)
+                return Hit.of_session(fault)
             case FaultKind.CONTAINER_OOM:
                 code = 137
                 self.engine.crash(container.id, oom=True)
             case FaultKind.CONTAINER_REMOVED:
                 self.engine.take_away(container.id)
-                return _session(fault, lasts=0.0)
+                return Hit.of_session(fault, lasts=0.0)
             case _:
                 if fault.kind is FaultKind.CONTAINER_CRASH:
                     code = _EXIT_CODES[int(fault.roll * len(_EXIT_CODES))]
                 self.engine.crash(container.id, exit_code=code)
         lasts = fault.lasts if fault.kind is FaultKind.CRASH_LOOP else 0.0
-        return _session(fault, lasts=lasts, exit_code=code)
+        return Hit.of_session(fault, lasts=lasts, exit_code=code)
 
     def _hit_server(self, fault: PlannedFault, server: FakeServer) -> Hit:
         match fault.kind:
@@ -250,12 +271,12 @@ class FakeWorld:
                 server.drop_streams(for_seconds=fault.lasts)
             case FaultKind.STREAM_TRUNCATED:
                 server.drop_streams(losing=True)
-                return _session(fault, lasts=0.0)
+                return Hit.of_session(fault, lasts=0.0)
             case FaultKind.EVENTS_DUPLICATED:
                 server.garbles.twice = True
             case _:
                 server.garbles.late = True
-        return _session(fault)
+        return Hit.of_session(fault)
 
     def _heal_server(self, fault: PlannedFault) -> None:
         server = self._server(fault.session)
@@ -288,14 +309,3 @@ class FakeWorld:
                 self.engine.delay("start", _SLOW_ENGINE)
             case _:
                 raise AssertionError(f"nobody inflicts {fault.kind.value}")
-
-
-def _session(fault: PlannedFault, *, lasts: float | None = None, exit_code: int | None = None) -> Hit:
-    now = trio.current_time()
-    until = now + (fault.lasts if lasts is None else lasts)
-    return Hit(kind=fault.kind, at=now, until=until, session=SessionKey(fault.session), exit_code=exit_code)
-
-
-def _everybody(fault: PlannedFault) -> Hit:
-    now = trio.current_time()
-    return Hit(kind=fault.kind, at=now, until=now + fault.lasts)

@@ -13,6 +13,7 @@ from opencode_actors.machines.vocabulary import Cause, Climb, JobId, JobSnapshot
 from opencode_actors.settings import Settings
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.plan import PlannedJob
+from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.talk import expected_of, wrong_output
@@ -28,6 +29,9 @@ _SLOWING = frozenset(
      FaultKind.ENGINE_REFUSES, FaultKind.SERVER_FROZEN, FaultKind.SERVER_SLOW, FaultKind.SERVICE_KILLED,
      FaultKind.DISK_FULL}
 )  # fmt: skip
+
+# What keeps a service from writing down that an announcement was taken.
+_FORGETTING = frozenset({FaultKind.SERVICE_KILLED, FaultKind.DISK_FULL})
 
 
 @define(eq=False)
@@ -206,8 +210,7 @@ class Judge:
             self._broke("settles once", now, f"it ended as {end.status.value}", file)
         if end.failure is not None and end.failure.cause is Cause.INTERNAL:
             self._broke("no bug", now, end.failure.message, file)
-        lost = end.failure is not None and end.failure.cause is Cause.LOST  # nobody lives who knew of them
-        if not lost and (open_ := [request for request, over in file.wanted.items() if not over]):
+        if open_ := [request for request, over in file.wanted.items() if not over]:
             self._broke("requests end once", now, f"it ended, and {', '.join(open_)} did not", file)
         self._climbed(file, end.climb, now)
         self._found(file, now)
@@ -313,6 +316,33 @@ class Judge:
         wrong = untrue(life, file.end, self.hits)
         if wrong:
             self._broke("the true cause", now, wrong, file)
+
+    def check_taken(self, receiver: Receiver | None, now: float) -> None:
+        """Of each job that ended one announcement was taken; of a second one the service did not know that the
+        first was, because it died, or could not write it down."""
+        if receiver is None or self.unsettled:
+            return
+        taken: dict[str, list[float]] = defaultdict(list)
+        for one in receiver.taken:
+            taken[one.job].append(one.at)
+        for file in self.files.values():
+            moments = taken.pop(file.id, [])
+            if not moments:
+                self._broke("one announcement for each job", now, "its end was announced to nobody", file)
+            for before, after in itertools.pairwise(moments):
+                if not self._forgotten(before, after):
+                    text = f"its end was announced again {after - before:.1f} s later"
+                    self._broke("one announcement for each job", now, text, file)
+            if moments and file.ended_at is not None and moments[0] < file.ended_at - MARGIN:
+                self._broke("one announcement for each job", now, "it was announced before its end", file)
+        for job in taken:
+            self.findings.broke("one announcement for each job", now, f"{job} was announced, and never was")
+
+    def _forgotten(self, taken_at: float, again_at: float) -> bool:
+        return any(
+            hit.kind in _FORGETTING and taken_at - MARGIN <= hit.until + MARGIN and hit.at <= again_at
+            for hit in self.hits
+        )
 
     def check_unknown(self, now: float) -> None:
         for file in self.files.values():

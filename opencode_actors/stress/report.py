@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
 from opencode_actors.stress.findings import Violation
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.plan import Plan
+from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.timeline import Span, spans_of
 
 
@@ -38,8 +39,8 @@ class Latency:
 
 @frozen(kw_only=True)
 class Report:
-    """`took` is in seconds of the run's own clock; `missed` are faults that found nothing to hit, or that the
-    world cannot do."""
+    """`took` is in seconds of the run's own clock; `missed` are faults that found nothing to hit, and
+    `cannot` the kinds that this world cannot make."""
 
     plan: Plan
     world: str
@@ -49,6 +50,7 @@ class Report:
     refused: Mapping[str, int]
     hits: Mapping[str, int]
     missed: Mapping[str, int]
+    cannot: tuple[str, ...]
     latencies: tuple[Latency, ...]
     violations: tuple[Violation, ...]
     spans: tuple[Span, ...] = field(default=(), repr=False)
@@ -76,7 +78,11 @@ class Report:
                 "ends": dict(self.ends),
                 "refused": dict(sorted(self.refused.items())),
             },
-            "faults": {"hit": dict(self.hits), "missed": dict(sorted(self.missed.items()))},
+            "faults": {
+                "hit": dict(self.hits),
+                "missed": dict(sorted(self.missed.items())),
+                "not in this world": list(self.cannot),
+            },
             "latencies": {latency.name: _figures(latency) for latency in self.latencies},
             "violations": [_violation(violation) for violation in self.violations],
         }
@@ -88,6 +94,7 @@ def make_report(
     judge: Judge,
     refused: Mapping[str, int],
     missed: Mapping[str, int],
+    cannot: Iterable[FaultKind],
     began: float,
     took: float,
 ) -> Report:
@@ -100,6 +107,7 @@ def make_report(
         refused=refused,
         hits=dict(sorted(Counter(hit.kind.value for hit in judge.hits).items())),
         missed=missed,
+        cannot=tuple(sorted(kind.value for kind in cannot)),
         latencies=tuple(
             Latency(name=name, values=tuple(sorted(values)))
             for name, values in sorted(judge.latencies.items())

@@ -12,7 +12,6 @@ import trio
 from attrs import define, field
 
 from opencode_actors.errors import OpencodeActorsError
-from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
@@ -23,10 +22,12 @@ from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_pla
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
 from opencode_actors.stress.service import NoAnswer, Service
-from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, SystemFactory, World
+from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, SystemFactory, World
 
 _PIECE = 1 << 20
 _DOWN = 3.0
+# After the last trouble; the longest wait between two attempts is 300 s, and a half of it more.
+_ANNOUNCED_WITHIN = 600.0
 _LOOKS = 50
 _LOOK_EVERY = 1.0
 
@@ -49,7 +50,7 @@ async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None
     run = _Run(world, plan, Judge(world.settings, findings), watch)
     with _hear_bugs(findings):
         await run.whole()
-    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.began, run.took)
+    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.cannot, run.began, run.took)
 
 
 @define(eq=False)
@@ -59,6 +60,7 @@ class _Run:
     judge: Judge
     watch: Callable[[Progress], None]
     missed: dict[str, int] = field(factory=dict[str, int])
+    cannot: set[FaultKind] = field(factory=set[FaultKind])
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
@@ -69,7 +71,7 @@ class _Run:
             await self._live(nursery)
             nursery.cancel_scope.cancel()
         self.took = trio.current_time() - self.began
-        for text in self.world.left_over():
+        for text in await self.world.left_over():
             self._broke("nothing is left", text)
 
     async def _live(self, nursery: trio.Nursery) -> None:
@@ -99,7 +101,9 @@ class _Run:
         if scope.cancelled_caught:
             self._starved()
         await self._at_rest(service)
+        await self._all_told(service, clients)
         await self._closed(service)
+        self.judge.check_taken(self.world.receiver, trio.current_time())
 
     async def _job(self, clients: Clients, job: PlannedJob) -> None:
         await trio.sleep_until(self.began + job.at)
@@ -107,11 +111,12 @@ class _Run:
 
     async def _fault(self, service: Service, clients: Clients, fault: PlannedFault) -> None:
         await trio.sleep_until(self.began + fault.at)
+        await service.wait_up()
+        if not self.world.can(fault.kind):
+            self.cannot.add(fault.kind)
+            return
         if fault.kind in BY_CLIENTS:
             await clients.misbehave(fault)
-            return
-        if not self.world.can(fault.kind):
-            self._missed(fault)
             return
         hit = await self.world.inflict(fault)
         if hit is None:
@@ -138,9 +143,14 @@ class _Run:
     async def _at_rest(self, service: Service) -> None:
         """All has settled: what is kept of it, and that nothing else goes on."""
         try:
-            for session in await service.call("sessions", lambda system: system.sessions()):
-                if session.status is SessionStatus.QUARANTINED:
-                    await service.call("reset", partial(System.reset_session, session=session.key))
+            for session in await service.call("sessions", lambda face: face.sessions()):
+                live = service.live
+                if (
+                    session.status is SessionStatus.QUARANTINED
+                    and live is not None
+                    and live.inside is not None
+                ):
+                    await live.inside.reset_session(session.key)
             for file in tuple(self.judge.files.values()):
                 await self._check(service, file)
         except NoAnswer:
@@ -149,17 +159,32 @@ class _Run:
             self._broke("every ask is answered", error.message)
             return
         self.judge.check_unknown(trio.current_time())
-        if service.system is None or self.judge.unsettled:
+        live = service.live
+        if live is None or live.inside is None or self.judge.unsettled:
             return
-        statistics = service.system.statistics()
+        statistics = live.inside.statistics()
         if statistics.jobs:
             self._broke("nothing is left", f"{statistics.jobs} jobs are in memory")
         for name, actor in statistics.actors.items():
             if actor.asks:
                 self._broke("every ask is answered", f"{actor.asks} wait for {name}")
 
+    async def _all_told(self, service: Service, clients: Clients) -> None:
+        """Whoever came back has all of it, and whoever is told of ends was told of all."""
+        live, upto = service.live, service.reached
+        for number, wanderer in enumerate(clients.wanderers):
+            if live is None:
+                return
+            for wrong in await wanderer.finish(live, service.record, upto):
+                self._broke("every notice is told", f"follower {number}, who came back: {wrong}")
+        receiver = self.world.receiver
+        if receiver is not None and not self.judge.unsettled:
+            ended = frozenset(file.id for file in self.judge.files.values())
+            with trio.move_on_after(_ANNOUNCED_WITHIN):
+                await receiver.wait_taken(ended)
+
     async def _check(self, service: Service, file: JobFile) -> None:
-        status = await service.call("status", lambda system: system.status(file.id))
+        status = await service.call("status", lambda face: face.status(file.id))
         text, offset, more = "", 0, True
         while more:
             read = partial(_read, file=file, offset=offset)
@@ -197,8 +222,8 @@ class _Run:
         self.judge.findings.broke(rule, trio.current_time(), text)
 
 
-async def _read(system: System, *, file: JobFile, offset: int) -> OutputSlice:
-    return await system.output(file.id, offset=offset, limit=_PIECE)
+async def _read(face: Face, *, file: JobFile, offset: int) -> OutputSlice:
+    return await face.output(file.id, offset=offset, limit=_PIECE)
 
 
 class _Bugs(logging.Handler):

@@ -59,7 +59,8 @@ class Talk(Enum):
 
 
 class FaultKind(Enum):
-    """What can go wrong. `stalled` is a lock of the whole server, `vanishing_followers` read nothing and leave."""
+    """What can go wrong. `vanishing_followers` leave in the middle and come back; a `receiver` is who is told
+    that a job has settled."""
 
     CONTAINER_CRASH = "container_crash"
     CONTAINER_OOM = "container_oom"
@@ -75,6 +76,7 @@ class FaultKind(Enum):
     PROVIDER_429 = "provider_429"
     PROVIDER_500 = "provider_500"
     PROVIDER_SILENT = "provider_silent"
+    PROVIDER_SLOW = "provider_slow"
     ENGINE_AWAY = "engine_away"
     ENGINE_LIES = "engine_lies"
     ENGINE_REFUSES = "engine_refuses"
@@ -88,6 +90,9 @@ class FaultKind(Enum):
     CLEANUP_STORM = "cleanup_storm"
     CLOSE_STORM = "close_storm"
     VANISHING_FOLLOWERS = "vanishing_followers"
+    RECEIVER_REFUSES = "receiver_refuses"
+    RECEIVER_HANGS = "receiver_hangs"
+    RECEIVER_AWAY = "receiver_away"
 
 
 def _between(least: NumberT, most: NumberT) -> Callable[[object, Attribute[NumberT], NumberT], None]:

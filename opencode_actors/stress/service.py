@@ -8,19 +8,20 @@ from typing import TypeVar
 import trio
 from attrs import define, field
 
-from opencode_actors.errors import OpencodeActorsError
+from opencode_actors.errors import NoService, OpencodeActorsError
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.supervisor import Supervisor
-from opencode_actors.kernel.system import System
-from opencode_actors.machines.notices import InputWanted, JobEnded
+from opencode_actors.machines.notices import InputWanted, Notice
 from opencode_actors.stress.judge import Judge
-from opencode_actors.stress.worlds import World
+from opencode_actors.stress.wanderers import Record
+from opencode_actors.stress.worlds import Face, Live, World
 
 T = TypeVar("T")
 
 # Any call has its answer within this, however the world is.
 ANSWERED_WITHIN = 900.0
 _UP_AGAIN_AFTER = 5.0
+_KNOWN_WITHIN = 0.5
 
 
 class NoAnswer(Exception):
@@ -40,14 +41,15 @@ class Service:
     judge: Judge
     wanted: Callable[[InputWanted], None] = field(default=_nobody_answers)
     generation: int = 0
-    system: System | None = None
+    live: Live | None = None
+    reached: int = 0
+    record: Record = field(factory=Record)
     _nursery: trio.Nursery | None = None
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
     _closing: trio.Event = field(factory=trio.Event)
     _closed: trio.Event = field(factory=trio.Event)
     _changed: trio.Event = field(factory=trio.Event)
     _calls: set[trio.CancelScope] = field(factory=set[trio.CancelScope])
-    _reached: int = 0
     _supervisor: Supervisor = field(factory=Supervisor)
 
     def begin(self, nursery: trio.Nursery) -> None:
@@ -61,9 +63,9 @@ class Service:
 
     def kill(self, *, down: float) -> None:
         """As by `kill -9`; the next one begins after so many seconds."""
-        if self.system is None or self._nursery is None:
+        if self.live is None or self._nursery is None:
             return
-        self.system = None
+        self.live = None
         self.world.kill()
         self._scope.cancel()
         for call in self._calls:
@@ -71,17 +73,20 @@ class Service:
         self.judge.service_ended(trio.current_time())
         self._nursery.start_soon(self._live, down)
 
-    async def call(self, name: str, make: Callable[[System], Awaitable[T]]) -> T:
+    async def call(self, name: str, make: Callable[[Face], Awaitable[T]]) -> T:
         """Asks the system as soon as there is one. Raises `NoAnswer`, and what the system raises."""
-        while self.system is None:
+        while self.live is None:
             await self._changed.wait()
-        system, generation = self.system, self.generation
+        face, generation = self.live.face, self.generation
         answers: list[T] = []
         refusals: list[OpencodeActorsError] = []
+        gone: list[NoService] = []
 
         async def ask() -> None:
             try:
-                answers.append(await make(system))
+                answers.append(await make(face))
+            except NoService as lost:
+                gone.append(lost)
             except OpencodeActorsError as error:
                 refusals.append(error)
 
@@ -95,6 +100,8 @@ class Service:
             raise refusal
         if answers:
             return answers[0]
+        for lost in gone:
+            await self._lost(name, lost, generation)
         if scope.cancelled_caught and self._is_alive(generation):
             self._broke("every ask is answered", f"{name} had no answer in {ANSWERED_WITHIN:g} s")
         raise NoAnswer
@@ -103,6 +110,17 @@ class Service:
         """Until every job that was accepted has ended."""
         while self.judge.unsettled:
             await self._changed.wait()
+
+    async def wait_up(self) -> Live:
+        while self.live is None:
+            await self._changed.wait()
+        return self.live
+
+    async def _lost(self, name: str, lost: NoService, generation: int) -> None:
+        """A connection may break with its service, which is known to be killed within this time."""
+        await trio.sleep(_KNOWN_WITHIN)
+        if self._is_alive(generation):
+            self._broke("every ask is answered", f"{name} had no answer: {lost.message}")
 
     # ---- one life
 
@@ -117,14 +135,14 @@ class Service:
 
         async def live() -> None:
             try:
-                async with self.world.system() as system, trio.open_nursery() as nursery:
+                async with self.world.system() as live, trio.open_nursery() as nursery:
                     began.append(True)
-                    nursery.start_soon(self._follow, system)
+                    nursery.start_soon(self._follow, live)
                     self.generation += 1
-                    self.system = system
+                    self.live = live
                     self._tell()
                     await self._closing.wait()
-                    self.system = None
+                    self.live = None
                     nursery.cancel_scope.cancel()
             except OpencodeActorsError as error:
                 self.judge.findings.saw(trio.current_time(), f"no service: {error.message}")
@@ -136,21 +154,29 @@ class Service:
             return bool(began)
         return True  # killed
 
-    async def _follow(self, system: System) -> None:
-        async for notice in system.follow(since=self._reached):
-            now = trio.current_time()
-            if isinstance(notice, NoticesMissed):
-                self._broke("every notice is told", f"{notice.count} were missed")
-                continue
-            self._reached = max(self._reached, notice.seq)
-            self.judge.noticed(notice, now)
-            if isinstance(notice, InputWanted):
-                self.wanted(notice)
-            if isinstance(notice, JobEnded):
-                self._tell()
+    async def _follow(self, live: Live) -> None:
+        generation = self.generation + 1
+        try:
+            async with live.follow(self.reached) as told:
+                async for notice in told:
+                    self._noticed(notice)
+        except NoService as lost:
+            await self._lost("follow", lost, generation)
+
+    def _noticed(self, notice: Notice | NoticesMissed) -> None:
+        now = trio.current_time()
+        if isinstance(notice, NoticesMissed):
+            self._broke("every notice is told", f"{notice.count} were missed")
+            return
+        self.reached = max(self.reached, notice.seq)
+        self.record.add(notice)
+        self.judge.noticed(notice, now)
+        if isinstance(notice, InputWanted):
+            self.wanted(notice)
+        self._tell()
 
     def _is_alive(self, generation: int) -> bool:
-        return generation == self.generation and self.system is not None
+        return generation == self.generation and self.live is not None
 
     def _tell(self) -> None:
         self._changed.set()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import trio
 from attrs import frozen
 
 from opencode_actors.machines.vocabulary import Cause, JobSnapshot, JobStatus
-from opencode_actors.stress.plan import PlannedJob
+from opencode_actors.stress.plan import PlannedFault, PlannedJob
 from opencode_actors.stress.scenario import FaultKind, Talk
 
 
@@ -24,6 +25,21 @@ class Hit:
     until: float
     session: str | None = None
     exit_code: int | None = None
+
+    @classmethod
+    def of_everybody(cls, fault: PlannedFault) -> Hit:
+        """Now."""
+        now = trio.current_time()
+        return cls(kind=fault.kind, at=now, until=now + fault.lasts)
+
+    @classmethod
+    def of_session(
+        cls, fault: PlannedFault, *, lasts: float | None = None, exit_code: int | None = None
+    ) -> Hit:
+        """Now."""
+        now = trio.current_time()
+        until = now + (fault.lasts if lasts is None else lasts)
+        return cls(kind=fault.kind, at=now, until=until, session=fault.session, exit_code=exit_code)
 
 
 # What may be named, and for how many seconds after the fault is over: containers are started again, probes
@@ -49,6 +65,7 @@ _CAUSES: dict[FaultKind, tuple[frozenset[Cause], float]] = {
     FaultKind.PROVIDER_429: (frozenset({Cause.RATE_LIMIT}), 180.0),
     FaultKind.PROVIDER_500: (frozenset({Cause.PROVIDER}), 180.0),
     FaultKind.PROVIDER_SILENT: (frozenset({Cause.IDLE_TIMEOUT}), 180.0),
+    FaultKind.PROVIDER_SLOW: (frozenset(), 0.0),
     FaultKind.ENGINE_AWAY: (frozenset({Cause.ENGINE_UNAVAILABLE, Cause.STARTUP_TIMEOUT}), 180.0),
     FaultKind.ENGINE_LIES: (frozenset({Cause.ENGINE_REFUSED}), 60.0),
     FaultKind.ENGINE_REFUSES: (frozenset({Cause.ENGINE_REFUSED}), 120.0),
@@ -62,6 +79,9 @@ _CAUSES: dict[FaultKind, tuple[frozenset[Cause], float]] = {
     FaultKind.CLEANUP_STORM: (frozenset({Cause.CLOSED}), 0.0),
     FaultKind.CLOSE_STORM: (frozenset({Cause.CLOSED}), 5.0),
     FaultKind.VANISHING_FOLLOWERS: (frozenset(), 0.0),
+    FaultKind.RECEIVER_REFUSES: (frozenset(), 0.0),
+    FaultKind.RECEIVER_HANGS: (frozenset(), 0.0),
+    FaultKind.RECEIVER_AWAY: (frozenset(), 0.0),
 }
 
 DEATHS = frozenset({FaultKind.CONTAINER_CRASH, FaultKind.CONTAINER_OOM, FaultKind.CONTAINER_REMOVED})

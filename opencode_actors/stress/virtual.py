@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +16,8 @@ from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
 from opencode_actors.stress.fake_world import FakeWorld, Weather
 from opencode_actors.stress.plan import Plan
+from opencode_actors.stress.processes import held
+from opencode_actors.stress.receiver import Receiver, ReceiverPort
 from opencode_actors.stress.report import Progress, Report
 from opencode_actors.stress.run import run_plan
 from opencode_actors.testing.fake_directories import FakeDirectories
@@ -38,17 +39,11 @@ def run_virtual(plan: Plan, *, watch: Callable[[Progress], None] = lambda _: Non
 
 
 async def _run(plan: Plan, watch: Callable[[Progress], None]) -> Report:
-    before = _held()
+    before = held()
     async with _open_world(plan) as world:
         report = await run_plan(world, plan, watch=watch)
-    return (
-        report if _held() == before else report.leaving(f"{before} tasks and files before, {_held()} after")
-    )
-
-
-def _held() -> tuple[int, int]:
-    tasks = trio.lowlevel.current_statistics().tasks_living
-    return tasks, len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - their number is all
+    after = held()
+    return report if after == before else report.leaving(f"{before} before, {after} after")
 
 
 @contextmanager
@@ -68,7 +63,7 @@ def _scheduled_by(seed: int) -> Generator[None]:
 
 @asynccontextmanager
 async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
-    weather, store = Weather(), MemoryStore(slow=WRITE_TAKES)
+    weather, receiver, store = Weather(), Receiver(), MemoryStore(slow=WRITE_TAKES)
 
     @asynccontextmanager
     async def open_store() -> AsyncGenerator[Store]:
@@ -98,6 +93,8 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 open_store=open_store,
                 disk=store,
                 directories=FakeDirectories(),
+                receiver=receiver,
+                webhook=ReceiverPort(receiver, base.notify_timeout),
                 rng=rng,
                 nursery=nursery,
             )

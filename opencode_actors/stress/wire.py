@@ -14,6 +14,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 import trio
 from attrs import define, field
 
+from opencode_actors.ports import Endpoint, OpenCodeServer
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -21,12 +23,24 @@ P = ParamSpec("P")
 @define(eq=False)
 class Wire:
     is_cut: bool = False
+    is_in_use: bool = False
     _carried: set[trio.CancelScope] = field(factory=set[trio.CancelScope], repr=False)
 
     def cut(self) -> None:
         self.is_cut = True
         for scope in self._carried:
             scope.cancel()
+
+    def over(self, target: T) -> T:
+        """The same port, reached over this wire."""
+        self.is_in_use = True
+        return cast(T, _Carried(target, self))
+
+    def connecting(
+        self, connect: Callable[[Endpoint], OpenCodeServer]
+    ) -> Callable[[Endpoint], OpenCodeServer]:
+        """The same, to servers that are reached over this wire."""
+        return lambda endpoint: self.over(connect(endpoint))
 
     async def carry(self, call: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
         if not self.is_cut:
@@ -49,8 +63,3 @@ class _Carried:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
         return partial(self._wire.carry, value) if inspect.iscoroutinefunction(value) else value
-
-
-def over(wire: Wire, target: T) -> T:
-    """The same port, reached over `wire`."""
-    return cast(T, _Carried(target, wire))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from attrs import frozen
+from attrs import define, field, frozen
 
+from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.system import System
+from opencode_actors.machines.notices import Notice
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionSnapshot
 from opencode_actors.settings import Settings
+from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.plan import PlannedFault
+from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.wire import Wire
 
-SystemFactory = Callable[[], AbstractAsyncContextManager[System]]
+SystemFactory = Callable[[Wire], AbstractAsyncContextManager[System]]
 
 # What a client of any system can do to it.
 BY_CLIENTS = frozenset(
@@ -27,8 +33,53 @@ BY_CLIENTS = frozenset(
 )
 
 
+class Accepted(Protocol):
+    @property
+    def id(self) -> JobId: ...
+
+
+class Face(Protocol):
+    """A system as its clients see it: `System` itself, or its front door from outside."""
+
+    async def start(self, prompt: str, *, session: str, key: str) -> Accepted: ...
+
+    async def status(self, job: JobId) -> JobSnapshot: ...
+
+    async def cancel(self, job: JobId) -> JobSnapshot: ...
+
+    async def answer(self, job: JobId, request: str, *, answers: str) -> None: ...
+
+    async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice: ...
+
+    async def sessions(self) -> Sequence[SessionSnapshot]: ...
+
+    async def cleanup(self) -> object: ...
+
+
+Told = AsyncIterator[Notice | NoticesMissed]
+Following = Callable[[int], AbstractAsyncContextManager[Told]]
+
+
+@frozen
+class Live:
+    """A system that runs. `follow` tells what came after a notice's number, for as long as it is entered.
+    `inside` is the system itself, where it is in this process."""
+
+    face: Face
+    follow: Following
+    inside: System | None
+
+
+def embedded(system: System) -> Live:
+    @asynccontextmanager
+    async def follow(since: int) -> AsyncGenerator[Told]:
+        yield system.follow(since=since)
+
+    return Live(system, follow, system)
+
+
 class World(Protocol):
-    """`settings` are those of its systems."""
+    """`settings` are those of its systems, `receiver` what they announce ends to, if to anybody."""
 
     @property
     def name(self) -> str: ...
@@ -36,7 +87,10 @@ class World(Protocol):
     @property
     def settings(self) -> Settings: ...
 
-    def system(self) -> AbstractAsyncContextManager[System]:
+    @property
+    def receiver(self) -> Receiver | None: ...
+
+    def system(self) -> AbstractAsyncContextManager[Live]:
         """A system in this world; after a `kill` another one, with all that the first one left."""
         ...
 
@@ -45,44 +99,57 @@ class World(Protocol):
         ...
 
     def can(self, kind: FaultKind) -> bool:
-        """Whether it knows how. `BY_CLIENTS` need no world."""
+        """Whether it knows how, now that a system runs in it."""
         ...
 
     async def inflict(self, fault: PlannedFault) -> Hit | None:
-        """Lets it happen; what was hit, if there was anything to be hit."""
+        """Lets it happen; what was hit, if there was anything to be hit. Not called for `BY_CLIENTS`."""
         ...
 
     async def relent(self, fault: PlannedFault) -> None:
         """Ends what lasts."""
         ...
 
-    def left_over(self) -> tuple[str, ...]:
+    def memory(self) -> int | None:
+        """What the system's process takes now, in bytes; None where it has none of its own."""
+        ...
+
+    async def left_over(self) -> tuple[str, ...]:
         """What is still there after the system was closed, and should not be."""
         ...
 
 
-@frozen
+@define(eq=False)
 class EmbeddedWorld:
-    """Whatever a caller's own factory makes: only its clients can be bad."""
+    """Whatever a caller's own factory makes. Its clients can be bad, and it can be killed if it reaches
+    whatever it works with over the wire that it is given."""
 
     settings: Settings
     factory: SystemFactory
     name: str = "embedded"
+    receiver: Receiver | None = None
+    _wire: Wire = field(factory=Wire)
 
-    def system(self) -> AbstractAsyncContextManager[System]:
-        return self.factory()
+    @asynccontextmanager
+    async def system(self) -> AsyncGenerator[Live]:
+        wire = self._wire = Wire()
+        async with self.factory(wire) as system:
+            yield embedded(system)
 
     def kill(self) -> None:
-        """Nothing here can be killed."""
+        self._wire.cut()
 
-    def can(self, kind: FaultKind) -> bool:  # noqa: ARG002 - as the protocol has it
-        return False
+    def can(self, kind: FaultKind) -> bool:
+        return kind in BY_CLIENTS or (kind is FaultKind.SERVICE_KILLED and self._wire.is_in_use)
 
-    async def inflict(self, fault: PlannedFault) -> Hit | None:  # noqa: ARG002 - as the protocol has it
-        return None
+    async def inflict(self, fault: PlannedFault) -> Hit | None:
+        return Hit.of_everybody(fault)
 
     async def relent(self, fault: PlannedFault) -> None:
-        """Nothing was inflicted."""
+        """A service that was killed is begun again by the run."""
 
-    def left_over(self) -> tuple[str, ...]:
+    def memory(self) -> int | None:
+        return None
+
+    async def left_over(self) -> tuple[str, ...]:
         return ()

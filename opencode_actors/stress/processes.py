@@ -1,0 +1,48 @@
+"""What a process takes and holds, as the kernel says."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that it takes now. Raises `OSError` when it is gone."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+def open_files(pid: int) -> tuple[str, ...]:
+    """What its file descriptors stand for. Raises `OSError` when it is gone."""
+    found: list[str] = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed while we looked
+            found.append(str(entry.readlink()))
+    return tuple(sorted(found))
+
+
+def living(marker: str) -> tuple[str, ...]:
+    """The command lines with `marker` in them, of all processes of this host but this one."""
+    found: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):  # it ended while we looked
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if marker in line:
+                    found.append(line)
+    return tuple(found)
+
+
+def held() -> tuple[int, tuple[str, ...]]:
+    """The tasks of this run of trio, and the open files of this process."""
+    files = (kind for name in open_files(os.getpid()) if (kind := _kind(name)))
+    return trio.lowlevel.current_statistics().tasks_living, tuple(files)
+
+
+def _kind(name: str) -> str:
+    """Sockets and pipes have numbers of their own each time; the folder that was looked into is not one."""
+    return "" if name.startswith("/proc/") else name.partition(":[")[0]

@@ -1,0 +1,117 @@
+"""Who is told that jobs have settled: it takes that, or is in no mood to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import Enum
+
+import h11
+import trio
+from attrs import define, field, frozen
+
+from opencode_actors.ports import HookAnswer, HookRequest
+from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.testing.provider_http import HttpConnection, HungUp
+
+_TAKEN, _REFUSED = 200, 503
+
+
+class Mood(Enum):
+    REFUSES = "refuses"
+    HANGS = "hangs"
+    AWAY = "away"
+
+
+MOODS: Mapping[FaultKind, Mood] = {
+    FaultKind.RECEIVER_REFUSES: Mood.REFUSES,
+    FaultKind.RECEIVER_HANGS: Mood.HANGS,
+    FaultKind.RECEIVER_AWAY: Mood.AWAY,
+}
+
+
+@frozen
+class Taken:
+    """One announcement that was answered with 200."""
+
+    job: str
+    at: float
+
+
+@define(eq=False)
+class Receiver:
+    """The last of its `moods` holds, and without one it takes everything."""
+
+    moods: list[Mood] = field(factory=list[Mood])
+    taken: list[Taken] = field(factory=list[Taken])
+    refused: int = 0
+    _changed: trio.Event = field(factory=trio.Event)
+
+    async def hear(self, job: str) -> int | None:
+        """The status that it answers with; None when it breaks off. It may never return."""
+        mood = self.moods[-1] if self.moods else None
+        await trio.lowlevel.checkpoint()
+        if mood is None:
+            self.taken.append(Taken(job, trio.current_time()))
+            self._changed.set()
+            self._changed = trio.Event()
+            return _TAKEN
+        self.refused += 1
+        if mood is Mood.HANGS:
+            await trio.sleep_forever()
+        return _REFUSED if mood is Mood.REFUSES else None
+
+    async def wait_taken(self, jobs: frozenset[str]) -> None:
+        """Until it was told of all of them."""
+        while not jobs <= {taken.job for taken in self.taken}:
+            await self._changed.wait()
+
+
+@define(eq=False)
+class ReceiverPort:
+    """As a `Webhook`, without a socket; one attempt takes `within` seconds at most."""
+
+    receiver: Receiver
+    within: float
+
+    async def post(self, request: HookRequest) -> HookAnswer:
+        with trio.move_on_after(self.within):
+            status = await self.receiver.hear(request.key)
+            return HookAnswer(status=status, said="it broke off" if status is None else f"HTTP {status}")
+        return HookAnswer(status=None, said=f"no answer within {self.within:g} s")
+
+
+async def serve_receiver(receiver: Receiver, listener: trio.SocketListener) -> None:
+    """The same on a real socket, until it is cancelled."""
+
+    async def connected(stream: trio.SocketStream) -> None:
+        connection = HttpConnection(stream)
+        async with stream:
+            try:
+                asked = await connection.next_request()
+                if asked is None:
+                    return
+                status = await _heard(receiver, connection, json.loads(asked[1])["jobId"])
+                if status is not None:
+                    await connection.send_json(status, {})
+            except (HungUp, h11.ProtocolError):
+                return  # whoever asked has gone
+
+    await trio.serve_listeners(connected, [listener])
+
+
+async def _heard(receiver: Receiver, connection: HttpConnection, job: str) -> int | None:
+    """Nobody waits for what a hanging one would say once whoever asked has gone."""
+    said: list[int | None] = [None]
+    async with trio.open_nursery() as nursery:
+
+        async def until_gone() -> None:
+            with suppress(HungUp):
+                await connection.wait_hang_up()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(until_gone)
+        said.append(await receiver.hear(job))
+        nursery.cancel_scope.cancel()
+    return said[-1]
