@@ -130,6 +130,7 @@ class Following:
     _arrived: trio.Event = field(factory=trio.Event, init=False)
     _over: bool = field(default=False, init=False)
     _cut_off: bool = field(default=False, init=False)
+    _told_early: set[Notice] = field(factory=set[Notice], init=False)
 
     def __repr__(self) -> str:
         what = "everything" if self.job is None else self.job
@@ -203,7 +204,7 @@ class Following:
 
     def tell(self, notice: Notice) -> None:
         """For who publishes: never waits."""
-        if self._over or not self._wants(notice):
+        if self._over or not self._wants(notice) or self._was_told_early(notice):
             return
         if not self._joined(notice):
             self._add(notice)
@@ -219,6 +220,20 @@ class Following:
     def statistics(self) -> FollowingStatistics:
         """Figures for who wonders whether it reads fast enough."""
         return FollowingStatistics(waiting=len(self._waiting), missed=self._missed)
+
+    def _was_told_early(self, notice: Notice) -> bool:
+        """What could not be recorded was told without a number, and comes again with one."""
+        if isinstance(notice, PROGRESS):
+            return False
+        if not notice.seq:
+            self._told_early.add(notice)
+            return False
+        if not self._told_early:
+            return False
+        early = evolve(notice, seq=0, at=0.0)
+        was = early in self._told_early
+        self._told_early.discard(early)
+        return was
 
     def _is_the_end(self, notice: Notice) -> bool:
         return isinstance(notice, JobEnded) and notice.job == self.job
@@ -307,7 +322,7 @@ class Hub:
         self.position = position
 
     def publish(self, notice: Notice) -> None:
-        """One without a number could not be recorded: it is told, and not remembered."""
+        """One without a number could not be recorded yet: it is told, and not remembered."""
         if notice.seq:
             self._remember(notice)
         for follower in tuple(self._followers):

@@ -380,11 +380,12 @@ class Jobs:
         if entry.ended is not None:
             return
         final = self._as_failed(entry, failure)
-        for request in snapshot(entry.actor.state, trio.current_time()).pending:
-            gone = InputAnswered(job=job, session=entry.session, request=request.id, end=InputEnd.GONE)
-            await self.surroundings.announce(gone)
+        gone = [
+            InputAnswered(job=job, session=entry.session, request=request.id, end=InputEnd.GONE)
+            for request in snapshot(entry.actor.state, trio.current_time()).pending
+        ]
         ended = entry.ended = JobEnded(job=final.id, session=final.session, snapshot=final)
-        await self.surroundings.announce(ended, JobRecorded(snapshot=final))
+        await self.surroundings.announce(*gone, ended, records=(JobRecorded(snapshot=final),))
 
     def _tell_session(self, entry: _Entry, message: JobOver | StopForJob) -> None:
         session = self.sessions.mailbox(entry.session)

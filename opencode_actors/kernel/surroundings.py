@@ -53,23 +53,26 @@ class Surroundings:
         """The only place where a decision's clock and die are read."""
         return Moment(now=trio.current_time(), wall=self.wall(), roll=self.rng.random())
 
-    async def announce(self, notice: Notice, *records: Record) -> None:
+    async def announce(self, *notices: Notice, records: tuple[Record, ...] = ()) -> None:
         """For an actor that is not there any more. What cannot be recorded is told all the same, and recorded
-        as soon as it can be: the next process would take a job for open, and go on with it."""
+        as soon as it can be: the next process would take a job for open, and go on with it; and who was away
+        would never hear of its end, nor OpenClaw."""
         try:
-            await self.store.append(records, (notice,), at=self.wall())
+            await self.store.append(records, notices, at=self.wall())
         except StoreError as error:
-            _log.error("%s could not be recorded: %s", type(notice).__name__, error)
-            self.hub.publish(notice)
+            names = ", ".join(type(notice).__name__ for notice in notices)
+            _log.error("%s could not be recorded: %s", names, error)
+            for notice in notices:
+                self.hub.publish(notice)
             if records:
-                self.nursery.start_soon(self._record_later, records)
+                self.nursery.start_soon(self._record_later, records, notices)
 
-    async def _record_later(self, records: tuple[Record, ...]) -> None:
+    async def _record_later(self, records: tuple[Record, ...], notices: tuple[Notice, ...]) -> None:
         recorded = False
         while not recorded:
             await trio.sleep(RECORD_AGAIN)
             with suppress(StoreError):
-                await self.store.append(records, at=self.wall())
+                await self.store.append(records, notices, at=self.wall())
                 recorded = True
 
     def job_mailbox(self, job: JobId) -> Mailbox[JobMessage] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
@@ -184,14 +184,16 @@ class Clients:
         now = trio.current_time()
         session = None if fault.kind in _EVERYBODY else fault.session
         self.judge.hit(Hit(kind=fault.kind, at=now, until=now + fault.lasts, session=session), now)
+        mine: list[Wanderer] = []
         if fault.kind is FaultKind.VANISHING_FOLLOWERS:
-            self.wanderers += [Wanderer(self.service.reached, self.rng) for _ in range(_WANDERERS)]
+            mine = [Wanderer(self.service.reached, self.rng) for _ in range(_WANDERERS)]
+            self.wanderers += mine
         with trio.move_on_after(fault.lasts):
             while True:
-                await self._once(fault)
+                await self._once(fault, mine)
                 await trio.sleep(0.5 + fault.roll)
 
-    async def _once(self, fault: PlannedFault) -> None:
+    async def _once(self, fault: PlannedFault, wanderers: Sequence[Wanderer]) -> None:
         async with trio.open_nursery() as nursery:
             match fault.kind:
                 case FaultKind.CANCEL_STORM:
@@ -208,7 +210,7 @@ class Clients:
                         close = partial(live.inside.close_session, fault.session)
                         nursery.start_soon(self._call, "close", lambda _: close())
                 case _:
-                    for wanderer in self.wanderers:
+                    for wanderer in wanderers:
                         nursery.start_soon(wanderer.visit, self.service.live)
 
     async def _call(self, name: str, make: Callable[[Face], Awaitable[object]]) -> None:

@@ -94,6 +94,7 @@ class FakeWorld:
     nursery: trio.Nursery
     enter: Callable[[System], AbstractAsyncContextManager[Live]] | None = None
     _wire: Wire = field(factory=Wire)
+    _system: System | None = None
     _looping: set[str] = field(factory=set[str])
     _stubborn: set[str] = field(factory=set[str])
 
@@ -112,16 +113,16 @@ class FakeWorld:
                 wall=self.weather.wall,
                 notify=True,
                 webhook=wire.over(self.webhook),
-            ) as system,
+            ) as self._system,
         ):
             if self.enter is None:
-                yield embedded(system)
+                yield embedded(self._system)
                 return
-            async with self.enter(system) as live:
+            async with self.enter(self._system) as live:
                 yield live
 
     def kill(self) -> None:
-        self._wire.cut()
+        self._wire.cut(self._system)
 
     def can(self, kind: FaultKind) -> bool:  # noqa: ARG002 - all of them
         return True

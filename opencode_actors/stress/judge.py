@@ -128,7 +128,9 @@ class Judge:
         if isinstance(notice, n.NotificationFailed):
             return
         file = self._file(notice.job, notice.session)
-        if file.end is not None and not isinstance(notice, n.JobEnded):
+        # What the disk had no room for is told at once, and again with the number that it gets later.
+        over = file.end is not None and self._recorded_at(file.ended_at or now)
+        if over and not isinstance(notice, n.JobEnded):
             self._broke("nothing after the end", now, f"{type(notice).__name__} came after its end", file)
         match notice:
             case n.JobQueued():

@@ -71,6 +71,7 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.PROVIDER_429,
         FaultKind.PROVIDER_500,
         FaultKind.PROVIDER_SILENT,
+        FaultKind.PROVIDER_SLOW,
     ),
     _scenario(
         "the engine fails",
@@ -115,6 +116,15 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.VANISHING_FOLLOWERS,
         lasts=10.0,
     ),
+    _scenario(
+        "nobody wants to hear",
+        FaultKind.RECEIVER_REFUSES,
+        FaultKind.RECEIVER_HANGS,
+        FaultKind.RECEIVER_AWAY,
+        FaultKind.SERVICE_KILLED,
+        FaultKind.VANISHING_FOLLOWERS,
+        lasts=60.0,
+    ),
     _scenario("everything at once", *FaultKind, times=1),
 )
 
@@ -129,9 +139,5 @@ BRISK = Scenario(
     pace=0.02,
     settle_within=60.0,
     settings={"idleTimeout": 10.0, "questionTimeout": 3.0, "abortGrace": 3.0, "stopGrace": 2.0},
-    faults=tuple(
-        FaultPlan(kind=kind, times=1, lasts=1.5)
-        for kind in FaultKind
-        if kind not in (FaultKind.SERVICE_KILLED, FaultKind.CLOCK_STEP, FaultKind.CRASH_LOOP)
-    ),
+    faults=tuple(FaultPlan(kind=kind, times=1, lasts=1.5) for kind in FaultKind),
 )

@@ -137,9 +137,9 @@ class Service:
             try:
                 async with self.world.system() as live, trio.open_nursery() as nursery:
                     began.append(True)
-                    nursery.start_soon(self._follow, live)
                     self.generation += 1
                     self.live = live
+                    nursery.start_soon(self._follow, live, self.generation)
                     self._tell()
                     await self._closing.wait()
                     self.live = None
@@ -154,8 +154,7 @@ class Service:
             return bool(began)
         return True  # killed
 
-    async def _follow(self, live: Live) -> None:
-        generation = self.generation + 1
+    async def _follow(self, live: Live, generation: int) -> None:
         try:
             async with live.follow(self.reached) as told:
                 async for notice in told:

@@ -10,7 +10,14 @@ from attrs import define, field
 
 from opencode_actors.errors import NoService
 from opencode_actors.kernel.hub import NoticesMissed
-from opencode_actors.machines.notices import Notice, OutputAdded
+from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputWanted,
+    Notice,
+    NotificationFailed,
+    OutputAdded,
+    SessionChanged,
+)
 from opencode_actors.machines.vocabulary import JobId
 from opencode_actors.stress.worlds import Live
 
@@ -25,21 +32,23 @@ class Record:
     """All that one follower was told, from one number on. Words may come in other pieces the next time: they
     are kept as what they come to."""
 
-    kinds: dict[int, str] = field(factory=dict[int, str])
+    named: dict[int, str] = field(factory=dict[int, str])
+    early: set[str] = field(factory=set[str])
     words: dict[JobId, bytearray] = field(factory=dict[JobId, bytearray])
     begins: dict[JobId, int] = field(factory=dict[JobId, int])
     _last: int = 0
 
     def add(self, notice: Notice) -> str | None:
-        """What is wrong with its being told now, if anything. What could not be recorded has no number, and
-        is told to those who are there."""
+        """What is wrong with its being told now, if anything. What could not be recorded is told without a
+        number to those who are there, and gets one, for the others, as soon as it can be."""
         if notice.seq == 0:
+            self.early.add(_name(notice))
             return None
         if notice.seq <= self._last:
             return f"notice {notice.seq} ({type(notice).__name__}) was told after {self._last}"
         self._last = notice.seq
         if not isinstance(notice, OutputAdded):
-            self.kinds[notice.seq] = type(notice).__name__
+            self.named[notice.seq] = _name(notice)
             return None
         begin = self.begins.setdefault(notice.job, notice.offset)
         said = self.words.setdefault(notice.job, bytearray())
@@ -50,18 +59,29 @@ class Record:
 
     def differs(self, whole: Record, since: int, upto: int) -> Iterator[str]:
         """What is not as `whole` has it, of what was told after `since`."""
-        for seq in sorted(whole.kinds.keys() ^ self.kinds.keys()):
-            if since < seq <= upto:
-                there = whole.kinds.get(seq)
-                yield (
-                    f"{there} {seq} was not told"
-                    if there
-                    else f"{self.kinds[seq]} {seq} was told to nobody else"
-                )
+        for seq in sorted(whole.named.keys() ^ self.named.keys()):
+            there, here = whole.named.get(seq), self.named.get(seq)
+            if not since < seq <= upto or there in self.early or here in whole.early:
+                continue
+            yield (
+                f"notice {seq} ({there}) was not told" if there else f"{seq} ({here}) was told to nobody else"
+            )
         for job, said in self.words.items():
             at = self.begins[job] - whole.begins.get(job, 0)
             if whole.words.get(job, bytearray())[at : at + len(said)] != said:
                 yield f"other words of {job} were told"
+
+
+def _name(notice: Notice) -> str:
+    match notice:
+        case InputWanted() | InputAnswered():
+            return f"{type(notice).__name__} of {notice.request}"
+        case SessionChanged():
+            return f"{notice.session} is {notice.status.value}"
+        case NotificationFailed():
+            return f"{type(notice).__name__} about {notice.about}"
+        case _:
+            return f"{type(notice).__name__} of {notice.job}"
 
 
 @define(eq=False)

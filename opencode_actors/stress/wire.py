@@ -1,7 +1,7 @@
 """Between a system and its world, to be cut: how a service is killed without killing its process.
 
 What is on its way is cut off, what is called afterwards never returns: nothing that a dead system does has any
-effect, and nothing that it would have heard comes.
+effect, and nothing that it would have heard comes. Only what it holds of this process it may still let go.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import trio
 from attrs import define, field
 
+from opencode_actors.kernel.system import System
 from opencode_actors.ports import Endpoint, OpenCodeServer
 
 T = TypeVar("T")
@@ -26,10 +27,13 @@ class Wire:
     is_in_use: bool = False
     _carried: set[trio.CancelScope] = field(factory=set[trio.CancelScope], repr=False)
 
-    def cut(self) -> None:
+    def cut(self, system: System | None = None) -> None:
+        """And its actors die: a system that is left without them does not wait for what they would have done."""
         self.is_cut = True
         for scope in self._carried:
             scope.cancel()
+        if system is not None:
+            system._surroundings.nursery.cancel_scope.cancel()  # noqa: SLF001 - nobody else may do that
 
     def over(self, target: T) -> T:
         """The same port, reached over this wire."""
@@ -55,11 +59,13 @@ class Wire:
 
 
 class _Carried:
-    """All coroutines of `target` over the wire, everything else as it is."""
+    """All coroutines of `target` over the wire but the one that closes it, everything else as it is."""
 
     def __init__(self, target: object, wire: Wire) -> None:
         self._target, self._wire = target, wire
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
-        return partial(self._wire.carry, value) if inspect.iscoroutinefunction(value) else value
+        if name == "aclose" or not inspect.iscoroutinefunction(value):
+            return value
+        return partial(self._wire.carry, value)

@@ -129,15 +129,16 @@ class EmbeddedWorld:
     name: str = "embedded"
     receiver: Receiver | None = None
     _wire: Wire = field(factory=Wire)
+    _system: System | None = None
 
     @asynccontextmanager
     async def system(self) -> AsyncGenerator[Live]:
         wire = self._wire = Wire()
-        async with self.factory(wire) as system:
-            yield embedded(system)
+        async with self.factory(wire) as self._system:
+            yield embedded(self._system)
 
     def kill(self) -> None:
-        self._wire.cut()
+        self._wire.cut(self._system)
 
     def can(self, kind: FaultKind) -> bool:
         return kind in BY_CLIENTS or (kind is FaultKind.SERVICE_KILLED and self._wire.is_in_use)

@@ -465,3 +465,14 @@ async def test_pages_for_many_followings_are_read_as_far_as_there_is_room() -> N
         assert pages <= HEAVIEST // 2 // (2 * size) + 1
         may_read_on.set()
     assert all(seqs == [1, 2, 3, 4] for seqs in read_so_far.values())
+
+
+async def test_what_was_told_before_it_could_be_recorded_is_told_to_others_alone_when_it_is() -> None:
+    hub = Hub()
+    there = hub.follow()
+    hub.publish(ended())
+    later = hub.follow()
+    publish(hub, ended())
+    publish(hub, queued(OTHER))
+    assert await read(there) == [ended(), queued(OTHER)]
+    assert await read(later) == [ended(), queued(OTHER)]

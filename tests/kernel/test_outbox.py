@@ -25,7 +25,7 @@ from opencode_actors import (
 from opencode_actors.kernel.outbox import CLAIM
 from opencode_actors.machines.notices import JobRecorded
 from opencode_actors.machines.outbox import BATCH
-from opencode_actors.machines.vocabulary import NotificationState
+from opencode_actors.machines.vocabulary import Cause, NotificationState
 from opencode_actors.ports import HookAnswer, HookRequest
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.fake_webhook import FakeWebhook
@@ -365,3 +365,36 @@ async def test_a_gateway_that_hangs_does_not_hold_the_end(autojump_clock: trio.t
         assert trio.current_time() - before < 60
         assert states(world) == [NotificationState.PENDING]
         assert webhook.in_flight == 0
+
+
+async def test_P17_an_end_that_the_disk_had_no_room_for_is_announced_when_it_has(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """And who follows is told of it once, who comes later as well."""
+    webhook, heard = FakeWebhook(), list[str]()
+    async with open_world(BEHAVIOUR) as world, world.system(webhook=webhook) as system:
+
+        async def follow() -> None:
+            async for notice in system.follow():
+                heard.append(type(notice).__name__)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            job = await system.start("::say begun\n::pause 20\n::say and done", session="demo")
+            await trio.sleep(8)
+            before = system.position
+            world.store.full = True
+            ended = await system.wait(job.id)
+            assert ended.failure is not None
+            assert ended.failure.cause is Cause.STORE
+            assert webhook.requests == []
+            world.store.full = False
+            assert [request.key for request in await webhook.wait(1)] == [job.id]
+            await trio.testing.wait_all_tasks_blocked()
+            assert heard.count("JobEnded") == 1
+            nursery.cancel_scope.cancel()
+        kinds = list[str]()
+        with trio.move_on_after(5):
+            async for notice in system.follow(since=before):
+                kinds.append(type(notice).__name__)
+        assert kinds.count("JobEnded") == 1

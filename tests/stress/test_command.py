@@ -133,3 +133,4 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     report = trio.run(stressed, tmp_path, clock=trio.testing.MockClock(autojump_threshold=0))
     assert report.passed, report.violations
     assert report.accepted == 20
+    assert report.hits["service_killed"] == 2
