@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from opencode_actors.errors import Busy, OpencodeActorsError, RequestGone, StoreError
-from opencode_actors.kernel.system import SystemStatistics
+from opencode_actors.kernel.system import System, SystemStatistics
 from opencode_actors.machines.notices import InputWanted
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot
 from opencode_actors.stress.judge import JobFile, Judge
@@ -207,8 +207,7 @@ class Clients:
                 case FaultKind.CLOSE_STORM:
                     live = self.service.live
                     if live is not None and live.inside is not None:
-                        close = partial(live.inside.close_session, fault.session)
-                        nursery.start_soon(self._call, "close", lambda _: close())
+                        nursery.start_soon(self._call, "close", partial(_close, live.inside, fault.session))
                 case _:
                     for wanderer in wanderers:
                         nursery.start_soon(wanderer.visit, self.service.live)
@@ -225,6 +224,11 @@ class Clients:
 
 async def _status(face: Face, *, job: JobId) -> JobSnapshot:
     return await face.status(job)
+
+
+async def _close(inside: System, session: str, _: Face) -> object:
+    """Not one of the front door's methods."""
+    return await inside.close_session(session)
 
 
 async def _cleanup(face: Face) -> object:
