@@ -6,94 +6,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from attrs import frozen
 
-from opencode_actors.cli.plugin import own_command
 from opencode_actors.door.client import open_client
 from opencode_actors.testing.provider import ScriptedProvider, open_provider
-from tests.e2e.rig import short_folder
-from tests.openclaw.gateway import Gateway, GatewayClient, free_port
-from tests.openclaw.installation import installation
+from tests.openclaw.gateway import GatewayClient
+from tests.openclaw.house import PATIENCE, House, open_house, result_of, until_ended
 from tests.openclaw.model import obedient
 
 pytestmark = [pytest.mark.openclaw, pytest.mark.podman, pytest.mark.image]
 
-PATIENCE = 180  # seconds; a loaded machine starts a gateway, a service and a container
-
-
-@frozen(kw_only=True)
-class House:
-    gateway: Gateway
-    model_port: int
-
-    @property
-    def sessions_dir(self) -> Path:
-        return self.gateway.base / "sessions"
-
-    def door(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.sessions_dir / "door.json").read_text())
-        return found
-
-    async def end_service(self) -> None:
-        with suppress(FileNotFoundError, ProcessLookupError), trio.fail_after(PATIENCE):
-            pid = self.door()["pid"]
-            os.kill(pid, signal.SIGTERM)
-            while True:
-                await trio.sleep(0.1)
-                os.kill(pid, 0)
-
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    with short_folder() as base:
-        house = House(gateway=Gateway(installation(), base, free_port()), model_port=free_port())
-        gateway = house.gateway
-        settings = {
-            "sessionsDir": str(house.sessions_dir),
-            "workspacesDir": str(base / "workspaces"),
-            "doorPort": 0,
-            "remindAfter": 20,
-        }
-        gateway.write_config(
-            f"http://127.0.0.1:{house.model_port}/v1",
-            agents={
-                name: {"workspace": str(base / name), "default": name == "main"}
-                for name in ("main", "blue", "red")
-            },
-            plugins={},
-        )
-        done = subprocess.run(
-            [*own_command(), "plugin", "install"],
-            env=gateway.full_environment(),
-            cwd=base,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        config = gateway.config()
-        config["plugins"]["entries"]["opencode"]["config"].update(settings)
-        gateway.config_file.write_text(json.dumps(config))
-        trio.run(gateway.start)
-        try:
-            yield house
-        finally:
-            trio.run(gateway.stop)
-            trio.run(house.end_service)
-
-
-async def result_of(client: GatewayClient, method: str, **params: object) -> dict[str, Any]:
-    found: dict[str, Any] = await client.request(method, **params)
-    return found
+    with open_house(("main", "blue", "red"), {"remindAfter": 20}) as house:
+        yield house
 
 
 async def agents_start(
@@ -136,15 +67,6 @@ async def until_said(client: GatewayClient, job: str, words: str) -> None:
             output = await result_of(client, "opencode.output", job_id=job)
             if words in output["text"]:
                 return
-            await trio.sleep(0.2)
-
-
-async def until_ended(client: GatewayClient, job: str) -> dict[str, Any]:
-    with trio.fail_after(PATIENCE):
-        while True:
-            status = await result_of(client, "opencode.status", job_id=job)
-            if status["status"] not in ("pending", "running"):
-                return status
             await trio.sleep(0.2)
 
 
