@@ -103,7 +103,7 @@ async def test_a_question_wakes_the_agent_whose_answer_completes_the_job_C7(hous
         await until_the_agent_has_read(provider, session, "Blue")
         history = json.dumps(await client.request("chat.history", sessionKey=session))
         assert "answered" in history
-        asked = [one for one in provider.exchanges if f"job {job} in session" in json.dumps(one.request.body)]
+        asked = [one for one in provider.exchanges if f"job {job} (" in json.dumps(one.request.body)]
         assert "> Which colour?" in json.dumps(asked[0].request.body)
         assert f"session={session} " in json.dumps(asked[0].request.body)
 
@@ -135,7 +135,7 @@ async def test_an_agent_is_told_that_its_job_runs_long_C6(house: House) -> None:
     ):
         job = await agents_start(client, provider, session, "::say begun\n::bash sleep 600")
         with trio.fail_after(PATIENCE):
-            told = f"OpenCode job {job} in session"
+            told = f"OpenCode job {job} ("
             await provider.wait_until(
                 lambda all_: any(
                     told in (text := json.dumps(one.request.body)) and "is still running" in text
