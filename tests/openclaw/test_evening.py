@@ -68,7 +68,7 @@ def home() -> Iterator[Home]:
 
 async def until_output(client: GatewayClient, job: str, words: str) -> None:
     with trio.fail_after(PATIENCE):
-        while words not in (await result_of(client, "opencode.output", job_id=job))["text"]:
+        while words not in (await result_of(client, "opencode.output", job_id=job))["text"]:  # noqa: ASYNC110
             await trio.sleep(0.2)
 
 
