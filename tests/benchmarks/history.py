@@ -71,14 +71,14 @@ trio.run(main)
 """
 
 
-def fill(folder: Path, jobs: int) -> None:
+def fill(folder: Path, jobs: int, *, open_jobs: int = _OPEN) -> None:
     """As the journal itself would have written it, in fewer transactions."""
     (folder / "outputs").mkdir(parents=True)
     database = db.open_for_writing(folder / "journal.sqlite")
     kept = notice_rows.read_kept(database)
     numbers = count(1)
     rows: list[db.Row] = []
-    for number in range(jobs + _OPEN):
+    for number in range(jobs + open_jobs):
         id_, session = _job(number), SessionKey(f"session-{number // _JOBS_OF_A_SESSION}")
         pending = evolve(
             job(JobStatus.PENDING, id_=id_).snapshot,
