@@ -3,7 +3,7 @@
     python -m tests.benchmarks.cancel [ROUNDS]
 
 Abort: an answer that streams. By hand: OpenCode's abort call, until its event stream says that the conversation is
-idle. Stop: a command left a daemon, which no abort ends, so `abortGrace` (5 s here) passes and the container is
+idle. Stop: a command left a daemon, which no abort ends, so `abortGrace` (3 s here) passes and the container is
 stopped. By hand: the engine's stop of a container in the same state. Kill: the same in a container that ignores
 SIGTERM, so `stopGrace` (1 s) passes, too. By hand: the engine's kill, until its wait call says that it is over. The
 graces are settings, and waited for on purpose; what is ours is the rest. Both sides take turns.
@@ -16,20 +16,21 @@ import statistics
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
 from time import perf_counter
 
 import httpx
 import trio
 from attrs import define, evolve, field
 
-from opencode_actors import Job, Rung, System
+from opencode_actors import Job, Rung, Settings, System
 from opencode_actors.adapters.engine import DockerApiEngine, open_engine
 from opencode_actors.adapters.engine_http import engine_http_client
 from opencode_actors.machines.notices import OutputAdded
 from tests.e2e.gentle import GentleEngine
 from tests.e2e.rig import Rig, container_of, eventually, living, open_rig, until
 
-_ABORT_GRACE, _STOP_GRACE = 5.0, 1.0
+_ABORT_GRACE, _STOP_GRACE = 3.0, 1.0
 _WITHIN = 60
 _STREAMS = "::words 100000 rate=20"
 _GRACES = {Rung.ABORT: 0.0, Rung.STOP: _ABORT_GRACE, Rung.KILL: _ABORT_GRACE + _STOP_GRACE}
@@ -122,26 +123,31 @@ async def _cancelled(job: Job, rung: Rung, times: Times) -> None:
 
 
 @asynccontextmanager
-async def open_systems() -> AsyncGenerator[tuple[Rig, System, System]]:
-    """One as it is, and one whose containers hear nothing but SIGKILL."""
+async def open_systems() -> AsyncGenerator[tuple[Rig, System, System, System]]:
+    """One that is patient with an abort, one that is not, and one whose containers hear nothing but SIGKILL."""
     async with AsyncExitStack() as stack:
         rig = await stack.enter_async_context(open_rig("podman"))
         settings = evolve(rig.settings, abort_grace=_ABORT_GRACE, stop_grace=_STOP_GRACE, max_sessions=4)
-        usual = await stack.enter_async_context(rig.system(settings))
-        deaf = evolve(settings, sessions_dir=rig.base / "deaf", workspaces_dir=rig.base / "deaf-workspaces")
+        patient = await stack.enter_async_context(rig.system(evolve(rig.settings, abort_grace=_WITHIN)))
+        hasty = await stack.enter_async_context(rig.system(_elsewhere(settings, rig.base / "hasty")))
         engine = GentleEngine.of(await stack.enter_async_context(open_engine(runtime="podman")))
-        yield rig, usual, await stack.enter_async_context(rig.system(deaf, engine=engine))
+        deaf = rig.system(_elsewhere(settings, rig.base / "deaf"), engine=engine)
+        yield rig, patient, hasty, await stack.enter_async_context(deaf)
+
+
+def _elsewhere(settings: Settings, base: Path) -> Settings:
+    return evolve(settings, sessions_dir=base / "sessions", workspaces_dir=base / "workspaces")
 
 
 async def main(rounds: int) -> None:
     found = {rung: Times() for rung in _GRACES}
-    async with open_systems() as (rig, usual, deaf):
-        await (await usual.start("::say hello", session="abort")).wait()
+    async with open_systems() as (rig, patient, hasty, deaf):
+        await (await patient.start("::say hello", session="abort")).wait()
         for number in range(rounds):
             await abort_by_hand(rig, found[Rung.ABORT])
-            await abort_by_us(usual, found[Rung.ABORT])
-            for rung, system in ((Rung.STOP, usual), (Rung.KILL, deaf)):
-                label = f"{rung.value}-{number}"
+            await abort_by_us(patient, found[Rung.ABORT])
+            for rung, system in ((Rung.STOP, hasty), (Rung.KILL, deaf)):
+                label = f"{rung.name.lower()}-{number}"
                 await ended_by_hand(system, rung, found[rung], label)
                 await ended_by_us(system, rung, found[rung], label)
             print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
@@ -151,7 +157,7 @@ async def main(rounds: int) -> None:
         there, here = statistics.median(times.by_hand), statistics.median(times.ours)
         rest = here - _GRACES[rung]
         print(  # noqa: T201
-            f"{rung.value:8}{there:9.3f} s{here:9.3f} s{_GRACES[rung]:9.1f} s{rest:9.3f} s{rest / there:8.2f}"
+            f"{rung.name.lower():8}{there:9.3f} s{here:9.3f} s{_GRACES[rung]:9.1f} s{rest:9.3f} s{rest / there:8.2f}"
         )
 
 

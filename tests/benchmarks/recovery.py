@@ -107,6 +107,7 @@ async def _all_are(system: System, sessions: int, status: SessionStatus, since: 
 
 async def _all_run(system: System, jobs: list[JobId]) -> None:
     with trio.fail_after(_WITHIN):
+        await trio.lowlevel.checkpoint()
         for job in jobs:
             while (await system.status(job)).status is not JobStatus.RUNNING:  # noqa: ASYNC110 - outside the figures
                 await trio.sleep(0.05)
