@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from opencode_actors.adapters import opencode_decode as decode
-from opencode_actors.adapters.opencode_connection import USER, get, unreachable
+from opencode_actors.adapters.opencode_connection import USER, get, tls, unreachable
 from opencode_actors.adapters.opencode_replies import check_json, refused
 from opencode_actors.adapters.opencode_stream import open_events
 from opencode_actors.adapters.opencode_wire import (
@@ -74,6 +74,7 @@ class HttpOpenCode:
             timeout=None,  # noqa: S113
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
             trust_env=False,  # a proxy of the user's is not for 127.0.0.1
+            verify=tls(),
         )
 
     # ---- the server

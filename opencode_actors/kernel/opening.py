@@ -31,6 +31,7 @@ from opencode_actors.workdirs import Directories, HostDirectories
 
 # Beyond the ladder's own graces, for the clean-up of what was just being made.
 _SHUTDOWN_MARGIN = 15.0
+_CLOSE_SERVERS_WITHIN = 5.0
 
 
 @asynccontextmanager
@@ -70,12 +71,15 @@ async def open_system(
             if notify and webhook is None:
                 webhook = await stack.enter_async_context(open_webhook(settings, wall))
             remembered = await store.load()
+            servers = Servers(connect)
+            # When the last actor has ended: the jobs that are left go on with their calls until then.
+            stack.push_async_callback(_close, servers)
             async with _open_life() as life:
                 surroundings = Surroundings(
                     settings=settings,
                     engine=engine,
                     store=store,
-                    servers=Servers(connect),
+                    servers=servers,
                     nursery=life.nursery,
                     rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
                     wall=wall,
@@ -103,6 +107,11 @@ async def open_system(
                     deadline = life.scope.deadline = trio.current_time() + budget
                     with trio.CancelScope(shield=True, deadline=deadline):
                         await system.aclose(leave=leave)
+
+
+async def _close(servers: Servers) -> None:
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SERVERS_WITHIN):
+        await servers.aclose()
 
 
 @define(eq=False)

@@ -57,9 +57,12 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             waiting.setdefault(job.snapshot.session, []).append(job)
     if waiting:
         _log.info("going on with what an earlier run began: %s", _in_words(waiting, found))
-    for key, open_jobs in waiting.items():
+    ordered = {key: _in_order(await _with_one_sent(here, left)) for key, left in waiting.items()}
+    # All that is read is read before the first of them begins: a hundred that ask their servers for everything held
+    # the reading up, and the system opened after 1.6 s instead of 0.1 s.
+    recalled = {key: await sessions.recall(key) for key in ordered}
+    for key, work in ordered.items():
         where = found.get(key, _Found())
-        work = _in_order(await _with_one_sent(here, open_jobs))
         for job in work:
             jobs.take_over(job, _left(job, where))
         left = TakeOver(
@@ -68,7 +71,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             endpoint=where.endpoint,
         )
         announced = frozenset(job.snapshot.id for job in work if job.snapshot.notify)
-        await sessions.take_over(key, left, announced=announced)
+        sessions.take_over(key, recalled[key], left, announced=announced)
 
 
 async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[OpenJob]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
 from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession, UsageError
@@ -67,6 +67,14 @@ _log = logging.getLogger("opencode_actors")
 _TIDY_WITHIN = 5.0
 
 SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
+
+
+@frozen(kw_only=True)
+class Recalled:
+    """What a session had last, and its next container is to have."""
+
+    conversation: ConversationId | None
+    image: str
 
 
 @define(eq=False, repr=False)
@@ -253,17 +261,22 @@ class Sessions:
             if entry is not None:
                 return entry
             await self._make_room(key)
-            conversation = await self.surroundings.store.conversation(key)
-            image = (await self.surroundings.store.session(key)).image
+            recalled = await self.recall(key)
             if self._closing:
                 raise Busy("the system is shutting down")
-            return self._begin(key, conversation, image or self.surroundings.settings.image)
+            return self._begin(key, recalled)
 
-    async def take_over(self, key: SessionKey, left: TakeOver, *, announced: frozenset[JobId]) -> None:
-        """Opens it with what an earlier process left of it; `announced` are the jobs that a service accepted."""
+    async def recall(self, key: SessionKey) -> Recalled:
+        """Raises `StoreError`."""
         store = self.surroundings.store
         image = (await store.session(key)).image or self.surroundings.settings.image
-        entry = self._begin(key, await store.conversation(key), image)
+        return Recalled(conversation=await store.conversation(key), image=image)
+
+    def take_over(
+        self, key: SessionKey, recalled: Recalled, left: TakeOver, *, announced: frozenset[JobId]
+    ) -> None:
+        """Opens it with what an earlier process left of it; `announced` are the jobs that a service accepted."""
+        entry = self._begin(key, recalled)
         entry.found = announced
         if left.endpoint is not None:
             entry.operations.connect(left.endpoint)
@@ -293,7 +306,7 @@ class Sessions:
                 return True
         return False
 
-    def _begin(self, key: SessionKey, conversation: ConversationId | None, image: str) -> SessionEntry:
+    def _begin(self, key: SessionKey, recalled: Recalled) -> SessionEntry:
         here, place = self.surroundings, self.place_of(key)
 
         async def prepare(password: str) -> ContainerSpec:
@@ -311,11 +324,11 @@ class Sessions:
             container_name=place.container_name,
             title=f"opencode-actors {key}",
             policy=session_policy(here.settings),
-            conversation=conversation,
+            conversation=recalled.conversation,
             used_at=here.moment().now,
         )
         actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
-        entry = self._entries[key] = SessionEntry(actor, operations, place, image)
+        entry = self._entries[key] = SessionEntry(actor, operations, place, recalled.image)
         here.nursery.start_soon(self._run, key, entry)
         return entry
 

@@ -52,7 +52,6 @@ from opencode_actors.settings import Settings
 from opencode_actors.store.port import KnownSession, OutputSlice, Page, Remembered
 from opencode_actors.workdirs import Directories
 
-_CLOSE_SERVERS_WITHIN = 5.0
 # What ended with the system is announced at once, if OpenClaw takes it; the rest by the next process.
 _FLUSH_WITHIN = 5.0
 
@@ -412,8 +411,6 @@ class System:
             self._surroundings.hub.close()
             if self._outbox is not None:
                 self._outbox.end()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_SERVERS_WITHIN):
-                await self._surroundings.servers.aclose()
 
     def _place(self, key: SessionKey) -> SessionPlace:
         name = directory_name(key)

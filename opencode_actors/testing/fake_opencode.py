@@ -111,6 +111,7 @@ class FakeOpenCode:
 
     endpoint: Endpoint
     _servers: FakeServers = field(repr=False)
+    _closed: bool = field(default=False, init=False)
 
     async def health(self, *, within: float) -> ServerHealth:
         await self._reach(within=within)
@@ -193,9 +194,13 @@ class FakeOpenCode:
             server.close_stream(stream)
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Nothing is held. Whoever calls it later has a bug, as with a real client."""
+        self._closed = True
+        await trio.sleep(self._servers.behaviour.takes())
 
     async def _reach(self, *, within: float = CALL_WITHIN) -> FakeServer:
+        if self._closed:
+            raise RuntimeError(f"the client of {self.endpoint.url} is closed")
         url = self.endpoint.url
         server = self._servers.server(url)
         if server is None or not server.listening:

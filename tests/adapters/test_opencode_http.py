@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -351,3 +352,18 @@ async def test_silence_is_told_from_absence_P12(monkeypatch: pytest.MonkeyPatch)
                 raise AssertionError("the stream must not stand")
     with pytest.raises(ServerUnreachable):
         await opencode.health(within=5)
+
+
+async def test_many_servers_cost_one_list_of_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client's own took 20 ms and 750 KB."""
+    read: list[object] = []
+    made = ssl.create_default_context
+
+    def make(purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH, *, cafile: str | None = None) -> ssl.SSLContext:
+        read.append(cafile)
+        return made(purpose, cafile=cafile)
+
+    monkeypatch.setattr(ssl, "create_default_context", make)
+    for port in range(1, 4):
+        await HttpOpenCode(Endpoint(url=f"http://127.0.0.1:{port}", password="secret")).aclose()
+    assert len(read) <= 1

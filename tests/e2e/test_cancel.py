@@ -10,14 +10,14 @@ import signal
 
 import pytest
 import trio
-from attrs import define, evolve
+from attrs import evolve
 
 from opencode_actors import Climb, JobSnapshot, JobStatus, Rung, System
-from opencode_actors.adapters.engine import DockerApiEngine, open_engine
+from opencode_actors.adapters.engine import open_engine
 from opencode_actors.machines.notices import JobCancelling, JobStarted, OutputAdded, ToolStarted
-from opencode_actors.ports import ContainerId, ContainerSpec
 from tests.contract.engines import within
 
+from .gentle import GentleEngine
 from .rig import PLENTY, eventually, living, open_rig, server_of, the_container, until
 
 pytestmark = [pytest.mark.opencode, pytest.mark.image, pytest.mark.podman]
@@ -93,20 +93,6 @@ async def test_p6_an_abort_ends_what_it_can_and_a_daemon_takes_the_container_wit
         assert last.session == first.session
 
 
-@define(repr=False)
-class _Gentle(DockerApiEngine):
-    """An engine whose stop is SIGTERM and patience without end, and containers that do not hear it."""
-
-    async def create(self, spec: ContainerSpec) -> ContainerId:
-        deaf = "trap '' TERM; opencode-actors-entrypoint & while :; do wait; done"
-        return await DockerApiEngine.create(self, evolve(spec, command=("sh", "-c", deaf)))
-
-    async def stop(self, container: ContainerId, *, grace: float) -> None:
-        del grace
-        await self.kill(container, signal="SIGTERM")
-        await trio.sleep_forever()
-
-
 async def _cancelled_while_frozen(system: System) -> Climb:
     job = await system.start("::bash sleep 471105", session="demo")
     await eventually_living("sleep 471105")
@@ -127,7 +113,7 @@ async def test_p6_a_server_that_hears_nothing_is_stopped_and_a_container_that_ig
             climb = await _cancelled_while_frozen(system)
         assert climb.ended_by is Rung.STOP
         assert "OpenCode did not" in climb.why
-        gentle = _Gentle(engine._wire, engine._info, engine._service)
+        gentle = GentleEngine.of(engine)
         async with rig.system(settings, engine=gentle) as system:
             climb = await _cancelled_while_frozen(system)
         assert climb.ended_by is Rung.KILL

@@ -280,3 +280,21 @@ async def test_p25_want_of_memory_while_the_service_was_away_is_said(
             ended = await system.wait(job.id)
     assert ended.failure is not None
     assert (ended.failure.cause, ended.failure.exit_code) == (Cause.OOM, 137)
+
+
+@pytest.mark.parametrize("after", [n / 10 for n in range(1, 15)])
+async def test_a_system_that_is_left_while_it_takes_over_leaves_its_jobs_as_they_are(
+    autojump_clock: trio.testing.MockClock, after: float
+) -> None:
+    """What a job asks its server at that moment found the connection closed, which was taken for a bug."""
+    behaviour = FakeBehaviour(script=demo_script, takes=lambda: 0.1)
+    async with open_world(behaviour) as world:
+        async with world.system(leave=Leave.ALL) as system:
+            jobs = [await system.start("::say begun\n::hang", session=key) for key in "abcd"]
+            for job in jobs:
+                await until(system, job, OutputAdded)
+        async with world.system(leave=Leave.ALL) as system:
+            await trio.sleep(after)
+        async with world.system(leave=Leave.NOTHING) as system:
+            for job in jobs:
+                assert not (await system.status(job.id)).settled

@@ -1,0 +1,146 @@
+"""How long a whole system takes to open, beside SQLite alone that opens the same file and reads the same rows.
+
+    python -m tests.benchmarks.recovery [JOBS ...]
+
+First with so many settled jobs in the journal (10, 1,000 and 100,000, if nothing else is said) and none open. Then with
+so many open ones, each at work in a session of its own, that an earlier system left (10 and 100): until the system is
+open, and until every session has its server's events again. In the local world: the real journal and client, no
+containers. By hand: `sqlite3.connect`, and what `open_system` has to know from there. Both sides take turns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import trio
+from attrs import define, field
+
+from opencode_actors import JobId, JobStatus, Leave, Settings, System, open_system
+from opencode_actors.machines.notices import SessionChanged
+from opencode_actors.machines.vocabulary import SessionStatus
+from opencode_actors.testing.fake_engine import FakeEngine
+from tests.benchmarks.fake_house import open_house
+from tests.benchmarks.history import fill
+
+_SIZES = (10, 1_000, 100_000)
+_OPEN_SIZES = (10, 100)
+_ROUNDS = 10
+_WITHIN = 120
+_ROWS = (
+    "SELECT value FROM about WHERE name = 'owner'",
+    "SELECT id, snapshot, accepted, begun, verdict FROM jobs WHERE settled = 0 ORDER BY number",
+    "SELECT job, start, upto, kind, part, at FROM spans",
+    "SELECT key, container, url, password FROM sessions WHERE container IS NOT NULL",
+    "SELECT seq FROM sqlite_sequence WHERE name = 'notices'",
+)
+
+
+@define
+class Times:
+    by_hand: list[float] = field(factory=list[float])
+    opened: list[float] = field(factory=list[float])
+    ready: list[float] = field(factory=list[float])
+
+
+def by_hand(folder: Path, times: Times) -> None:
+    began = perf_counter()
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as database:
+        for rows in _ROWS:
+            database.execute(rows).fetchall()
+        times.by_hand.append(perf_counter() - began)
+
+
+async def with_settled(jobs: int, rounds: int) -> Times:
+    times = Times()
+    with TemporaryDirectory(prefix="oa-recovery-") as base:
+        settings = _settings(Path(base), sessions=8)
+        await trio.to_thread.run_sync(lambda: fill(settings.sessions_dir, jobs, open_jobs=0))
+        async with open_system(settings, engine=FakeEngine()):
+            pass  # it was filled by somebody else, and is examined
+        for _ in range(rounds):
+            by_hand(settings.sessions_dir, times)
+            began = perf_counter()
+            async with open_system(settings, engine=FakeEngine()):
+                times.opened.append(perf_counter() - began)
+    return times
+
+
+async def with_open(jobs: int, rounds: int) -> Times:
+    times = Times()
+    with TemporaryDirectory(prefix="oa-recovery-") as base, open_house(jobs) as house:
+        settings = _settings(Path(base), sessions=jobs)
+        engine = FakeEngine(on_start=house.on_start, on_exit=house.on_exit)
+        async with open_system(settings, engine=engine, leave=Leave.ALL) as system:
+            ids = [(await system.start("::hang", session=f"session-{number}")).id for number in range(jobs)]
+            await _all_are(system, jobs, SessionStatus.READY)
+            await _all_run(system, ids)
+            position = system.position
+        for _ in range(rounds):
+            by_hand(settings.sessions_dir, times)
+            began = perf_counter()
+            async with open_system(settings, engine=engine, leave=Leave.ALL) as system:
+                times.opened.append(perf_counter() - began)
+                await _all_are(system, jobs, SessionStatus.READY, since=position)
+                times.ready.append(perf_counter() - began)
+                await _all_run(system, ids)
+                position = system.position
+        async with open_system(settings, engine=engine, leave=Leave.NOTHING):
+            pass
+    return times
+
+
+async def _all_are(system: System, sessions: int, status: SessionStatus, since: int = 0) -> None:
+    waited_for = {f"session-{number}" for number in range(sessions)}
+    with trio.fail_after(_WITHIN):
+        async for notice in system.follow(since=since):
+            if isinstance(notice, SessionChanged) and notice.status is status:
+                waited_for.discard(notice.session)
+            if not waited_for:
+                return
+
+
+async def _all_run(system: System, jobs: list[JobId]) -> None:
+    with trio.fail_after(_WITHIN):
+        await trio.lowlevel.checkpoint()
+        for job in jobs:
+            while (await system.status(job)).status is not JobStatus.RUNNING:  # noqa: ASYNC110 - outside the figures
+                await trio.sleep(0.05)
+
+
+def _settings(base: Path, *, sessions: int) -> Settings:
+    return Settings(
+        model="scripted/demo",
+        min_free_disk=0,
+        max_sessions=sessions,
+        sessions_dir=base / "s",
+        workspaces_dir=base / "w",
+    )
+
+
+def main(sizes: tuple[int, ...], open_sizes: tuple[int, ...] = _OPEN_SIZES, rounds: int = _ROUNDS) -> None:
+    found: dict[str, Times] = {}
+    for size in sizes:
+        found[f"{size:,} settled"] = trio.run(with_settled, size, rounds)
+    for size in open_sizes:
+        found[f"{size:,} open"] = trio.run(with_open, size, rounds)
+    head = (
+        f"{'':16}{'SQLite alone':>14}{'system open':>14}{'ratio':>8}{'to the first':>14}{'all at work':>14}"
+    )
+    print(f"{head}   medians of {rounds}")  # noqa: T201
+    first = statistics.median(next(iter(found.values())).opened)
+    for name, times in found.items():
+        there, here = statistics.median(times.by_hand), statistics.median(times.opened)
+        ready = f"{statistics.median(times.ready) * 1e3:11.1f} ms" if times.ready else ""
+        print(  # noqa: T201
+            f"{name:16}{there * 1e3:11.2f} ms{here * 1e3:11.2f} ms{here / there:8.1f}{here / first:13.1f}x{ready:>14}"
+        )
+
+
+if __name__ == "__main__":
+    main(tuple(map(int, sys.argv[1:])) or _SIZES)
