@@ -50,6 +50,7 @@ class JobFile:
     cancel_asked_at: float | None = None
     ended_at: float | None = None
     end: JobSnapshot | None = None
+    numbered: bool = False  # so its end is recorded
     text: list[str] = field(factory=list[str])
     size: int = 0
     rungs: list[Rung] = field(factory=list[Rung])
@@ -69,6 +70,7 @@ class Judge:
     hits: list[Hit] = field(factory=list[Hit])
     files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
     latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
+    doubtful: dict[JobId, float] = field(factory=dict[JobId, float])
     _running: dict[str, JobId] = field(factory=dict[str, JobId])
     _waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
@@ -156,6 +158,7 @@ class Judge:
                 self._cancelling(file, notice, now)
             case n.JobEnded():
                 self._ended(file, notice.snapshot, now)
+                file.numbered = file.numbered or notice.seq > 0
             case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying() | n.JobLasted():
                 self._saw(now, type(notice).__name__, file)
 
@@ -284,13 +287,22 @@ class Judge:
             self.latencies["restart"].append(restarts.took)
 
     def service_ended(self, now: float) -> None:
-        """The next one begins with sessions that know nothing of crashes, and with no word of what ended while
-        the disk was full: it may go on with that."""
+        """The next one begins with sessions that know nothing of crashes, and may go on with what ended while
+        the disk was full: who knows whether there was room for that since."""
         self._restarts.clear()
         for file in self.files.values():
-            if file.ended_at is not None and self._owed_to_the_disk(file.ended_at, now):
-                self._saw(now, "its end was not recorded", file)
+            if file.ended_at is None or file.numbered:
+                continue
+            if self._owed_to_the_disk(file.ended_at, now):
+                self._saw(now, "its end may not be recorded", file)
+                self.doubtful[file.id] = file.ended_at
                 file.end = file.ended_at = None
+
+    def recalled(self, job: JobId, status: JobSnapshot) -> None:
+        """What the next service knows of a doubtful one."""
+        file, ended_at = self.files[job], self.doubtful.pop(job)
+        if status.settled and file.end is None:
+            file.end, file.ended_at = status, ended_at
 
     # ---- at the end
 

@@ -26,8 +26,6 @@ from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, Syste
 
 _PIECE = 1 << 20
 _DOWN = 3.0
-# After the last trouble; the longest wait between two attempts is 300 s, and a half of it more.
-_ANNOUNCED_WITHIN = 600.0
 _LOOKS = 50
 _LOOK_EVERY = 1.0
 
@@ -177,11 +175,23 @@ class _Run:
                 return
             for wrong in await wanderer.finish(live, service.record, upto):
                 self._broke("every notice is told", f"follower {number}, who came back: {wrong}")
+        await self._let_go(service)
         receiver = self.world.receiver
         if receiver is not None and not self.judge.unsettled:
             ended = frozenset(file.id for file in self.judge.files.values())
-            with trio.move_on_after(_ANNOUNCED_WITHIN):
+            with trio.move_on_after(self.plan.scenario.settle_within):
                 await receiver.wait_taken(ended)
+
+    async def _let_go(self, service: Service) -> None:
+        live = service.live
+        if live is None or self.judge.unsettled:
+            return
+        try:
+            await service.call("cleanup", lambda face: face.cleanup())
+        except (NoAnswer, OpencodeActorsError):
+            return
+        for text in await self.world.at_rest(live):
+            self._broke("nothing is left", text)
 
     async def _check(self, service: Service, file: JobFile) -> None:
         status = await service.call("status", lambda face: face.status(file.id))

@@ -141,3 +141,39 @@ BRISK = Scenario(
     settings={"idleTimeout": 10.0, "questionTimeout": 3.0, "abortGrace": 3.0, "stopGrace": 2.0},
     faults=tuple(FaultPlan(kind=kind, times=1, lasts=1.5) for kind in FaultKind),
 )
+
+# For the real world, where a server takes seconds to begin.
+BRIEF = Scenario(
+    name="brief",
+    sessions=3,
+    jobs=12,
+    duration=30.0,
+    cancelled=0.15,
+    prompts=_EVERY_TALK,
+    pace=0.05,
+    settle_within=150.0,
+    settings={
+        "idleTimeout": 20.0,
+        "headerTimeout": 15.0,
+        "chunkTimeout": 15.0,
+        "questionTimeout": 5.0,
+        "abortGrace": 5.0,
+        "stopGrace": 5.0,
+        "maxProviderRetries": 2,
+    },
+    faults=(
+        FaultPlan(kind=FaultKind.CONTAINER_CRASH, times=2, lasts=0.0),
+        FaultPlan(kind=FaultKind.CONTAINER_REMOVED, lasts=0.0),
+        FaultPlan(kind=FaultKind.SERVER_SLOW, lasts=4.0),
+        FaultPlan(kind=FaultKind.PROVIDER_401, lasts=2.0),
+        FaultPlan(kind=FaultKind.PROVIDER_500, lasts=2.0),
+        FaultPlan(kind=FaultKind.PROVIDER_SLOW, lasts=4.0),
+        FaultPlan(kind=FaultKind.ENGINE_AWAY, lasts=3.0),
+        FaultPlan(kind=FaultKind.SERVICE_KILLED, lasts=0.0),
+        FaultPlan(kind=FaultKind.CANCEL_STORM, lasts=2.0),
+        FaultPlan(kind=FaultKind.CLEANUP_STORM, lasts=2.0),
+        FaultPlan(kind=FaultKind.VANISHING_FOLLOWERS, lasts=10.0),
+        FaultPlan(kind=FaultKind.RECEIVER_REFUSES, lasts=3.0),
+        FaultPlan(kind=FaultKind.RECEIVER_HANGS, lasts=3.0),
+    ),
+)

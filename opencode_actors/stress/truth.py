@@ -69,7 +69,7 @@ _CAUSES: dict[FaultKind, tuple[frozenset[Cause], float]] = {
     FaultKind.ENGINE_AWAY: (frozenset({Cause.ENGINE_UNAVAILABLE, Cause.STARTUP_TIMEOUT}), 180.0),
     FaultKind.ENGINE_LIES: (frozenset({Cause.ENGINE_REFUSED}), 60.0),
     FaultKind.ENGINE_REFUSES: (frozenset({Cause.ENGINE_REFUSED}), 120.0),
-    FaultKind.ENGINE_SLOW: (frozenset({Cause.STARTUP_TIMEOUT}), 120.0),
+    FaultKind.ENGINE_SLOW: (frozenset({Cause.STARTUP_TIMEOUT, Cause.ENGINE_UNAVAILABLE}), 120.0),
     FaultKind.IGNORES_SIGTERM: (frozenset(), 0.0),
     FaultKind.DISK_FULL: (frozenset({Cause.STORE}), 60.0),
     FaultKind.JOURNAL_SLOW: (frozenset({Cause.STARTUP_TIMEOUT, Cause.SERVER_HUNG}), 60.0),
