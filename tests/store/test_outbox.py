@@ -144,7 +144,9 @@ async def test_the_longest_due_come_first_and_no_more_than_asked_for(open_store:
     async with open_store() as store:
         for number in (3, 1, 2, 4):
             origin = CHAT if number % 2 else None
-            await store.append((settled(f"job-{number}", origin=origin),), at=AT + number)
+            await store.append((settled(f"job-{number}", origin=origin),), at=AT)
+            later = evolve(recorded(PENDING, due=AT + number), job=JobId(f"job-{number}"))
+            await store.append((later,))
         assert ids(await look(store, now=AT + 3)) == ["job-1", "job-2", "job-3"]
         assert ids(await look(store, now=AT + 3, limit=2)) == ["job-1", "job-2"]
         assert (await look(store, now=AT + 1)).next_due == AT + 2
