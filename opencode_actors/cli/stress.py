@@ -219,6 +219,7 @@ def in_line(report: Report) -> str:
         f"{verdict} {report.plan.scenario.name}, {report.world}, seed {report.plan.seed}: "
         f"{report.took:.0f} s, {sum(report.hits.values())} faults, {ends or 'no job'}"
         + (f", {refused} refused" if refused else "")
+        + (f"; not in this world: {', '.join(report.cannot)}" if report.cannot else "")
     )
 
 

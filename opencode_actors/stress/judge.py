@@ -30,9 +30,6 @@ _SLOWING = frozenset(
      FaultKind.DISK_FULL}
 )  # fmt: skip
 
-# What keeps a service from writing down that an announcement was taken.
-_FORGETTING = frozenset({FaultKind.SERVICE_KILLED, FaultKind.DISK_FULL})
-
 
 @define(eq=False)
 class JobFile:
@@ -70,7 +67,7 @@ class Judge:
     hits: list[Hit] = field(factory=list[Hit])
     files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
     latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
-    doubtful: dict[JobId, float] = field(factory=dict[JobId, float])
+    doubtful: set[JobId] = field(factory=set[JobId])
     _running: dict[str, JobId] = field(factory=dict[str, JobId])
     _waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
@@ -295,14 +292,15 @@ class Judge:
                 continue
             if self._owed_to_the_disk(file.ended_at, now):
                 self._saw(now, "its end may not be recorded", file)
-                self.doubtful[file.id] = file.ended_at
+                self.doubtful.add(file.id)
                 file.end = file.ended_at = None
 
-    def recalled(self, job: JobId, status: JobSnapshot) -> None:
+    def recalled(self, job: JobId, status: JobSnapshot, now: float) -> None:
         """What the next service knows of a doubtful one."""
-        file, ended_at = self.files[job], self.doubtful.pop(job)
+        self.doubtful.discard(job)
+        file = self.files[job]
         if status.settled and file.end is None:
-            file.end, file.ended_at = status, ended_at
+            file.end, file.ended_at = status, now
 
     # ---- at the end
 
@@ -353,8 +351,13 @@ class Judge:
             self.findings.broke("one announcement for each job", now, f"{job} was announced, and never was")
 
     def _forgotten(self, taken_at: float, again_at: float) -> bool:
+        """Whether something kept the service from writing down that it was taken."""
         return any(
-            hit.kind in _FORGETTING and taken_at - MARGIN <= hit.until + MARGIN and hit.at <= again_at
+            hit.at <= again_at
+            and (
+                (hit.kind is FaultKind.SERVICE_KILLED and abs(hit.at - taken_at) <= MARGIN)
+                or (hit.kind is FaultKind.DISK_FULL and hit.at - MARGIN <= taken_at <= hit.until + MARGIN)
+            )
             for hit in self.hits
         )
 

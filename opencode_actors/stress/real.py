@@ -36,7 +36,7 @@ from opencode_actors.stress.truth import Hit
 from opencode_actors.stress.worlds import Live
 from opencode_actors.testing.provider import MODEL, open_provider
 
-_SLOW_PROVIDER = 4.0
+_SLOW_PROVIDER = 3.0
 _LETS_GO_WITHIN = 20.0
 _LOOK_EVERY = 0.25
 # Beside one socket for each client: those that the service keeps to its engine.

@@ -18,6 +18,7 @@ from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
@@ -27,6 +28,8 @@ from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, Syste
 _PIECE = 1 << 20
 _DOWN = 3.0
 _LOOKS = 50
+# The share of a run after which its service is warm: code is loaded, and the first jobs have run.
+_WARM_AFTER = 0.25
 _LOOK_EVERY = 1.0
 
 
@@ -48,7 +51,17 @@ async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None
     run = _Run(world, plan, Judge(world.settings, findings), watch)
     with _hear_bugs(findings):
         await run.whole()
-    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.cannot, run.began, run.took)
+    return make_report(
+        plan,
+        world.name,
+        run.judge,
+        refused=run.refused,
+        missed=run.missed,
+        cannot=run.cannot,
+        memory=run.memory,
+        began=run.began,
+        took=run.took,
+    )
 
 
 @define(eq=False)
@@ -59,9 +72,13 @@ class _Run:
     watch: Callable[[Progress], None]
     missed: dict[str, int] = field(factory=dict[str, int])
     cannot: set[FaultKind] = field(factory=set[FaultKind])
+    memory: Memory = field(init=False)
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(_WARM_AFTER * self.plan.scenario.duration)
 
     async def whole(self) -> None:
         self.began = trio.current_time()
@@ -87,7 +104,7 @@ class _Run:
         service.wanted = clients.wanted
         service.begin(nursery)
         nursery.start_soon(clients.look)
-        nursery.start_soon(self._report_progress)
+        nursery.start_soon(self._report_progress, service)
         within = self.plan.over_at + self.plan.scenario.settle_within
         with trio.move_on_after(within) as scope:
             async with trio.open_nursery() as work:
@@ -96,8 +113,10 @@ class _Run:
                 for fault in self.plan.faults:
                     work.start_soon(self._fault, service, clients, fault)
             await service.wait_settled()
+            self.memory.look(self.world.memory(), service.generation, trio.current_time())
         if scope.cancelled_caught:
             self._starved()
+        self._check_memory()
         await self._at_rest(service)
         await self._all_told(service, clients)
         await self._closed(service)
@@ -130,6 +149,12 @@ class _Run:
         self.missed[fault.kind.value] = self.missed.get(fault.kind.value, 0) + 1
 
     # ---- the end
+
+    def _check_memory(self) -> None:
+        files = self.judge.files.values()
+        wrong = self.memory.grown_too_far(jobs=len(files), output=sum(file.size for file in files))
+        if wrong is not None:
+            self._broke("bounded", wrong)
 
     def _starved(self) -> None:
         now = trio.current_time()
@@ -210,11 +235,12 @@ class _Run:
         if scope.cancelled_caught:
             self._broke("the system closes", f"it did not within {graces + 60.0:g} s")
 
-    async def _report_progress(self) -> None:
+    async def _report_progress(self, service: Service) -> None:
         whole = self.plan.over_at
         while True:
             now = trio.current_time() - self.began
             ended = sum(file.end is not None for file in self.judge.files.values())
+            self.memory.look(self.world.memory(), service.generation, trio.current_time())
             self.watch(
                 Progress(
                     at=now,

@@ -164,9 +164,9 @@ class Service:
             await self._lost("follow", lost, generation)
 
     async def _recall(self, face: Face) -> None:
-        for job in tuple(self.judge.doubtful):
+        for job in sorted(self.judge.doubtful):
             try:
-                self.judge.recalled(job, await face.status(job))
+                self.judge.recalled(job, await face.status(job), trio.current_time())
             except OpencodeActorsError:
                 return  # it was killed again
         self._tell()
