@@ -196,9 +196,9 @@ def _add_stress(commands: Commands) -> None:
     )
     parser.add_argument(
         "--world",
-        choices=("virtual", "local"),
+        choices=("virtual", "local", "real"),
         default="virtual",
-        help="local: real time, sockets and journal",
+        help="local: real time, sockets and journal; real: containers, and a service that is killed",
     )
     parser.add_argument("--seed", metavar="SEED", help="the first seed (default: a fresh one)")
     parser.add_argument("--runs", metavar="COUNT", default="1", help="so many seeds, one after another")
@@ -206,6 +206,7 @@ def _add_stress(commands: Commands) -> None:
     parser.add_argument("--shrink", action="store_true", help="drop what a failure does not need")
     parser.add_argument("--html", metavar="FILE", help="write a page with plots")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _add_common(parser)
     parser.set_defaults(command=_stress)
 
 

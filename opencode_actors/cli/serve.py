@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import InputWanted, JobEnded, JobStarted, SessionChanged
 from opencode_actors.machines.vocabulary import Failure, Leave, SessionStatus
-from opencode_actors.model_access import open_model_access
+from opencode_actors.model_access import ChosenModel, open_model_access
 from opencode_actors.service_manager import ServiceManager
 from opencode_actors.settings import Settings
 from opencode_actors.settings_sources import LoadedSettings
@@ -41,8 +42,10 @@ _TROUBLE = (SessionStatus.BACKING_OFF, SessionStatus.GIVEN_UP, SessionStatus.QUA
 def serve(arguments: argparse.Namespace) -> Status:
     loaded = settings_of(arguments)
     address = address_of(loaded.settings, insecure=bool(arguments.insecure_listen_anyway))
+    leave = Leave.NOTHING if arguments.stop_sessions else Leave.ALL
+    model = open_model_access(loaded.settings, os.environ, lasting=leave is Leave.ALL)
     with log_to_stderr(as_json=bool(arguments.json)):
-        return trio.run(_serve, loaded, address, bool(arguments.stop_sessions))
+        return trio.run(serve_until_told, loaded, address, model, leave)
 
 
 def address_of(settings: Settings, *, insecure: bool) -> Address:
@@ -64,7 +67,13 @@ def address_of(settings: Settings, *, insecure: bool) -> Address:
     )
 
 
-async def _serve(loaded: LoadedSettings, address: Address, stop_sessions: bool) -> Status:  # noqa: FBT001 - trio.run takes no names
+async def serve_until_told(
+    loaded: LoadedSettings,
+    address: Address,
+    model: AbstractAsyncContextManager[ChosenModel],
+    leave: Leave,
+) -> Status:
+    """Until a signal. `model` is entered for as long as the service runs."""
     manager = ServiceManager.of(os.environ)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
@@ -73,13 +82,9 @@ async def _serve(loaded: LoadedSettings, address: Address, stop_sessions: bool) 
             told_to_end = trio.Event()
             nursery.start_soon(_obey, signals, told_to_end, nursery.cancel_scope, manager)
             nursery.start_soon(manager.keep_alive)
-            await _run(
-                loaded.settings,
-                address,
-                manager,
-                told_to_end,
-                leave=Leave.NOTHING if stop_sessions else Leave.ALL,
-            )
+            manager.say(f"STATUS=connecting to {loaded.settings.runtime}")
+            async with model as chosen:
+                await _run(chosen, address, manager, told_to_end, leave=leave)
             nursery.cancel_scope.cancel()
     _log.info("ended")
     return Status.OK
@@ -104,27 +109,23 @@ async def _obey(
 
 
 async def _run(
-    settings: Settings,
+    chosen: ChosenModel,
     address: Address,
     manager: ServiceManager,
     told_to_end: trio.Event,
     *,
     leave: Leave,
 ) -> None:
-    manager.say(f"STATUS=connecting to {settings.runtime}")
-    async with open_model_access(settings, os.environ, lasting=leave is Leave.ALL) as chosen:
-        if chosen.remark:
-            _log.warning("%s", chosen.remark)
-        async with (
-            open_system(chosen.settings, access=chosen.access, notify=True, leave=leave) as system,
-            trio.open_nursery() as nursery,
-        ):
-            await _open(system, nursery, address, manager, told_to_end)
-            if leave is Leave.ALL and (
-                busy := [s.key for s in await system.sessions() if s.running or s.queued]
-            ):
-                _log.info("left to the next start, at work: %s", ", ".join(busy))
-            nursery.cancel_scope.cancel()
+    if chosen.remark:
+        _log.warning("%s", chosen.remark)
+    async with (
+        open_system(chosen.settings, access=chosen.access, notify=True, leave=leave) as system,
+        trio.open_nursery() as nursery,
+    ):
+        await _open(system, nursery, address, manager, told_to_end)
+        if leave is Leave.ALL and (busy := [s.key for s in await system.sessions() if s.running or s.queued]):
+            _log.info("left to the next start, at work: %s", ", ".join(busy))
+        nursery.cancel_scope.cancel()
 
 
 async def _open(

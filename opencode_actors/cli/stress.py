@@ -6,8 +6,10 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from attrs import define, field
 from rich.console import Console
@@ -15,19 +17,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from opencode_actors.cli.arguments import settings_of
 from opencode_actors.cli.status import Status
 from opencode_actors.errors import UsageError
 from opencode_actors.stress.html import page
 from opencode_actors.stress.local import run_local
 from opencode_actors.stress.plan import Plan, make_plan
+from opencode_actors.stress.real import run_real
 from opencode_actors.stress.report import SHARES, Report
 from opencode_actors.stress.report import Progress as Watched
 from opencode_actors.stress.scenario import Scenario, load_scenario
-from opencode_actors.stress.scenarios import BRISK, DEFAULTS
+from opencode_actors.stress.scenarios import BRIEF, BRISK, DEFAULTS
 from opencode_actors.stress.shrink import shrink
 from opencode_actors.stress.virtual import run_virtual
 
-_RUNS = {"virtual": run_virtual, "local": run_local}
+_USUAL = {"virtual": DEFAULTS, "local": (BRISK,), "real": (BRIEF,)}
 
 _LARGEST_SEED = 1 << 32
 
@@ -38,10 +42,11 @@ def stress(arguments: argparse.Namespace) -> Status:
     html = None if arguments.html is None else _writable(Path(arguments.html))
     screen = _screen(quiet=arguments.json)
     reports: list[Report] = []
+    runs = _world(arguments)
 
     def again(plan: Plan) -> Report:
         screen.begin(plan)
-        return _RUNS[arguments.world](plan, watch=screen.watch)
+        return runs(plan, watch=screen.watch)
 
     with screen:
         for seed in seeds:
@@ -70,17 +75,28 @@ def document(reports: Iterable[Report]) -> dict[str, object]:
 
 def _scenarios(named: str | None, world: str) -> tuple[Scenario, ...]:
     if named is None:
-        return DEFAULTS if world == "virtual" else (BRISK,)
-    for scenario in (*DEFAULTS, BRISK):
+        return _USUAL[world]
+    for scenario in (*DEFAULTS, BRISK, BRIEF):
         if named == scenario.name:
             return (scenario,)
     path = Path(named)
     if not path.exists():
-        names = ", ".join(f'"{scenario.name}"' for scenario in DEFAULTS)
+        names = ", ".join(f'"{scenario.name}"' for scenario in (*DEFAULTS, BRISK, BRIEF))
         raise UsageError(
             f"there is no file {named}, and no scenario of that name", hint=f"one of {names}, or a file"
         )
     return (load_scenario(path),)
+
+
+class _Runs(Protocol):
+    def __call__(self, plan: Plan, *, watch: Callable[[Watched], None]) -> Report: ...
+
+
+def _world(arguments: argparse.Namespace) -> _Runs:
+    """In the real one the settings say which engine and image, as for `run`."""
+    if arguments.world == "real":
+        return partial(run_real, settings=settings_of(arguments).settings)
+    return run_virtual if arguments.world == "virtual" else run_local
 
 
 def _seeds(arguments: argparse.Namespace) -> range:
@@ -203,6 +219,7 @@ def in_line(report: Report) -> str:
         f"{verdict} {report.plan.scenario.name}, {report.world}, seed {report.plan.seed}: "
         f"{report.took:.0f} s, {sum(report.hits.values())} faults, {ends or 'no job'}"
         + (f", {refused} refused" if refused else "")
+        + (f"; not in this world: {', '.join(report.cannot)}" if report.cannot else "")
     )
 
 

@@ -160,7 +160,10 @@ def _look(state: OutboxState, moment: Moment, records: tuple[Record, ...] = ()) 
     if not (_can_send(state, moment) or state.attendants):
         return Step(state=state, effects=_wake_when_open(state, moment), records=records)
     operation = m.LookForNotifications(
-        now=moment.wall, limit=LOOK_AT, aimed_only=not _can_send(state, moment)
+        now=moment.wall,
+        latest=moment.wall + LONGEST_RETRY_AFTER,
+        limit=LOOK_AT,
+        aimed_only=not _can_send(state, moment),
     )
     return Step(
         state=evolve(state, looking=True, again=False, touched=frozenset()),

@@ -112,9 +112,11 @@ OutboxMessage = (
 
 @frozen(kw_only=True)
 class LookForNotifications:
-    """Up to `limit` of those that are due at `now`, the longest due first."""
+    """Up to `limit` of those that are due at `now`, the longest due first. None is ever put off until after
+    `latest`: what says so was written before the clock was set back, and is due."""
 
     now: float
+    latest: float
     limit: int
     aimed_only: bool
 

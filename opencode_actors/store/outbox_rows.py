@@ -21,15 +21,15 @@ ON CONFLICT (job) DO NOTHING
 _SET = f"UPDATE outbox SET state = ?, due = ?, attempts = ?, last_offer = ? WHERE job = ? AND {_OPEN}"  # noqa: S608 - our words
 _DUE = f"""
 SELECT job, session, aimed, since, attempts, last_offer FROM outbox
-WHERE {_OPEN} AND due <= ? AND aimed >= ? ORDER BY due, since LIMIT ?
+WHERE {_OPEN} AND (due <= ? OR due > ?) AND aimed >= ? ORDER BY due, since LIMIT ?
 """  # noqa: S608 - our words
-_NEXT = f"SELECT MIN(due) FROM outbox WHERE {_OPEN} AND due > ? AND aimed >= ?"  # noqa: S608 - our words
+_NEXT = f"SELECT MIN(due) FROM outbox WHERE {_OPEN} AND due > ? AND due <= ? AND aimed >= ?"  # noqa: S608 - our words
 
 
 def new_row(job: JobSnapshot, at: float) -> Row:
-    """For a job that has settled at that time of day."""
+    """For a job that has settled at that time of day. It is due at once, also when the clock is set back."""
     pending = NotificationState.PENDING.value
-    return Row(_NEW, (job.id, job.session, int(job.aimed), pending, at, at))
+    return Row(_NEW, (job.id, job.session, int(job.aimed), pending, at, 0.0))
 
 
 def row_of(record: NotificationRecorded) -> Row:
@@ -42,9 +42,11 @@ def read_due(database: sqlite3.Connection, look: LookForNotifications) -> Notifi
     least = int(look.aimed_only)
     due = cast(
         "list[tuple[str, str, int, float, int, int]]",
-        database.execute(_DUE, (look.now, least, look.limit)).fetchall(),
+        database.execute(_DUE, (look.now, look.latest, least, look.limit)).fetchall(),
     )
-    (next_due,) = cast("tuple[float | None]", database.execute(_NEXT, (look.now, least)).fetchone())
+    (next_due,) = cast(
+        "tuple[float | None]", database.execute(_NEXT, (look.now, look.latest, least)).fetchone()
+    )
     found = tuple(
         Notification(
             job=JobId(job),

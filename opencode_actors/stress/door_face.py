@@ -81,6 +81,7 @@ class DoorFace:
     connect: Connecting
     _nursery: trio.Nursery
     _lines: list[_Line] = field(factory=list[_Line], init=False)
+    connections: int = field(default=0, init=False)
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
 
     async def start(self, prompt: str, *, session: str, key: str) -> Started:
@@ -109,9 +110,18 @@ class DoorFace:
     @asynccontextmanager
     async def follow(self, since: int) -> AsyncGenerator[Told]:
         """Over a connection of its own, which is broken off without a word at the end."""
-        async with self.connect() as client:
+        async with self._connected() as client:
             await client.call("follow", since=since)
             yield _Followed(client)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[Client]:
+        async with self.connect() as client:
+            self.connections += 1
+            try:
+                yield client
+            finally:
+                self.connections -= 1
 
     async def _call(self, method: str, **params: object) -> Document:
         line = await self._free_line()
@@ -137,7 +147,7 @@ class DoorFace:
 
         async def keep() -> None:
             try:
-                async with self.connect() as client:
+                async with self._connected() as client:
                     opened.append(_Line(client))
                     there.set()
                     await trio.sleep_forever()
@@ -161,5 +171,5 @@ def _read(told: Document) -> Notice | NoticesMissed | None:
 async def open_face(connect: Connecting, *, inside: System | None = None) -> AsyncGenerator[Live]:
     async with trio.open_nursery() as nursery:
         face = DoorFace(connect, nursery)
-        yield Live(face, face.follow, inside)
+        yield Live(face, face.follow, inside, lambda: face.connections)
         nursery.cancel_scope.cancel()

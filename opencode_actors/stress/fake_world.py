@@ -34,7 +34,6 @@ from opencode_actors.testing.provider_script import ChatRequest, Hang, Pause, Re
 from opencode_actors.workdirs import Directories
 
 _EPOCH = 1_760_000_000.0
-_LARGEST_STEP = 3600.0
 _SLOW_CALLS = 2.0
 _SLOW_WRITES = 0.5
 _SLOW_ENGINE = 20.0
@@ -92,6 +91,7 @@ class FakeWorld:
     webhook: Webhook
     rng: random.Random
     nursery: trio.Nursery
+    largest_step: float = 3600.0
     enter: Callable[[System], AbstractAsyncContextManager[Live]] | None = None
     _wire: Wire = field(factory=Wire)
     _system: System | None = None
@@ -129,6 +129,10 @@ class FakeWorld:
 
     def memory(self) -> int | None:
         return None if self.enter is None else resident(os.getpid())
+
+    async def at_rest(self, live: Live) -> tuple[str, ...]:  # noqa: ARG002 - as the protocol has it
+        """This process is looked at when it is all over."""
+        return ()
 
     async def left_over(self) -> tuple[str, ...]:
         statistics = self.engine.statistics()
@@ -201,7 +205,7 @@ class FakeWorld:
             case FaultKind.RECEIVER_REFUSES | FaultKind.RECEIVER_HANGS | FaultKind.RECEIVER_AWAY:
                 self.receiver.moods.append(MOODS[fault.kind])
             case FaultKind.CLOCK_STEP:
-                self.weather.ahead += (2 * fault.roll - 1) * _LARGEST_STEP
+                self.weather.ahead += (2 * fault.roll - 1) * self.largest_step
             case FaultKind.DISK_FULL:
                 self.disk.full = True
             case FaultKind.JOURNAL_SLOW:

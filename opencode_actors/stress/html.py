@@ -43,11 +43,18 @@ def _report(report: Report) -> str:
         _timeline(report),
         _table(("how jobs ended", "jobs"), report.ends),
         _table(("faults that hit", "times"), report.hits),
+        _table(("faults that found nothing to hit", "times"), report.missed),
+        _cannot(report.cannot),
         _table(("refused", "jobs"), report.refused),
+        _table(("memory of its process", "MiB"), {what: size >> 20 for what, size in report.memory.items()}),
         _latencies(report.latencies),
         *(_violation(str(v.rule), v.text, v.trace) for v in report.violations),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _cannot(kinds: Sequence[str]) -> str:
+    return f"<p>Not in this world: {escape(', '.join(kinds))}</p>" if kinds else ""
 
 
 def _tone(passed: bool) -> str:  # noqa: FBT001 - a word for a verdict

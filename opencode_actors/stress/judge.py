@@ -30,9 +30,6 @@ _SLOWING = frozenset(
      FaultKind.DISK_FULL}
 )  # fmt: skip
 
-# What keeps a service from writing down that an announcement was taken.
-_FORGETTING = frozenset({FaultKind.SERVICE_KILLED, FaultKind.DISK_FULL})
-
 
 @define(eq=False)
 class JobFile:
@@ -50,6 +47,7 @@ class JobFile:
     cancel_asked_at: float | None = None
     ended_at: float | None = None
     end: JobSnapshot | None = None
+    numbered: bool = False  # so its end is recorded
     text: list[str] = field(factory=list[str])
     size: int = 0
     rungs: list[Rung] = field(factory=list[Rung])
@@ -69,6 +67,7 @@ class Judge:
     hits: list[Hit] = field(factory=list[Hit])
     files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
     latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
+    doubtful: set[JobId] = field(factory=set[JobId])
     _running: dict[str, JobId] = field(factory=dict[str, JobId])
     _waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
@@ -156,6 +155,7 @@ class Judge:
                 self._cancelling(file, notice, now)
             case n.JobEnded():
                 self._ended(file, notice.snapshot, now)
+                file.numbered = file.numbered or notice.seq > 0
             case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying() | n.JobLasted():
                 self._saw(now, type(notice).__name__, file)
 
@@ -284,13 +284,23 @@ class Judge:
             self.latencies["restart"].append(restarts.took)
 
     def service_ended(self, now: float) -> None:
-        """The next one begins with sessions that know nothing of crashes, and with no word of what ended while
-        the disk was full: it may go on with that."""
+        """The next one begins with sessions that know nothing of crashes, and may go on with what ended while
+        the disk was full: who knows whether there was room for that since."""
         self._restarts.clear()
         for file in self.files.values():
-            if file.ended_at is not None and self._owed_to_the_disk(file.ended_at, now):
-                self._saw(now, "its end was not recorded", file)
+            if file.ended_at is None or file.numbered:
+                continue
+            if self._owed_to_the_disk(file.ended_at, now):
+                self._saw(now, "its end may not be recorded", file)
+                self.doubtful.add(file.id)
                 file.end = file.ended_at = None
+
+    def recalled(self, job: JobId, status: JobSnapshot, now: float) -> None:
+        """What the next service knows of a doubtful one."""
+        self.doubtful.discard(job)
+        file = self.files[job]
+        if status.settled and file.end is None:
+            file.end, file.ended_at = status, now
 
     # ---- at the end
 
@@ -341,8 +351,13 @@ class Judge:
             self.findings.broke("one announcement for each job", now, f"{job} was announced, and never was")
 
     def _forgotten(self, taken_at: float, again_at: float) -> bool:
+        """Whether something kept the service from writing down that it was taken."""
         return any(
-            hit.kind in _FORGETTING and taken_at - MARGIN <= hit.until + MARGIN and hit.at <= again_at
+            hit.at <= again_at
+            and (
+                (hit.kind is FaultKind.SERVICE_KILLED and abs(hit.at - taken_at) <= MARGIN)
+                or (hit.kind is FaultKind.DISK_FULL and hit.at - MARGIN <= taken_at <= hit.until + MARGIN)
+            )
             for hit in self.hits
         )
 

@@ -119,6 +119,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
                 nursery=nursery,
                 enter=_through_the_door,
+                largest_step=5.0,
             )
 
             def on_start(container: FakeContainer) -> None:

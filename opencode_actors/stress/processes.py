@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,12 +39,12 @@ def living(marker: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def held() -> tuple[int, tuple[str, ...]]:
-    """The tasks of this run of trio, and the open files of this process."""
-    files = (kind for name in open_files(os.getpid()) if (kind := _kind(name)))
-    return trio.lowlevel.current_statistics().tasks_living, tuple(files)
-
-
-def _kind(name: str) -> str:
+def kinds_of_files(names: Iterable[str]) -> Counter[str]:
     """Sockets and pipes have numbers of their own each time; the folder that was looked into is not one."""
-    return "" if name.startswith("/proc/") else name.partition(":[")[0]
+    return Counter(name.partition(":[")[0] for name in names if not name.startswith("/proc/"))
+
+
+def held() -> tuple[int, Counter[str]]:
+    """The tasks of this run of trio, and the open files of this process."""
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    return tasks, kinds_of_files(open_files(os.getpid()))

@@ -9,6 +9,7 @@ from attrs import evolve, field, frozen
 
 from opencode_actors.stress.findings import Violation
 from opencode_actors.stress.judge import Judge
+from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.timeline import Span, spans_of
@@ -40,7 +41,8 @@ class Latency:
 @frozen(kw_only=True)
 class Report:
     """`took` is in seconds of the run's own clock; `missed` are faults that found nothing to hit, and
-    `cannot` the kinds that this world cannot make."""
+    `cannot` the kinds that this world cannot make.
+    `memory` is in bytes, where the system's process has some that can be told from its world's."""
 
     plan: Plan
     world: str
@@ -53,6 +55,7 @@ class Report:
     cannot: tuple[str, ...]
     latencies: tuple[Latency, ...]
     violations: tuple[Violation, ...]
+    memory: Mapping[str, int] = field(factory=dict[str, int])
     spans: tuple[Span, ...] = field(default=(), repr=False)
 
     @property
@@ -83,6 +86,7 @@ class Report:
                 "missed": dict(sorted(self.missed.items())),
                 "not in this world": list(self.cannot),
             },
+            **({"memoryBytes": dict(self.memory)} if self.memory else {}),
             "latencies": {latency.name: _figures(latency) for latency in self.latencies},
             "violations": [_violation(violation) for violation in self.violations],
         }
@@ -92,9 +96,11 @@ def make_report(
     plan: Plan,
     world: str,
     judge: Judge,
+    *,
     refused: Mapping[str, int],
     missed: Mapping[str, int],
     cannot: Iterable[FaultKind],
+    memory: Memory,
     began: float,
     took: float,
 ) -> Report:
@@ -108,6 +114,7 @@ def make_report(
         hits=dict(sorted(Counter(hit.kind.value for hit in judge.hits).items())),
         missed=missed,
         cannot=tuple(sorted(kind.value for kind in cannot)),
+        memory=memory.figures(),
         latencies=tuple(
             Latency(name=name, values=tuple(sorted(values)))
             for name, values in sorted(judge.latencies.items())

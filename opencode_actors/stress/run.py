@@ -18,6 +18,7 @@ from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
@@ -26,9 +27,9 @@ from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, Syste
 
 _PIECE = 1 << 20
 _DOWN = 3.0
-# After the last trouble; the longest wait between two attempts is 300 s, and a half of it more.
-_ANNOUNCED_WITHIN = 600.0
 _LOOKS = 50
+# The share of a run after which its service is warm: code is loaded, and the first jobs have run.
+_WARM_AFTER = 0.25
 _LOOK_EVERY = 1.0
 
 
@@ -50,7 +51,17 @@ async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None
     run = _Run(world, plan, Judge(world.settings, findings), watch)
     with _hear_bugs(findings):
         await run.whole()
-    return make_report(plan, world.name, run.judge, run.refused, run.missed, run.cannot, run.began, run.took)
+    return make_report(
+        plan,
+        world.name,
+        run.judge,
+        refused=run.refused,
+        missed=run.missed,
+        cannot=run.cannot,
+        memory=run.memory,
+        began=run.began,
+        took=run.took,
+    )
 
 
 @define(eq=False)
@@ -61,9 +72,13 @@ class _Run:
     watch: Callable[[Progress], None]
     missed: dict[str, int] = field(factory=dict[str, int])
     cannot: set[FaultKind] = field(factory=set[FaultKind])
+    memory: Memory = field(init=False)
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(_WARM_AFTER * self.plan.scenario.duration)
 
     async def whole(self) -> None:
         self.began = trio.current_time()
@@ -89,7 +104,7 @@ class _Run:
         service.wanted = clients.wanted
         service.begin(nursery)
         nursery.start_soon(clients.look)
-        nursery.start_soon(self._report_progress)
+        nursery.start_soon(self._report_progress, service)
         within = self.plan.over_at + self.plan.scenario.settle_within
         with trio.move_on_after(within) as scope:
             async with trio.open_nursery() as work:
@@ -98,8 +113,10 @@ class _Run:
                 for fault in self.plan.faults:
                     work.start_soon(self._fault, service, clients, fault)
             await service.wait_settled()
+            self.memory.look(self.world.memory(), service.generation, trio.current_time())
         if scope.cancelled_caught:
             self._starved()
+        self._check_memory()
         await self._at_rest(service)
         await self._all_told(service, clients)
         await self._closed(service)
@@ -132,6 +149,12 @@ class _Run:
         self.missed[fault.kind.value] = self.missed.get(fault.kind.value, 0) + 1
 
     # ---- the end
+
+    def _check_memory(self) -> None:
+        files = self.judge.files.values()
+        wrong = self.memory.grown_too_far(jobs=len(files), output=sum(file.size for file in files))
+        if wrong is not None:
+            self._broke("bounded", wrong)
 
     def _starved(self) -> None:
         now = trio.current_time()
@@ -177,11 +200,23 @@ class _Run:
                 return
             for wrong in await wanderer.finish(live, service.record, upto):
                 self._broke("every notice is told", f"follower {number}, who came back: {wrong}")
+        await self._let_go(service)
         receiver = self.world.receiver
         if receiver is not None and not self.judge.unsettled:
             ended = frozenset(file.id for file in self.judge.files.values())
-            with trio.move_on_after(_ANNOUNCED_WITHIN):
+            with trio.move_on_after(self.plan.scenario.settle_within):
                 await receiver.wait_taken(ended)
+
+    async def _let_go(self, service: Service) -> None:
+        live = service.live
+        if live is None or self.judge.unsettled:
+            return
+        try:
+            await service.call("cleanup", lambda face: face.cleanup())
+        except (NoAnswer, OpencodeActorsError):
+            return
+        for text in await self.world.at_rest(live):
+            self._broke("nothing is left", text)
 
     async def _check(self, service: Service, file: JobFile) -> None:
         status = await service.call("status", lambda face: face.status(file.id))
@@ -200,11 +235,12 @@ class _Run:
         if scope.cancelled_caught:
             self._broke("the system closes", f"it did not within {graces + 60.0:g} s")
 
-    async def _report_progress(self) -> None:
+    async def _report_progress(self, service: Service) -> None:
         whole = self.plan.over_at
         while True:
             now = trio.current_time() - self.began
             ended = sum(file.end is not None for file in self.judge.files.values())
+            self.memory.look(self.world.memory(), service.generation, trio.current_time())
             self.watch(
                 Progress(
                     at=now,

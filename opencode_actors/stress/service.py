@@ -140,6 +140,7 @@ class Service:
                     self.generation += 1
                     self.live = live
                     nursery.start_soon(self._follow, live, self.generation)
+                    nursery.start_soon(self._recall, live.face)
                     self._tell()
                     await self._closing.wait()
                     self.live = None
@@ -161,6 +162,14 @@ class Service:
                     self._noticed(notice)
         except NoService as lost:
             await self._lost("follow", lost, generation)
+
+    async def _recall(self, face: Face) -> None:
+        for job in sorted(self.judge.doubtful):
+            try:
+                self.judge.recalled(job, await face.status(job), trio.current_time())
+            except OpencodeActorsError:
+                return  # it was killed again
+        self._tell()
 
     def _noticed(self, notice: Notice | NoticesMissed) -> None:
         now = trio.current_time()

@@ -42,6 +42,9 @@ class Hit:
         return cls(kind=fault.kind, at=now, until=until, session=fault.session, exit_code=exit_code)
 
 
+# Whoever gives up a silent provider first: this system, or OpenCode, which asks it a few times again.
+_OF_SILENCE = frozenset({Cause.IDLE_TIMEOUT, Cause.PROVIDER})
+
 # What may be named, and for how many seconds after the fault is over: containers are started again, probes
 # have their deadlines, and an engine that was away is waited for.
 _CAUSES: dict[FaultKind, tuple[frozenset[Cause], float]] = {
@@ -64,12 +67,12 @@ _CAUSES: dict[FaultKind, tuple[frozenset[Cause], float]] = {
     FaultKind.PROVIDER_401: (frozenset({Cause.AUTH}), 60.0),
     FaultKind.PROVIDER_429: (frozenset({Cause.RATE_LIMIT}), 180.0),
     FaultKind.PROVIDER_500: (frozenset({Cause.PROVIDER}), 180.0),
-    FaultKind.PROVIDER_SILENT: (frozenset({Cause.IDLE_TIMEOUT}), 180.0),
+    FaultKind.PROVIDER_SILENT: (_OF_SILENCE, 180.0),
     FaultKind.PROVIDER_SLOW: (frozenset(), 0.0),
     FaultKind.ENGINE_AWAY: (frozenset({Cause.ENGINE_UNAVAILABLE, Cause.STARTUP_TIMEOUT}), 180.0),
     FaultKind.ENGINE_LIES: (frozenset({Cause.ENGINE_REFUSED}), 60.0),
     FaultKind.ENGINE_REFUSES: (frozenset({Cause.ENGINE_REFUSED}), 120.0),
-    FaultKind.ENGINE_SLOW: (frozenset({Cause.STARTUP_TIMEOUT}), 120.0),
+    FaultKind.ENGINE_SLOW: (frozenset({Cause.STARTUP_TIMEOUT, Cause.ENGINE_UNAVAILABLE}), 120.0),
     FaultKind.IGNORES_SIGTERM: (frozenset(), 0.0),
     FaultKind.DISK_FULL: (frozenset({Cause.STORE}), 60.0),
     FaultKind.JOURNAL_SLOW: (frozenset({Cause.STARTUP_TIMEOUT, Cause.SERVER_HUNG}), 60.0),
@@ -119,7 +122,7 @@ def untrue(life: Life, end: JobSnapshot, hits: Iterable[Hit]) -> str | None:
     if end.failure is None:
         return "it failed of nothing"
     cause, said = end.failure.cause, f"{end.failure.cause.value} ({end.failure.message})"
-    if hangs and cause is Cause.IDLE_TIMEOUT:
+    if hangs and cause in _OF_SILENCE:
         return None
     if not any(cause in _CAUSES[hit.kind][0] for hit in felt):
         felt_kinds = ", ".join(sorted({hit.kind.value for hit in felt})) or "nothing"

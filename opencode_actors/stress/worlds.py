@@ -63,11 +63,12 @@ Following = Callable[[int], AbstractAsyncContextManager[Told]]
 @frozen
 class Live:
     """A system that runs. `follow` tells what came after a notice's number, for as long as it is entered.
-    `inside` is the system itself, where it is in this process."""
+    `inside` is the system itself, where it is in this process; `connections` counts those that clients keep to it."""
 
     face: Face
     follow: Following
     inside: System | None
+    connections: Callable[[], int] = lambda: 0
 
 
 def embedded(system: System) -> Live:
@@ -114,6 +115,10 @@ class World(Protocol):
         """What the system's process takes now, in bytes; None where it has none of its own."""
         ...
 
+    async def at_rest(self, live: Live) -> tuple[str, ...]:
+        """What it holds that it needs no more, now that all has settled and its sessions have ended."""
+        ...
+
     async def left_over(self) -> tuple[str, ...]:
         """What is still there after the system was closed, and should not be."""
         ...
@@ -151,6 +156,9 @@ class EmbeddedWorld:
 
     def memory(self) -> int | None:
         return None
+
+    async def at_rest(self, live: Live) -> tuple[str, ...]:  # noqa: ARG002 - as the protocol has it
+        return ()
 
     async def left_over(self) -> tuple[str, ...]:
         return ()

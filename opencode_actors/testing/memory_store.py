@@ -68,7 +68,7 @@ class OutboxRow:
     def of(cls, job: JobSnapshot, at: float) -> Self:
         """When the job settles at that time of day."""
         one = Notification(job=job.id, session=job.session, aimed=job.aimed, since=at)
-        return cls(notification=one, due=at)
+        return cls(notification=one, due=0.0)
 
     @property
     def open(self) -> bool:
@@ -294,10 +294,12 @@ class MemoryStore:
             for row in self.outbox.values()
             if row.open and (row.notification.aimed or not look.aimed_only)
         ]
-        due = sorted((row for row in rows if row.due <= look.now), key=lambda row: row.due)
+        due = sorted(
+            (row for row in rows if row.due <= look.now or row.due > look.latest), key=lambda row: row.due
+        )
         return NotificationsFound(
             found=tuple(row.notification for row in due[: look.limit]),
-            next_due=min((row.due for row in rows if row.due > look.now), default=None),
+            next_due=min((row.due for row in rows if look.now < row.due <= look.latest), default=None),
         )
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:

@@ -140,7 +140,7 @@ async def measure(folder: Path, jobs: int, rounds: int) -> dict[str, float]:
             "start by key": partial(journal.keyed, f"key-{jobs // 2}"),
             "follow": partial(journal.notices, _job(jobs - 1), SessionKey("session-0"), after=0, upto=last),
             "outbox": partial(
-                journal.notifications, LookForNotifications(now=1e12, limit=16, aimed_only=False)
+                journal.notifications, LookForNotifications(now=1e12, latest=2e12, limit=16, aimed_only=False)
             ),
             "cleanup's list": partial(journal.on_disk, data=True, workspaces=True, after=""),
             "append": partial(append, journal, count()),

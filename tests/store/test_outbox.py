@@ -63,7 +63,9 @@ def settled(
 async def look(
     store: Store, *, now: float = AT, limit: int = 10, aimed_only: bool = False
 ) -> NotificationsFound:
-    return await store.notifications(LookForNotifications(now=now, limit=limit, aimed_only=aimed_only))
+    return await store.notifications(
+        LookForNotifications(now=now, latest=now + 3600, limit=limit, aimed_only=aimed_only)
+    )
 
 
 def recorded(
@@ -112,6 +114,15 @@ async def test_what_was_tried_is_there_the_next_time(open_store: OpenStore) -> N
         assert await look(store, now=AT + 60) == NotificationsFound(found=(one,), next_due=None)
 
 
+async def test_P17_a_clock_that_is_set_back_keeps_nothing_waiting(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        await store.append((settled(),), at=AT)
+        assert ids(await look(store, now=AT - 1800)) == [JOB]
+        await store.append((recorded(PENDING, due=AT + 60),))
+        assert await look(store, now=AT - 1800) == NotificationsFound(found=(), next_due=AT + 60)
+        assert ids(await look(store, now=AT - 7200)) == [JOB]
+
+
 async def test_a_claim_that_was_not_kept_is_found_when_it_is_over(open_store: OpenStore) -> None:
     async with open_store() as store:
         await store.append((settled(origin=CHAT),), at=AT)
@@ -133,7 +144,9 @@ async def test_the_longest_due_come_first_and_no_more_than_asked_for(open_store:
     async with open_store() as store:
         for number in (3, 1, 2, 4):
             origin = CHAT if number % 2 else None
-            await store.append((settled(f"job-{number}", origin=origin),), at=AT + number)
+            await store.append((settled(f"job-{number}", origin=origin),), at=AT)
+            later = evolve(recorded(PENDING, due=AT + number), job=JobId(f"job-{number}"))
+            await store.append((later,))
         assert ids(await look(store, now=AT + 3)) == ["job-1", "job-2", "job-3"]
         assert ids(await look(store, now=AT + 3, limit=2)) == ["job-1", "job-2"]
         assert (await look(store, now=AT + 1)).next_due == AT + 2

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from attrs import evolve, frozen
 
+from opencode_actors.kernel import recovery
 from opencode_actors.kernel.actor import Actor
+from opencode_actors.kernel.hub import Hub
 from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.session_operations import SessionOperations
 from opencode_actors.machines import failures, job, requests, restart, session, transcript
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.cancellation import Ladder
 from opencode_actors.machines.notices import JobEnded, OutputRecorded, Publish, Step
-from opencode_actors.machines.vocabulary import Rung
+from opencode_actors.machines.vocabulary import NotificationState, Rung
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.report import Report
@@ -32,11 +34,12 @@ SEEDS = range(20)
 
 @frozen
 class Bug:
-    """`rule` is what it breaks."""
+    """`rule` is what it breaks, and `shown_by` the usual scenario that has shown it soonest."""
 
     name: str
     rule: str
     plant: Plant
+    shown_by: str = "everything at once"
 
 
 def _in(target: object, name: str, wrong: Callable[..., Any]) -> Plant:
@@ -118,6 +121,23 @@ async def _writes_it_twice(right: Any, self: MemoryStore, records: Any, *rest: A
     return await right(self, tuple(twice), *rest, **named)
 
 
+def _one_too_late(right: Any, self: Hub, *arguments: Any, since: Any = None, **named: Any) -> Any:
+    """Whoever comes back has the next one already, it thinks."""
+    later = None if since is None else (since[0] + 1, since[1])
+    return right(self, *arguments, since=later, **named)
+
+
+async def _announces_again(right: Any, self: MemoryStore) -> Any:
+    """What an earlier process announced is not done for the next one."""
+    for key, row in self.outbox.items():
+        self.outbox[key] = evolve(row, state=NotificationState.PENDING)
+    return await right(self)
+
+
+async def _leaves_strays(right: Any, engine: Any, stray: Any) -> None:
+    """Whatever an earlier process left there, somebody will need it."""
+
+
 BUGS = (
     Bug("a lost wake-up", "every job settles", _in(session, "_job_over", _no_wake_up)),
     Bug("a doubled settle", "settles once", _in(job, "_settle", _settled_twice)),
@@ -133,6 +153,13 @@ BUGS = (
     Bug("two jobs at once", "one at a time", _in(session, "_grant", _everybody_at_once)),
     Bug("a question without an end", "requests end once", _in(requests, "given_up", _leaves_questions)),
     Bug("a forgotten key", "one job for each prompt", _in(Jobs, "start", _forgets_keys)),
+    Bug("a notice dropped at a resume", "every notice is told", _in(Hub, "follow", _one_too_late)),
+    Bug(
+        "an end announced again after a kill",
+        "one announcement for each job",
+        _in(MemoryStore, "load", _announces_again),
+    ),
+    Bug("a container leaked at a kill", "nothing is left", _in(recovery, "_remove", _leaves_strays)),
 )
 
 
