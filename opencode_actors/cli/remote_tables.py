@@ -35,6 +35,20 @@ def started(answer: Document) -> None:
     )
 
 
+def forked(answer: Document) -> None:
+    job, left_out = answer["job"], answer["leftOut"]
+    rows = [
+        ("session", answer["sessionKey"]),
+        ("forked from", answer["forkedFrom"]),
+        ("copied", f"{answer['copied']}, {answer['files']:,} files, {show_size(answer['bytes'])}"),
+        ("workspace", answer["workspace"]),
+        ("left out", f"job {left_out}, which is at work: only its files are here" if left_out else ""),
+        ("job", job["jobId"] if job else ""),
+        ("follow it with", f"opencode-actors follow {job['jobId']}" if job else ""),
+    ]
+    _lines((name, value) for name, value in rows if value)
+
+
 def status(job: Document) -> None:
     metrics, tokens = job["metrics"], job["tokens"]
     taken = tokens["input"] + tokens["cacheRead"] + tokens["cacheWrite"]

@@ -105,6 +105,15 @@ class Resume(Wishes):
 
 
 @frozen(kw_only=True)
+class Fork(Wishes):
+    """`name` is the new session's. With a message a job begins there at once."""
+
+    message: str | None = None
+    session_id: str | None = field(default=None, validator=_word)
+    job_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
 class Status:
     job_id: str = field(validator=_word)
     session_id: str | None = field(default=None, validator=_word)
@@ -177,6 +186,7 @@ Command = (
     | Start
     | Respond
     | Resume
+    | Fork
     | Status
     | Output
     | Cancel

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from opencode_actors.kernel.cleanup import CleanedUp
+from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.outbox import Announcement, Matter
 from opencode_actors.machines.notices import (
@@ -130,6 +131,19 @@ def session(one: SessionSnapshot, known: KnownSession, *, workspace: str, now: f
         "image": known.image,
         "workspace": workspace,
         "error": one.failure.message if one.failure is not None else None,
+    }
+
+
+def forked(one: Forked, *, workspace: str, job: Document | None) -> Document:
+    return {
+        "sessionKey": one.session,
+        "forkedFrom": one.source,
+        "copied": "git repository" if one.copied.repository else "directory",
+        "files": one.copied.files,
+        "bytes": one.copied.size,
+        "workspace": workspace,
+        "leftOut": one.left_out,
+        "job": job,
     }
 
 

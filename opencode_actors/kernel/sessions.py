@@ -59,6 +59,7 @@ from opencode_actors.machines.vocabulary import (
     SessionStatus,
 )
 from opencode_actors.ports import ContainerId, ContainerSpec
+from opencode_actors.store.port import KnownSession
 from opencode_actors.workdirs import Directories
 
 _log = logging.getLogger("opencode_actors")
@@ -210,6 +211,11 @@ class Sessions:
         """Whether its data is still there."""
         return await self.directories.has_conversation(self.place_of(key))
 
+    def turns(self, key: SessionKey) -> object:
+        """Equal as long as no job came or went."""
+        entry = self._entries.get(key)
+        return None if entry is None else (entry.actor.state.current, entry.actor.state.used_at)
+
     def at_work_in(self, key: SessionKey) -> JobId | None:
         """Who has the turn."""
         entry = self._entries.get(key)
@@ -254,16 +260,15 @@ class Sessions:
                 return entry
             await self._make_room(key)
             conversation = await self.surroundings.store.conversation(key)
-            image = (await self.surroundings.store.session(key)).image
+            known = await self.surroundings.store.session(key)
             if self._closing:
                 raise Busy("the system is shutting down")
-            return self._begin(key, conversation, image or self.surroundings.settings.image)
+            return self._begin(known, conversation)
 
     async def take_over(self, key: SessionKey, left: TakeOver, *, announced: frozenset[JobId]) -> None:
         """Opens it with what an earlier process left of it; `announced` are the jobs that a service accepted."""
         store = self.surroundings.store
-        image = (await store.session(key)).image or self.surroundings.settings.image
-        entry = self._begin(key, await store.conversation(key), image)
+        entry = self._begin(await store.session(key), await store.conversation(key))
         entry.found = announced
         if left.endpoint is not None:
             entry.operations.connect(left.endpoint)
@@ -293,8 +298,8 @@ class Sessions:
                 return True
         return False
 
-    def _begin(self, key: SessionKey, conversation: ConversationId | None, image: str) -> SessionEntry:
-        here, place = self.surroundings, self.place_of(key)
+    def _begin(self, known: KnownSession, conversation: ConversationId | None) -> SessionEntry:
+        here, key, place = self.surroundings, known.key, self.place_of(known.key)
 
         async def prepare(password: str) -> ContainerSpec:
             await self.directories.make(place, here.engine.directory_owner())
@@ -312,9 +317,11 @@ class Sessions:
             title=f"opencode-actors {key}",
             policy=session_policy(here.settings),
             conversation=conversation,
+            before=known.before,
             used_at=here.moment().now,
         )
         actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
+        image = known.image or here.settings.image
         entry = self._entries[key] = SessionEntry(actor, operations, place, image)
         here.nursery.start_soon(self._run, key, entry)
         return entry

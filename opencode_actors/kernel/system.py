@@ -26,6 +26,7 @@ from opencode_actors.kernel.answers import answer_of
 from opencode_actors.kernel.attention import Attention, AttentionStatistics
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
+from opencode_actors.kernel.forking import Forked, Forking
 from opencode_actors.kernel.hub import Allowance, Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
@@ -209,6 +210,27 @@ class System:
         session = await self.find_session(where)
         wish = wish_of(self.settings, message or GO_ON, session=session, resumes=True, **asked)
         return Job(*await self._jobs.start(session, wish), self)
+
+    async def fork(
+        self, where: str, message: str | None = None, *, session: str | None = None, **asked: Unpack[Asked]
+    ) -> tuple[Forked, Job | None]:
+        """Branches the conversation of a session, or of a job's session, into a new `session`, which has a
+        container of its own and a copy of all files as they are now; the source is left as it is.
+
+        What is at work in the source is left out of the conversation (`Forked.left_out`). With a `message`, a job
+        begins there at once. Raises `UsageError` for a name that is taken and where there is nothing to branch,
+        `StoreError` when it cannot be copied, and otherwise what `find` and `start` do.
+        """
+        source = await self.find_session(where)
+        if message is not None:
+            wish_of(
+                self.settings, message, session=session, **asked
+            )  # what cannot be is said before the copying
+        forking = Forking(surroundings=self._surroundings, sessions=self._sessions, jobs=self._jobs)
+        forked = await forking.fork(source, None if session is None else session_key(session))
+        if message is None:
+            return forked, None
+        return forked, await self.start(message, session=forked.session, **asked)
 
     async def find(self, word: str) -> JobId:
         """The job of this id or this name, or of the session of this name: what is under way goes before what

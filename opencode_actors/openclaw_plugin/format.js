@@ -33,6 +33,8 @@ export function chatTextOf(operation, result) {
     case "respond":
     case "resume":
       return `${result.name || result.jobId} is ${result.status} in session ${result.sessionKey}${ahead(result.ahead)}.`;
+    case "fork":
+      return forkText(result);
     case "status":
     case "cancel":
       return statusText(result);
@@ -45,6 +47,14 @@ export function chatTextOf(operation, result) {
     default:
       return "Done.";
   }
+}
+
+/** @param {any} result */
+function forkText({ sessionKey, forkedFrom, copied, files, leftOut, job }) {
+  const lines = [`${sessionKey} goes on from where ${forkedFrom} is, with a copy of its ${copied} (${files} files).`];
+  if (leftOut) lines.push(`Left out: what ${leftOut} is doing right now.`);
+  if (job) lines.push(`${job.name || job.jobId} is ${job.status} in it.`);
+  return lines.join("\n");
 }
 
 /** @param {any} page */

@@ -134,6 +134,21 @@ export const TOOLS = {
       ...startOptions,
     },
   },
+  opencode_fork: {
+    operation: "fork",
+    label: "OpenCode: fork",
+    description:
+      "Branches a session: a new one that knows the whole conversation and has a copy of all files, to try another way. " +
+      "The first one stays as it is; what a job of it is doing right now is left out of the conversation. With a " +
+      "message, a job begins in the new one at once.",
+    required: ["session_id"],
+    properties: {
+      session_id: either,
+      message: { type: "string" },
+      ...startOptions,
+      name: { type: "string", description: "What the new session is called: letters, digits and . _ : -", maxLength: 64 },
+    },
+  },
   opencode_resume: {
     operation: "resume",
     label: "OpenCode: resume",

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from opencode_actors.machines.notices import Accepted, Begun, Notice, Record
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
-from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import Failure, JobId, JobSnapshot, PendingRequest, SessionKey
 from opencode_actors.ports import ContainerId, Endpoint
@@ -66,7 +66,8 @@ class KnownJob:
 class KnownSession:
     """`used_at` is when something was announced of it last and `began_at` when its first job came, in epoch
     seconds; None when that is not kept. `name` is the newest of its jobs' names, `image` the one that was
-    asked for, if one was."""
+    asked for, if one was. `source` is the session that it was forked off, and `before` the message before which
+    the conversation, which is still that one's, is to be branched."""
 
     key: SessionKey
     used_at: float | None = None
@@ -74,11 +75,13 @@ class KnownSession:
     jobs: int = 0
     name: str = ""
     image: str | None = None
+    source: SessionKey | None = None
+    before: MessageId | None = None
 
     @property
     def heard_of(self) -> bool:
         """Whether there ever was such a session."""
-        return bool(self.jobs) or self.used_at is not None
+        return bool(self.jobs) or self.used_at is not None or self.source is not None
 
 
 @frozen(kw_only=True)

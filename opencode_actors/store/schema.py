@@ -105,7 +105,13 @@ _IN_ORDER = """
 CREATE INDEX jobs_in_order ON jobs (session, number);
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER)
+# A session that was forked off another one, and the message before which its conversation ends.
+_FORKS = """
+ALTER TABLE sessions ADD COLUMN source TEXT;
+ALTER TABLE sessions ADD COLUMN before TEXT;
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER, _FORKS)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

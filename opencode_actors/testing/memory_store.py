@@ -26,6 +26,7 @@ from opencode_actors.machines.notices import (
     OutputRecorded,
     Record,
     SessionChanged,
+    SessionForked,
     SessionRecorded,
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, Notification, NotificationsFound
@@ -99,6 +100,7 @@ class MemoryStore:
     _conversations: dict[SessionKey, ConversationId | None] = field(
         factory=dict[SessionKey, ConversationId | None]
     )
+    _forks: dict[SessionKey, SessionForked] = field(factory=dict[SessionKey, SessionForked])
     _outputs: dict[JobId, bytes] = field(factory=dict[JobId, bytes])
     _begun: dict[JobId, Begun] = field(factory=dict[JobId, Begun])
     _verdicts: dict[JobId, Failure] = field(factory=dict[JobId, Failure])
@@ -187,6 +189,8 @@ class MemoryStore:
                 self.outbox[record.job] = self.outbox[record.job].after(record)
             case SessionRecorded():
                 self._conversations[record.session] = record.conversation
+                if record.session in self._forks:
+                    self._forks[record.session] = evolve(self._forks[record.session], before=None)
                 self._directories.setdefault(record.session, {"data", "workspace"})
             case DirectoriesForgotten(session=key):
                 gone = {
@@ -196,6 +200,9 @@ class MemoryStore:
                 }
                 if not any(_is_of_a_job(notice, key) for notice in self.told[record.since :]):
                     self._directories.get(key, set()).difference_update(gone)
+            case SessionForked():
+                self._conversations[record.session] = record.conversation
+                self._forks[record.session] = record
             case ContainerForgotten():
                 self._housed.pop(record.session, None)
             case ContainerRecorded():
@@ -238,13 +245,16 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         jobs = [job for job in self._jobs.values() if job.session == session]
         plans = [self._accepted[job.id] for job in jobs if job.id in self._accepted]
+        fork = self._forks.get(session)
         return KnownSession(
             key=session,
             used_at=next((notice.at for notice in reversed(self.told) if notice.session == session), None),
             began_at=min((plan.at for plan in plans), default=None),
             jobs=len(jobs),
             name=next((job.name for job in reversed(jobs) if job.name), ""),
-            image=next((plan.image for plan in reversed(plans) if plan.image), None),
+            image=next((plan.image for plan in reversed(plans) if plan.image), fork.image if fork else None),
+            source=fork.source if fork else None,
+            before=fork.before if fork else None,
         )
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
