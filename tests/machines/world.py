@@ -33,6 +33,7 @@ from opencode_actors.machines.notices import (
     OutputRecorded,
     Publish,
     Record,
+    SessionForked,
     SessionRecorded,
 )
 from opencode_actors.machines.session_state import SessionPolicy
@@ -284,7 +285,7 @@ class World:
                 self.housed = None
             case DirectoriesForgotten():
                 raise AssertionError("only a clean-up says that")
-            case NotificationRecorded():
+            case SessionForked() | NotificationRecorded():
                 raise AssertionError(record)
 
     # ---- a service that is killed, and comes back
