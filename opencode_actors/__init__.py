@@ -22,7 +22,7 @@ from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
-from opencode_actors.kernel.system import Job, System, SystemStatistics
+from opencode_actors.kernel.system import EndedSession, Job, System, SystemStatistics
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.notices import (
     InputAnswered,
@@ -76,6 +76,7 @@ __all__ = [
     "CleanedUp",
     "Climb",
     "Copied",
+    "EndedSession",
     "EngineError",
     "EngineUnavailable",
     "Failure",

@@ -124,7 +124,7 @@ async def _cancel(arguments: argparse.Namespace, client: Client) -> None:
 
 
 async def _sessions(arguments: argparse.Namespace, client: Client) -> None:
-    _show(arguments, await client.call("sessions"), tables.sessions)
+    _show(arguments, await client.call("sessions", all=arguments.all), tables.sessions)
 
 
 async def _cleanup(arguments: argparse.Namespace, client: Client) -> None:

@@ -105,7 +105,7 @@ def sessions(answer: Document) -> None:
             (
                 one["sessionKey"],
                 one["name"] or "",
-                one["status"],
+                one["status"] if one["resumable"] else f"{one['status']}, not kept",
                 _ago(one["ageSeconds"]),
                 _ago(one["lastActivitySecondsAgo"]),
                 str(one["jobs"]),
@@ -123,6 +123,9 @@ def cleanup(answer: Document) -> None:
     rows = [(one["sessionKey"], "ended", "") for one in answer["ended"]]
     rows += [(one["sessionKey"], "kept", one["reason"]) for one in answer["kept"]]
     rows += [(path, "workspace deleted", "") for path in answer["deletedWorkspaces"]]
+    rows += [(one["sessionKey"], "conversation forgotten", "") for one in answer["forgottenSessions"]]
+    if answer["forgottenJobs"]:
+        rows.append((f"{answer['forgottenJobs']} ended jobs", "forgotten", ""))
     _table(("session", "", "reason"), rows, nothing="nothing to clean up")
 
 

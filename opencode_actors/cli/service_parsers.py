@@ -104,7 +104,8 @@ def add_verbs(commands: Commands) -> None:
     cancel = _verb(commands, "cancel", "end a job; returns when it has ended")
     cancel.add_argument("job", metavar="JOB", help=_JOB)
 
-    _verb(commands, "sessions", "which sessions there are")
+    sessions = _verb(commands, "sessions", "which sessions there are")
+    sessions.add_argument("--all", action="store_true", help="also those that have ended")
 
     cleanup = _verb(commands, "cleanup", "end idle sessions and their containers; running ones never")
     cleanup.add_argument(

@@ -140,7 +140,9 @@ class Cleanup:
 
 @frozen(kw_only=True)
 class Sessions:
-    pass
+    """`all` with those that have ended."""
+
+    all: bool = False
 
 
 @frozen(kw_only=True)

@@ -119,7 +119,7 @@ class SystemDesk:
                 job = await self._job(command)
                 return await self._status(await self.system.cancel(job.id))
             case Sessions():
-                return await self._sessions()
+                return await self._sessions(everything=command.all)
             case Answer():
                 return await self._answer(command)
             case Attend():
@@ -295,19 +295,22 @@ class SystemDesk:
 
     # ---- sessions
 
-    async def _sessions(self) -> Document:
+    async def _sessions(self, *, everything: bool) -> Document:
         found, now = await self.system.sessions(), self.wall()
-        return {
-            "sessions": [
-                results.session(
-                    one,
-                    await self.system.known_session(one.key),
-                    workspace=str(self.system.workspace(one.key)),
-                    now=now,
-                )
-                for one in found
-            ]
-        }
+        listed = [
+            results.session(
+                one,
+                await self.system.known_session(one.key),
+                workspace=str(self.system.workspace(one.key)),
+                now=now,
+            )
+            for one in found
+        ]
+        if everything:
+            for ended in await self.system.ended_sessions():
+                workspace = str(self.system.workspace(ended.known.key))
+                listed.append(results.ended_session(ended, workspace=workspace, now=now))
+        return {"sessions": listed}
 
 
 def _asked(wishes: Wishes) -> Asked:

@@ -32,6 +32,7 @@ from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.resuming import GO_ON
+from opencode_actors.kernel.retention import Retention
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
@@ -95,6 +96,14 @@ class Job:
 
 
 @frozen(kw_only=True)
+class EndedSession:
+    """What is recorded of a session that is not open, and whether its conversation is kept."""
+
+    known: KnownSession
+    resumable: bool
+
+
+@frozen(kw_only=True)
 class SystemStatistics:
     """`actors` has the figures of each session's and each unsettled job's actor, by name."""
 
@@ -117,6 +126,7 @@ class System:
     _surroundings: Surroundings
     _sessions: Sessions
     _jobs: Jobs
+    _retention: Retention
     _outbox: Outbox | None
     _attention: Attention | None
 
@@ -135,6 +145,7 @@ class System:
             surroundings=surroundings, access=access, directories=directories, place_of=self._place
         )
         self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
+        self._retention = Retention(surroundings=surroundings, sessions=self._sessions, jobs=self._jobs)
         self._outbox = outbox
         self._attention = Attention(surroundings, self._jobs) if outbox is not None else None
         surroundings.store.listen(self._told)
@@ -337,6 +348,17 @@ class System:
         """The open ones as they are now."""
         return await self._sessions.snapshots()
 
+    async def ended_sessions(self, *, limit: int = 200) -> tuple[EndedSession, ...]:
+        """Those that are not open, the last ones first, and whether each can still be gone on with."""
+        found: list[EndedSession] = []
+        for key in await self._surroundings.store.known_sessions(limit=limit):
+            if key not in self._sessions:
+                known = await self.known_session(key)
+                talked = await self._surroundings.store.conversation(key) is not None
+                resumable = talked and await self._sessions.keeps_conversation(key)
+                found.append(EndedSession(known=known, resumable=resumable))
+        return tuple(found)
+
     async def known_session(self, session: SessionKey) -> KnownSession:
         """What is recorded of it: since when it is, how many jobs it had. Its `image` is the one that its next
         container is made from."""
@@ -362,7 +384,9 @@ class System:
             workspaces=delete_workspaces,
             unused_since=self._surroundings.wall() - older_than,
         )
-        return await cleanup.run(self._surroundings.store)
+        done = await cleanup.run(self._surroundings.store)
+        forgotten = await self._retention.forget()
+        return evolve(done, forgotten=forgotten.sessions, forgotten_jobs=forgotten.jobs)
 
     async def reset_session(self, session: str) -> SessionSnapshot:
         """Makes one that was given up, or is quarantined, usable again, once its cause is seen to.
@@ -401,6 +425,11 @@ class System:
     async def watch_engine(self) -> None:
         """For as long as it runs, no container's end is missed for long; `open_system` does it."""
         await watch_engine(self.engine, owner=self.owner, running=self._sessions.running)
+
+    async def retain(self) -> None:
+        """For as long as it runs, what is beyond the settings' bounds is forgotten (`keepJobs`, `keepSessions`
+        and their like); `open_system` does it."""
+        await self._retention.run()
 
     def statistics(self) -> SystemStatistics:
         """Figures for who watches the system."""

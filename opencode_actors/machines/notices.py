@@ -238,6 +238,20 @@ class SessionForked:
 
 
 @frozen(kw_only=True)
+class JobForgotten:
+    """An ended job is not remembered any more, nor anything of it."""
+
+    job: JobId
+
+
+@frozen(kw_only=True)
+class SessionForgotten:
+    """The session has no jobs, no conversation and no data any more."""
+
+    session: SessionKey
+
+
+@frozen(kw_only=True)
 class ContainerRecorded:
     """Where the session's server runs, so that a later process finds it again."""
 
@@ -343,6 +357,8 @@ class NotificationRecorded:
 Record = (
     SessionRecorded
     | SessionForked
+    | JobForgotten
+    | SessionForgotten
     | ContainerRecorded
     | ContainerForgotten
     | DirectoriesForgotten

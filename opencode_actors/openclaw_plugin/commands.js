@@ -13,7 +13,7 @@ export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROV
 /opencode fork [--name NAME] SESSION [PROMPT]  a new session with its conversation and a copy of its files
 /opencode answer JOB ANSWER       what it asks; a permission: once, always or reject
 /opencode cancel JOB
-/opencode sessions
+/opencode sessions [--all]         with --all those that have ended, too
 /opencode cleanup [--delete-workspaces]`;
 
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
@@ -59,7 +59,8 @@ export function parse(text) {
     case "cancel":
       return rest ? { operation: "cancel", params: { job_id: unquoted(rest) } } : { wrong: "cancel needs a job" };
     case "sessions":
-      return rest ? { wrong: "sessions takes nothing else" } : { operation: "sessions", params: {} };
+      if (rest && rest !== "--all") return { wrong: `sessions takes --all, not ${rest}` };
+      return { operation: "sessions", params: rest ? { all: true } : {} };
     case "cleanup":
       if (rest && rest !== "--delete-workspaces") return { wrong: `cleanup takes --delete-workspaces, not ${rest}` };
       return { operation: "cleanup", params: rest ? { delete_workspaces: true } : {} };

@@ -116,14 +116,17 @@ function sessionText(session) {
   const jobs = session.jobs === undefined ? "" : `, ${session.jobs} ${session.jobs === 1 ? "job" : "jobs"}`;
   const seconds = session.lastActivitySecondsAgo ?? undefined;
   const name = session.name ? ` (${session.name})` : "";
-  return `${session.sessionKey}${name}: ${session.status}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
+  const lost = session.resumable === false ? ", its conversation is not kept" : "";
+  return `${session.sessionKey}${name}: ${session.status}${lost}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
 }
 
 /** @param {any} result */
-function cleanupText({ ended = [], kept = [], deletedWorkspaces = [] }) {
+function cleanupText({ ended = [], kept = [], deletedWorkspaces = [], forgottenSessions = [], forgottenJobs = 0 }) {
   const lines = [`${ended.length} ended, ${kept.length} kept`];
   for (const one of kept) lines.push(`kept ${one.sessionKey}: ${one.reason}`);
   if (deletedWorkspaces.length) lines.push(`deleted: ${deletedWorkspaces.join(", ")}`);
+  for (const one of forgottenSessions) lines.push(`forgotten: ${one.sessionKey}, with its conversation`);
+  if (forgottenJobs) lines.push(`${forgottenJobs} ended jobs are forgotten`);
   return cut(lines.join("\n"));
 }
 

@@ -92,8 +92,10 @@ export const TOOLS = {
   opencode_sessions: {
     operation: "sessions",
     label: "OpenCode: sessions",
-    description: "All sessions: age, last activity, messages, health, the job that they work on, their workspace.",
-    properties: {},
+    description:
+      "All sessions: age, last activity, messages, health, the job that they work on, their workspace. With all, also " +
+      "those that have ended and can be resumed.",
+    properties: { all: { type: "boolean", description: "Also those that have ended" } },
   },
   opencode_answer: {
     operation: "answer",

@@ -19,6 +19,7 @@ from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
     JobEnded,
+    JobForgotten,
     JobRecorded,
     Notice,
     NotificationFailed,
@@ -26,6 +27,7 @@ from opencode_actors.machines.notices import (
     OutputRecorded,
     Record,
     SessionChanged,
+    SessionForgotten,
     SessionForked,
     SessionRecorded,
 )
@@ -46,6 +48,7 @@ from opencode_actors.store.port import (
     Keyed,
     KnownJob,
     KnownSession,
+    Limits,
     OnDisk,
     OpenJob,
     OutputSlice,
@@ -203,6 +206,13 @@ class MemoryStore:
             case SessionForked():
                 self._conversations[record.session] = record.conversation
                 self._forks[record.session] = record
+            case JobForgotten():
+                self._jobs.pop(record.job, None)
+                self._outputs.pop(record.job, None)
+                self.outbox.pop(record.job, None)
+            case SessionForgotten():
+                self._conversations.pop(record.session, None)
+                self._forks.pop(record.session, None)
             case ContainerForgotten():
                 self._housed.pop(record.session, None)
             case ContainerRecorded():
@@ -260,6 +270,52 @@ class MemoryStore:
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
         await trio.lowlevel.checkpoint()
         return tuple([job for job in reversed(self._jobs.values()) if job.name == name][:limit])
+
+    async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
+        await trio.lowlevel.checkpoint()
+        ended = [job for job in self._jobs.values() if job.settled]
+        sizes = [len(self._outputs.get(job.id, b"")) for job in ended]
+        most = limits.outputs or sum(sizes)
+        last = {job.session: job.id for job in self._jobs.values()}
+        return tuple(
+            job.id
+            for number, job in enumerate(ended)
+            if (
+                0 < limits.jobs <= len(ended) - number - 1
+                or self._came(job.id) < limits.jobs_before
+                or sum(sizes[number:]) > most
+            )
+            and last[job.session] != job.id
+            and (self._accepted[job.id].key is None or self._came(job.id) < limits.unkeyed_before)
+            and not (job.id in self.outbox and self.outbox[job.id].open)
+        )
+
+    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
+        keys = await self.known_sessions(limit=len(self._jobs))
+        jobs = {key: [job for job in self._jobs.values() if job.session == key] for key in keys}
+        return tuple(
+            key
+            for number, key in enumerate(keys)
+            if jobs[key]
+            and (0 < limits.sessions <= number or self._came(jobs[key][-1].id) < limits.sessions_before)
+            and all(job.settled for job in jobs[key])
+            and not any(job.id in self.outbox and self.outbox[job.id].open for job in jobs[key])
+        )[::-1]
+
+    def _came(self, job: JobId) -> float:
+        return self._accepted[job].at
+
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
+        await trio.lowlevel.checkpoint()
+        return tuple(job.id for job in self._jobs.values() if job.session == session)
+
+    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+        await trio.lowlevel.checkpoint()
+        with_jobs = dict.fromkeys(job.session for job in reversed(self._jobs.values()))
+        return (*with_jobs, *(key for key in self._forks if key not in with_jobs))[:limit]
+
+    async def remove_strangers(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def last_job(self, session: SessionKey) -> JobSnapshot | None:
         await trio.lowlevel.checkpoint()

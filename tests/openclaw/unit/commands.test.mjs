@@ -31,6 +31,7 @@ const READ = {
   'resume "login page" and test it': { operation: "resume", params: { session_id: "login page", message: "and test it" } },
   "answer j-1 the blue one": { operation: "answer", params: { job_id: "j-1", answer: "the blue one" } },
   "cancel j-1": { operation: "cancel", params: { job_id: "j-1" } },
+  "sessions --all": { operation: "sessions", params: { all: true } },
   sessions: { operation: "sessions", params: {} },
   cleanup: { operation: "cleanup", params: {} },
   "cleanup --delete-workspaces": { operation: "cleanup", params: { delete_workspaces: true } },
@@ -40,7 +41,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "dance"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 
