@@ -27,10 +27,10 @@ _BEHIND = "SELECT number FROM jobs WHERE settled = 1 ORDER BY number DESC LIMIT 
 _NEWEST_FIRST = "SELECT number, id FROM jobs WHERE settled = 1 ORDER BY number DESC"
 _LAST = "SELECT session, MAX(number) AS number FROM jobs GROUP BY session"
 _SESSIONS = f"""
-SELECT last.session FROM ({_LAST}) AS last JOIN jobs ON jobs.number = last.number
-WHERE (last.number <= :upto OR jobs.created < :before)
-    AND NOT EXISTS (SELECT 1 FROM jobs AS open WHERE open.settled = 0 AND open.session = last.session)
-    AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.session = last.session AND outbox.state IN ('pending', 'claimed'))
+SELECT last.session FROM ({_LAST}) AS last JOIN jobs INDEXED BY ended ON jobs.number = last.number
+WHERE jobs.settled = 1 AND (last.number <= :upto OR jobs.created < :before)
+    AND last.session NOT IN (SELECT session FROM jobs WHERE settled = 0)
+    AND last.session NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
 ORDER BY last.number LIMIT :limit
 """  # noqa: S608 - our words
 _SESSION_BEHIND = f"SELECT number FROM ({_LAST}) ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 - the same

@@ -140,6 +140,8 @@ async def test_a_turn_is_interrupted_and_a_session_that_ended_is_resumed(
         assert f"interrupted\tfor job {instead['jobId']}\n" in await shell.type("status", first["name"])
         assert "instead" in await shell.ended(instead["jobId"])
         await shell.type("cleanup")
+        assert await shell.type("sessions") == ""
+        assert (await shell.type("sessions", "--all")).startswith(f"demo\t{instead['name']}\tended\t")
         resumed = await shell.json("resume", "demo", "::say on")
         assert resumed["sessionKey"] == "demo"
         assert "on" in await shell.ended(resumed["jobId"])

@@ -294,3 +294,21 @@ async def test_a_fork_says_what_was_copied_and_what_was_left_out() -> None:
         assert (await service.system.wait(job["jobId"])).failure is None
         taken = await peer.call("fork", session_id="demo", name="branch")
         assert taken["code"] == Code.USAGE
+
+
+async def test_sessions_that_have_ended_are_listed_when_all_are_asked_for() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        started = await peer.call("start", prompt="::say one", session_id="demo", name="it")
+        await service.system.wait(started["jobId"])
+        await peer.call("fork", session_id="demo", name="branch")
+        open_ones = await peer.call("sessions")
+        cleaned = await peer.call("cleanup")
+        assert (cleaned["forgottenSessions"], cleaned["forgottenJobs"]) == ([], 0)
+        assert (await peer.call("sessions"))["sessions"] == []
+        everything = (await peer.call("sessions", all=True))["sessions"]
+        assert [(one["sessionKey"], one["status"], one["resumable"]) for one in everything] == [
+            ("demo", "ended", True),
+            ("branch", "ended", True),
+        ]
+        assert [one["forkedFrom"] for one in everything] == [None, "demo"]
+        assert everything[0].keys() == open_ones["sessions"][0].keys()
