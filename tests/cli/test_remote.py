@@ -163,7 +163,7 @@ async def test_a_session_is_forked_with_a_message_or_without(
         assert "job\t" not in told
         forked = await shell.json("fork", first["name"], "::say other", "--name", "branch")
         assert forked["sessionKey"] == forked["job"]["sessionKey"] == "branch"
-        assert "other" in await shell.ended("branch")
+        assert "other" in await shell.ended(forked["job"]["jobId"])
         with pytest.raises(UsageError, match="no job to follow"):
             await shell.type("fork", "demo", "--follow")
 
