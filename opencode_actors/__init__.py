@@ -1,6 +1,7 @@
 """Runs OpenCode agents in containers and supervises them, as actors in one trio process."""
 
 from opencode_actors.containers import ModelAccess
+from opencode_actors.directory_copy import Copied
 from opencode_actors.errors import (
     Busy,
     EngineError,
@@ -17,10 +18,11 @@ from opencode_actors.errors import (
     UsageError,
 )
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
+from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
 from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
-from opencode_actors.kernel.system import Job, System, SystemStatistics
+from opencode_actors.kernel.system import EndedSession, Job, System, SystemStatistics
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.notices import (
     InputAnswered,
@@ -73,10 +75,13 @@ __all__ = [
     "Cause",
     "CleanedUp",
     "Climb",
+    "Copied",
+    "EndedSession",
     "EngineError",
     "EngineUnavailable",
     "Failure",
     "Following",
+    "Forked",
     "ImageMissing",
     "InputAnswered",
     "InputEnd",

@@ -243,6 +243,42 @@ class Settings:
         empty="unlimited",
         check=size(at_least=1024, zero_allowed=True),
     )
+    keep_jobs: int = knob(
+        10_000,
+        "ended jobs that are remembered with their output, the newest; the last one of each session is, too",
+        unit="jobs",
+        empty="all",
+        check=number(at_least=0, at_most=10_000_000),
+    )
+    keep_jobs_for: float = knob(
+        0.0,
+        "an ended job is remembered for this long",
+        unit="s",
+        empty="as long as keepJobs says",
+        check=number(at_least=0, at_most=10 * 366 * 86_400),
+    )
+    keep_outputs: Size = knob(
+        10 << 30,
+        "output kept of all ended jobs together: above it the oldest jobs are forgotten",
+        unit="bytes",
+        empty="unlimited",
+        check=size(at_least=MIB, zero_allowed=True),
+    )
+    keep_sessions: int = knob(
+        1_000,
+        "sessions that can be resumed, those that were used last: of others the conversation is removed, and the "
+        "files stay",
+        unit="sessions",
+        empty="all",
+        check=number(at_least=0, at_most=1_000_000),
+    )
+    keep_sessions_for: float = knob(
+        0.0,
+        "a session that had no job for this long is forgotten in the same way",
+        unit="s",
+        empty="as long as keepSessions says",
+        check=number(at_least=0, at_most=10 * 366 * 86_400),
+    )
     max_provider_retries: int = knob(
         3,
         "how often OpenCode may retry a provider's error",

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar, TypeVarTuple
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from opencode_actors.agents_files import give, made_directory, names, open_root, opened, remove, replace
 from opencode_actors.containers import AUTH_FILE, DATABASE, ModelAccess, SessionPlace, config_copy
-from opencode_actors.disk_use import prune
+from opencode_actors.directory_copy import Copied, copy_conversation, copy_tree
+from opencode_actors.disk_use import prune, size_of
 from opencode_actors.errors import StoreError
 from opencode_actors.login_exchange import LoginExchange
 from opencode_actors.settings import Settings
@@ -55,6 +56,18 @@ class Directories(Protocol):
         """Whether OpenCode's own record of what was said is there."""
         ...
 
+    async def copy_workspace(
+        self, source: SessionPlace, target: SessionPlace, owner: tuple[int, int]
+    ) -> Copied:
+        """All files as they are now become those of a session that has none yet, and are given to `owner`."""
+        ...
+
+    async def copy_conversation(
+        self, source: SessionPlace, target: SessionPlace, owner: tuple[int, int]
+    ) -> None:
+        """The same of OpenCode's data, also while its server runs."""
+        ...
+
     async def set_aside(self, folder: Path) -> bool:
         """One that nobody uses gets another name, at once; whether it was there."""
         ...
@@ -68,6 +81,7 @@ class Directories(Protocol):
 class HostDirectories:
     settings: Settings
     access: ModelAccess
+    _coming: set[str] = field(factory=set[str], init=False, repr=False, eq=False)
 
     async def check_room(self) -> None:
         least = self.settings.min_free_disk
@@ -110,12 +124,58 @@ class HostDirectories:
         unread = f"the data of session {place.key} cannot be looked into"
         return await _in_thread(unread, (place.data / DATABASE).is_file, abandon=True)
 
+    async def copy_workspace(
+        self, source: SessionPlace, target: SessionPlace, owner: tuple[int, int]
+    ) -> Copied:
+        await self._check_room_for(source.workspace)
+        what = f"the files of session {source.key} cannot be copied"
+        return await _in_thread(what, self._copied, source.workspace, target.workspace, owner, copy_tree)
+
+    async def copy_conversation(
+        self, source: SessionPlace, target: SessionPlace, owner: tuple[int, int]
+    ) -> None:
+        what = f"the conversation of session {source.key} cannot be copied"
+        await _in_thread(what, self._copied, source.data, target.data, owner, copy_conversation)
+
+    async def _check_room_for(self, folder: Path) -> None:
+        what = f"{folder} cannot be looked at"
+        size = await _in_thread(what, _size_of, folder, abandon=True)
+        free = await _in_thread(what, _free, folder, abandon=True)
+        if free - size < self.settings.min_free_disk:
+            raise StoreError(
+                f"a copy of {folder} takes {show_size(size)}, and only {show_size(free)} are free "
+                f"(minFreeDisk is {show_size(self.settings.min_free_disk)})",
+                hint="make room on that disk, clean sessions up, or lower minFreeDisk",
+            )
+
+    def _copied(self, source: Path, target: Path, owner: tuple[int, int], copy: Callable[..., T]) -> T:
+        """Under its own name only when it is whole. What is half done when the process ends goes with the
+        next clean-up."""
+        if os.path.lexists(target):
+            raise FileExistsError(f"{target} is there already")
+        target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        coming = target.with_name(f"{_LEAVING}{secrets.token_hex(8)}")
+        self._coming.add(coming.name)
+        try:
+            _make(coming, owner)
+            with opened(open_root(source)) as here, opened(open_root(coming)) as there:
+                done = copy(here, there, owner)
+            coming.rename(target)
+        except OSError:
+            with opened(open_root(coming.parent)) as above:
+                remove(coming.name, above)
+            raise
+        finally:
+            self._coming.discard(coming.name)
+        return done
+
     async def set_aside(self, folder: Path) -> bool:
         return await _in_thread(f"{folder} cannot be removed", _set_aside, folder)
 
     async def sweep(self) -> None:
         for folder in (self.settings.sessions_dir, self.settings.workspaces_dir):
-            await _in_thread(f"what was in {folder} cannot be removed", _sweep, folder, abandon=True)
+            coming = frozenset(self._coming)
+            await _in_thread(f"what was in {folder} cannot be removed", _sweep, folder, coming, abandon=True)
 
     def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> int:
         for folder in (place.data, place.workspace):
@@ -182,6 +242,11 @@ def _free(folder: Path) -> int:
     raise FileNotFoundError(str(folder))
 
 
+def _size_of(folder: Path) -> int:
+    with opened(open_root(folder)) as here:
+        return size_of(here)
+
+
 def _set_aside(folder: Path) -> bool:
     if not folder.parent.is_dir():
         return False
@@ -194,10 +259,12 @@ def _set_aside(folder: Path) -> bool:
     return True
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, but: frozenset[str]) -> None:
     if not folder.is_dir():
         return
     with opened(open_root(folder)) as above:
         for name in names(above):
-            if name.startswith(_LEAVING):  # those, too, that somebody did not come to the end with
+            if (
+                name.startswith(_LEAVING) and name not in but
+            ):  # those, too, that somebody did not come to the end with
                 remove(name, above)

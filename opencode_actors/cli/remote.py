@@ -69,6 +69,17 @@ async def _resume(arguments: argparse.Namespace, client: Client) -> None:
     _began(arguments, answer)
 
 
+async def _fork(arguments: argparse.Namespace, client: Client) -> None:
+    message = prompt_of(arguments.prompt) if arguments.prompt is not None else None
+    if arguments.follow and message is None:
+        raise UsageError("there is no job to follow", hint="give a message, or leave --follow out")
+    answer = await client.call("fork", message=message, session_id=arguments.place, **_wishes(arguments))
+    if answer["job"] is not None:
+        arguments.job = answer["job"]["jobId"]
+    if not arguments.follow:
+        _show(arguments, answer, tables.forked)
+
+
 def _began(arguments: argparse.Namespace, answer: Document) -> None:
     arguments.job = answer["jobId"]
     if not arguments.follow:
@@ -113,7 +124,7 @@ async def _cancel(arguments: argparse.Namespace, client: Client) -> None:
 
 
 async def _sessions(arguments: argparse.Namespace, client: Client) -> None:
-    _show(arguments, await client.call("sessions"), tables.sessions)
+    _show(arguments, await client.call("sessions", all=arguments.all), tables.sessions)
 
 
 async def _cleanup(arguments: argparse.Namespace, client: Client) -> None:
@@ -142,6 +153,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace, Client], Awaitable[None]]] = {
     "start": _start,
     "respond": _respond,
     "resume": _resume,
+    "fork": _fork,
     "status": _status,
     "output": _output,
     "cancel": _cancel,

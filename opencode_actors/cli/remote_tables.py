@@ -35,6 +35,20 @@ def started(answer: Document) -> None:
     )
 
 
+def forked(answer: Document) -> None:
+    job, left_out = answer["job"], answer["leftOut"]
+    rows = [
+        ("session", answer["sessionKey"]),
+        ("forked from", answer["forkedFrom"]),
+        ("copied", f"{answer['copied']}, {answer['files']:,} files, {show_size(answer['bytes'])}"),
+        ("workspace", answer["workspace"]),
+        ("left out", f"job {left_out}, which is at work: only its files are here" if left_out else ""),
+        ("job", job["jobId"] if job else ""),
+        ("follow it with", f"opencode-actors follow {job['jobId']}" if job else ""),
+    ]
+    _lines((name, value) for name, value in rows if value)
+
+
 def status(job: Document) -> None:
     metrics, tokens = job["metrics"], job["tokens"]
     taken = tokens["input"] + tokens["cacheRead"] + tokens["cacheWrite"]
@@ -91,7 +105,7 @@ def sessions(answer: Document) -> None:
             (
                 one["sessionKey"],
                 one["name"] or "",
-                one["status"],
+                one["status"] if one["resumable"] else f"{one['status']}, not kept",
                 _ago(one["ageSeconds"]),
                 _ago(one["lastActivitySecondsAgo"]),
                 str(one["jobs"]),
@@ -109,6 +123,9 @@ def cleanup(answer: Document) -> None:
     rows = [(one["sessionKey"], "ended", "") for one in answer["ended"]]
     rows += [(one["sessionKey"], "kept", one["reason"]) for one in answer["kept"]]
     rows += [(path, "workspace deleted", "") for path in answer["deletedWorkspaces"]]
+    rows += [(one["sessionKey"], "conversation forgotten", "") for one in answer["forgottenSessions"]]
+    if answer["forgottenJobs"]:
+        rows.append((f"{answer['forgottenJobs']} ended jobs", "forgotten", ""))
     _table(("session", "", "reason"), rows, nothing="nothing to clean up")
 
 

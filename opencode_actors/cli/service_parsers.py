@@ -86,6 +86,13 @@ def add_verbs(commands: Commands) -> None:
     )
     _add_wishes(resume)
 
+    fork = _verb(
+        commands, "fork", "branch a session: a new one with its conversation and a copy of its files"
+    )
+    fork.add_argument("place", metavar="SESSION", help="its name, or a job of it")
+    fork.add_argument("prompt", metavar="MESSAGE", nargs="?", help="what to say in the new one at once")
+    _add_wishes(fork)
+
     status = _verb(commands, "status", "how a job is")
     status.add_argument("job", metavar="JOB", help=_JOB)
 
@@ -97,7 +104,8 @@ def add_verbs(commands: Commands) -> None:
     cancel = _verb(commands, "cancel", "end a job; returns when it has ended")
     cancel.add_argument("job", metavar="JOB", help=_JOB)
 
-    _verb(commands, "sessions", "which sessions there are")
+    sessions = _verb(commands, "sessions", "which sessions there are")
+    sessions.add_argument("--all", action="store_true", help="also those that have ended")
 
     cleanup = _verb(commands, "cleanup", "end idle sessions and their containers; running ones never")
     cleanup.add_argument(

@@ -105,6 +105,15 @@ class Resume(Wishes):
 
 
 @frozen(kw_only=True)
+class Fork(Wishes):
+    """`name` is the new session's. With a message a job begins there at once."""
+
+    message: str | None = None
+    session_id: str | None = field(default=None, validator=_word)
+    job_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
 class Status:
     job_id: str = field(validator=_word)
     session_id: str | None = field(default=None, validator=_word)
@@ -131,7 +140,9 @@ class Cleanup:
 
 @frozen(kw_only=True)
 class Sessions:
-    pass
+    """`all` with those that have ended."""
+
+    all: bool = False
 
 
 @frozen(kw_only=True)
@@ -177,6 +188,7 @@ Command = (
     | Start
     | Respond
     | Resume
+    | Fork
     | Status
     | Output
     | Cancel

@@ -20,6 +20,7 @@ from opencode_actors.door.commands import (
     Cleanup,
     Command,
     Follow,
+    Fork,
     Info,
     Output,
     Ping,
@@ -47,7 +48,7 @@ from opencode_actors.machines.vocabulary import JobSnapshot, Origin
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
-_LASTING = (Start, Respond, Resume, Cancel, Cleanup, Answer, Ack)
+_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Answer, Ack)
 
 
 @frozen(kw_only=True)
@@ -108,6 +109,8 @@ class SystemDesk:
             case Resume():
                 where, message = await self._where(command), command.message
                 return await self._begun(await self.system.resume(where, message, **_asked(command)))
+            case Fork():
+                return await self._fork(command)
             case Status():
                 return await self._status(await self._job(command))
             case Output():
@@ -116,7 +119,7 @@ class SystemDesk:
                 job = await self._job(command)
                 return await self._status(await self.system.cancel(job.id))
             case Sessions():
-                return await self._sessions()
+                return await self._sessions(everything=command.all)
             case Answer():
                 return await self._answer(command)
             case Attend():
@@ -200,13 +203,21 @@ class SystemDesk:
             "ahead": await self._ahead(now),
         }
 
+    async def _fork(self, command: Fork) -> Document:
+        asked = _asked(command) | {"name": None}
+        where, name = await self._where(command), command.name
+        forked, job = await self.system.fork(where, command.message, session=name, **asked)
+        workspace = str(self.system.workspace(forked.session))
+        begun = None if job is None else await self._begun(job)
+        return results.forked(forked, workspace=workspace, job=begun)
+
     async def _ahead(self, job: JobSnapshot) -> int:
         for session in await self.system.sessions():
             if session.key == job.session and job.id in session.queued:
                 return session.queued.index(job.id) + (session.running is not None)
         return 0
 
-    async def _where(self, command: Respond | Resume) -> str:
+    async def _where(self, command: Respond | Resume | Fork) -> str:
         if command.session_id is not None and command.job_id is None:
             await trio.lowlevel.checkpoint()
             return command.session_id
@@ -284,19 +295,22 @@ class SystemDesk:
 
     # ---- sessions
 
-    async def _sessions(self) -> Document:
+    async def _sessions(self, *, everything: bool) -> Document:
         found, now = await self.system.sessions(), self.wall()
-        return {
-            "sessions": [
-                results.session(
-                    one,
-                    await self.system.known_session(one.key),
-                    workspace=str(self.system.workspace(one.key)),
-                    now=now,
-                )
-                for one in found
-            ]
-        }
+        listed = [
+            results.session(
+                one,
+                await self.system.known_session(one.key),
+                workspace=str(self.system.workspace(one.key)),
+                now=now,
+            )
+            for one in found
+        ]
+        if everything:
+            for ended in await self.system.ended_sessions():
+                workspace = str(self.system.workspace(ended.known.key))
+                listed.append(results.ended_session(ended, workspace=workspace, now=now))
+        return {"sessions": listed}
 
 
 def _asked(wishes: Wishes) -> Asked:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from opencode_actors.kernel.cleanup import CleanedUp
+from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.outbox import Announcement, Matter
+from opencode_actors.kernel.system import EndedSession
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
@@ -130,6 +132,41 @@ def session(one: SessionSnapshot, known: KnownSession, *, workspace: str, now: f
         "image": known.image,
         "workspace": workspace,
         "error": one.failure.message if one.failure is not None else None,
+        "forkedFrom": known.source,
+        "resumable": True,
+    }
+
+
+def ended_session(one: EndedSession, *, workspace: str, now: float) -> Document:
+    known = one.known
+    return {
+        "sessionKey": known.key,
+        "name": known.name or None,
+        "status": "ended",
+        "ageSeconds": _since(known.began_at, now),
+        "lastActivitySecondsAgo": _since(known.used_at, now),
+        "jobs": known.jobs,
+        "serverHealthy": False,
+        "activeJob": None,
+        "queued": [],
+        "image": known.image,
+        "workspace": workspace,
+        "error": None,
+        "forkedFrom": known.source,
+        "resumable": one.resumable,
+    }
+
+
+def forked(one: Forked, *, workspace: str, job: Document | None) -> Document:
+    return {
+        "sessionKey": one.session,
+        "forkedFrom": one.source,
+        "copied": "git repository" if one.copied.repository else "directory",
+        "files": one.copied.files,
+        "bytes": one.copied.size,
+        "workspace": workspace,
+        "leftOut": one.left_out,
+        "job": job,
     }
 
 
@@ -138,6 +175,8 @@ def cleaned_up(done: CleanedUp) -> Document:
         "ended": [{"sessionKey": key} for key in done.ended],
         "kept": [{"sessionKey": one.session, "reason": one.why} for one in done.kept],
         "deletedWorkspaces": [str(folder) for folder in done.removed],
+        "forgottenSessions": [{"sessionKey": key} for key in done.forgotten],
+        "forgottenJobs": done.forgotten_jobs,
     }
 
 

@@ -28,11 +28,15 @@ class Kept:
 
 @frozen(kw_only=True)
 class CleanedUp:
-    """`ended` are the sessions that were open and are not any more, `removed` the directories that are gone."""
+    """`ended` are the sessions that were open and are not any more, `removed` the directories that are gone.
+    `forgotten` are sessions whose conversation is not kept any more, by the settings, and `forgotten_jobs` is how
+    many ended jobs are not."""
 
     ended: tuple[SessionKey, ...]
     removed: tuple[Path, ...]
     kept: tuple[Kept, ...]
+    forgotten: tuple[SessionKey, ...] = ()
+    forgotten_jobs: int = 0
 
 
 @define(eq=False, kw_only=True)

@@ -427,6 +427,12 @@ class Jobs:
             _, oldest = self._finished.popitem(last=False)
             self._finished_weight -= weight_of(oldest)
 
+    def forget(self, jobs: tuple[JobId, ...]) -> None:
+        """They are not recorded any more."""
+        for job in jobs:
+            ended = self._finished.pop(job, None)
+            self._finished_weight -= weight_of(ended) if ended is not None else 0
+
     async def _ask(self, job: JobId, make: Callable[[AskId], JobMessage]) -> JobSnapshot:
         entry = self._entries.get(job)
         if entry is None:

@@ -102,7 +102,7 @@ class Names:
     async def find_session(self, word: str) -> SessionKey:
         """The session of this name, or else the one that the job of this id or name is in. Raises as `find`
         does, and `UnknownSession`."""
-        if word in self.open_sessions() or (await self.store.session(SessionKey(word))).heard_of:
+        if await self.is_session(word):
             return SessionKey(word)
         called = self._called(word)
         if called is not None:
@@ -118,6 +118,10 @@ class Names:
         if not named:
             raise UnknownSession(f"there is no session {word}", hint=await self._nearest(word))
         return named[0].session
+
+    async def is_session(self, word: str) -> bool:
+        """Whether a session of this name is open, or was."""
+        return word in self.open_sessions() or (await self.store.session(SessionKey(word))).heard_of
 
     def _called(self, name: str) -> JobState | None:
         return next((state for state in self.unsettled() if name and state.name == name), None)

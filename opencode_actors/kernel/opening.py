@@ -96,6 +96,7 @@ async def open_system(
                 )
                 await system.take_over(remembered)
                 life.nursery.start_soon(system.watch_engine)
+                life.nursery.start_soon(system.retain)
                 if outbox is not None:
                     life.nursery.start_soon(outbox.run)
                 try:

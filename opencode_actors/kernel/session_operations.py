@@ -247,6 +247,8 @@ class SessionOperations:
             await server.warm_up()
             if operation.conversation is not None:
                 known = await server.conversation(operation.conversation)
+                if known is not None and operation.before is not None:
+                    known = await server.fork(known.id, before=operation.before)
                 if known is not None:
                     return m.ConversationOpened(conversation=known.id, fresh=False)
             made = await server.create_conversation(title=operation.title)

@@ -26,7 +26,7 @@ from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines.job_messages import CancelJob, JobOver, SessionFailed
 from opencode_actors.machines.notices import SessionChanged
-from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.session import ASK_AGAIN_AFTER, ENGINE_BACK_WITHIN
 from opencode_actors.machines.session_messages import (
     Accepted,
@@ -74,6 +74,7 @@ class Recalled:
     """What a session had last, and its next container is to have."""
 
     conversation: ConversationId | None
+    before: MessageId | None
     image: str
 
 
@@ -218,6 +219,11 @@ class Sessions:
         """Whether its data is still there."""
         return await self.directories.has_conversation(self.place_of(key))
 
+    def turns(self, key: SessionKey) -> object:
+        """Equal as long as no job came or went."""
+        entry = self._entries.get(key)
+        return None if entry is None else (entry.actor.state.current, entry.actor.state.used_at)
+
     def at_work_in(self, key: SessionKey) -> JobId | None:
         """Who has the turn."""
         entry = self._entries.get(key)
@@ -269,8 +275,9 @@ class Sessions:
     async def recall(self, key: SessionKey) -> Recalled:
         """Raises `StoreError`."""
         store = self.surroundings.store
-        image = (await store.session(key)).image or self.surroundings.settings.image
-        return Recalled(conversation=await store.conversation(key), image=image)
+        known, conversation = await store.session(key), await store.conversation(key)
+        image = known.image or self.surroundings.settings.image
+        return Recalled(conversation=conversation, before=known.before, image=image)
 
     def take_over(
         self, key: SessionKey, recalled: Recalled, left: TakeOver, *, announced: frozenset[JobId]
@@ -325,6 +332,7 @@ class Sessions:
             title=f"opencode-actors {key}",
             policy=session_policy(here.settings),
             conversation=recalled.conversation,
+            before=recalled.before,
             used_at=here.moment().now,
         )
         actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)

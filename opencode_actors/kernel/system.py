@@ -26,11 +26,13 @@ from opencode_actors.kernel.answers import answer_of
 from opencode_actors.kernel.attention import Attention, AttentionStatistics
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
+from opencode_actors.kernel.forking import Forked, Forking
 from opencode_actors.kernel.hub import Allowance, Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.recovery import recover
 from opencode_actors.kernel.resuming import GO_ON
+from opencode_actors.kernel.retention import Retention
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
@@ -93,6 +95,14 @@ class Job:
 
 
 @frozen(kw_only=True)
+class EndedSession:
+    """What is recorded of a session that is not open, and whether its conversation is kept."""
+
+    known: KnownSession
+    resumable: bool
+
+
+@frozen(kw_only=True)
 class SystemStatistics:
     """`actors` has the figures of each session's and each unsettled job's actor, by name."""
 
@@ -115,6 +125,7 @@ class System:
     _surroundings: Surroundings
     _sessions: Sessions
     _jobs: Jobs
+    _retention: Retention
     _outbox: Outbox | None
     _attention: Attention | None
 
@@ -133,6 +144,7 @@ class System:
             surroundings=surroundings, access=access, directories=directories, place_of=self._place
         )
         self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
+        self._retention = Retention(surroundings=surroundings, sessions=self._sessions, jobs=self._jobs)
         self._outbox = outbox
         self._attention = Attention(surroundings, self._jobs) if outbox is not None else None
         surroundings.store.listen(self._told)
@@ -208,6 +220,27 @@ class System:
         session = await self.find_session(where)
         wish = wish_of(self.settings, message or GO_ON, session=session, resumes=True, **asked)
         return Job(*await self._jobs.start(session, wish), self)
+
+    async def fork(
+        self, where: str, message: str | None = None, *, session: str | None = None, **asked: Unpack[Asked]
+    ) -> tuple[Forked, Job | None]:
+        """Branches the conversation of a session, or of a job's session, into a new `session`, which has a
+        container of its own and a copy of all files as they are now; the source is left as it is.
+
+        What is at work in the source is left out of the conversation (`Forked.left_out`). With a `message`, a job
+        begins there at once. Raises `UsageError` for a name that is taken and where there is nothing to branch,
+        `StoreError` when it cannot be copied, and otherwise what `find` and `start` do.
+        """
+        source = await self.find_session(where)
+        if message is not None:
+            wish_of(
+                self.settings, message, session=session, **asked
+            )  # what cannot be is said before the copying
+        forking = Forking(surroundings=self._surroundings, sessions=self._sessions, jobs=self._jobs)
+        forked = await forking.fork(source, None if session is None else session_key(session))
+        if message is None:
+            return forked, None
+        return forked, await self.start(message, session=forked.session, **asked)
 
     async def find(self, word: str) -> JobId:
         """The job of this id or this name, or of the session of this name: what is under way goes before what
@@ -314,6 +347,17 @@ class System:
         """The open ones as they are now."""
         return await self._sessions.snapshots()
 
+    async def ended_sessions(self, *, limit: int = 200) -> tuple[EndedSession, ...]:
+        """Those that are not open, the last ones first, and whether each can still be gone on with."""
+        found: list[EndedSession] = []
+        for key in await self._surroundings.store.known_sessions(limit=limit):
+            if key not in self._sessions:
+                known = await self.known_session(key)
+                talked = await self._surroundings.store.conversation(key) is not None
+                resumable = talked and await self._sessions.keeps_conversation(key)
+                found.append(EndedSession(known=known, resumable=resumable))
+        return tuple(found)
+
     async def known_session(self, session: SessionKey) -> KnownSession:
         """What is recorded of it: since when it is, how many jobs it had. Its `image` is the one that its next
         container is made from."""
@@ -339,7 +383,9 @@ class System:
             workspaces=delete_workspaces,
             unused_since=self._surroundings.wall() - older_than,
         )
-        return await cleanup.run(self._surroundings.store)
+        done = await cleanup.run(self._surroundings.store)
+        forgotten = await self._retention.forget()
+        return evolve(done, forgotten=forgotten.sessions, forgotten_jobs=forgotten.jobs)
 
     async def reset_session(self, session: str) -> SessionSnapshot:
         """Makes one that was given up, or is quarantined, usable again, once its cause is seen to.
@@ -378,6 +424,11 @@ class System:
     async def watch_engine(self) -> None:
         """For as long as it runs, no container's end is missed for long; `open_system` does it."""
         await watch_engine(self.engine, owner=self.owner, running=self._sessions.running)
+
+    async def retain(self) -> None:
+        """For as long as it runs, what is beyond the settings' bounds is forgotten (`keepJobs`, `keepSessions`
+        and their like); `open_system` does it."""
+        await self._retention.run()
 
     def statistics(self) -> SystemStatistics:
         """Figures for who watches the system."""

@@ -226,6 +226,32 @@ class SessionRecorded:
 
 
 @frozen(kw_only=True)
+class SessionForked:
+    """The session begins with a copy of the conversation of another one, `source`, without what comes from the
+    message `before` on. Recorded as another conversation, it has left that behind."""
+
+    session: SessionKey
+    source: SessionKey
+    conversation: ConversationId
+    before: MessageId | None = None
+    image: str | None = None
+
+
+@frozen(kw_only=True)
+class JobForgotten:
+    """An ended job is not remembered any more, nor anything of it."""
+
+    job: JobId
+
+
+@frozen(kw_only=True)
+class SessionForgotten:
+    """The session has no jobs, no conversation and no data any more."""
+
+    session: SessionKey
+
+
+@frozen(kw_only=True)
 class ContainerRecorded:
     """Where the session's server runs, so that a later process finds it again."""
 
@@ -330,6 +356,9 @@ class NotificationRecorded:
 
 Record = (
     SessionRecorded
+    | SessionForked
+    | JobForgotten
+    | SessionForgotten
     | ContainerRecorded
     | ContainerForgotten
     | DirectoriesForgotten

@@ -445,7 +445,10 @@ def _starting(
             return Step(state=evolve(state, phase=starting), effects=(timer,))
         case m.ProbeSucceeded():
             opening = m.OpenConversation(
-                endpoint=starting.endpoint, conversation=state.conversation, title=state.title
+                endpoint=starting.endpoint,
+                conversation=state.conversation,
+                title=state.title,
+                before=state.before,
             )
             state = evolve(state, phase=evolve(starting, version=message.version))
             return Step(state=state, effects=(_follow(starting), Run(operation=opening)))
@@ -457,7 +460,7 @@ def _starting(
             return Step(state=state, effects=(timer,))
         case m.ConversationOpened():
             changed = message.conversation != state.conversation
-            state = evolve(state, conversation=message.conversation)
+            state = evolve(state, conversation=message.conversation, before=None)
             step = _perhaps_ready(state, evolve(starting, opened=True), moment)
             if not changed:
                 return step

@@ -18,6 +18,7 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.server_events import (
     ConversationId,
+    MessageId,
 )
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -254,11 +255,13 @@ class ProbeServer:
 
 @frozen(kw_only=True)
 class OpenConversation:
-    """Warms the server up, and makes the conversation or finds the one that is there."""
+    """Warms the server up, and makes the conversation or finds the one that is there. With `before` it goes on in
+    a branch of that one, which has nothing from this message on."""
 
     endpoint: Endpoint
     conversation: ConversationId | None
     title: str
+    before: MessageId | None = None
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,7 @@ from opencode_actors.machines import health
 from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.health import Liveness, Verdict
 from opencode_actors.machines.restart import CrashHistory, GiveUp, RestartAfter, RestartPolicy
-from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.vocabulary import (
     AskId,
     Climb,
@@ -135,13 +135,15 @@ Phase = Absent | Creating | Starting | Serving | Stopping | BackingOff | GivenUp
 @frozen(kw_only=True)
 class SessionState:
     """`queue` holds the jobs that wait, in order; `current` the one that has the turn. `used_at` is when a
-    job came or went last; `disk_bytes` what the session's data took when it was measured last."""
+    job came or went last; `disk_bytes` what the session's data took when it was measured last; `before` is
+    where the conversation, which is another session's, is to be branched, until that is done."""
 
     key: SessionKey
     container_name: str
     title: str
     policy: SessionPolicy
     conversation: ConversationId | None
+    before: MessageId | None = None
     phase: Phase = Absent()
     queue: tuple[JobId, ...] = ()
     current: JobId | None = None

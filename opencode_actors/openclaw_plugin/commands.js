@@ -10,9 +10,10 @@ export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROV
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
 /opencode interrupt SESSION PROMPT  the same, at once: the running turn ends for it
 /opencode resume SESSION [PROMPT] go on with one that has ended
+/opencode fork [--name NAME] SESSION [PROMPT]  a new session with its conversation and a copy of its files
 /opencode answer JOB ANSWER       what it asks; a permission: once, always or reject
 /opencode cancel JOB
-/opencode sessions
+/opencode sessions [--all]         with --all those that have ended, too
 /opencode cleanup [--delete-workspaces]`;
 
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
@@ -44,6 +45,8 @@ export function parse(text) {
       if (!session_id) return { wrong: "resume needs a session" };
       return { operation: "resume", params: message ? { session_id, message } : { session_id } };
     }
+    case "fork":
+      return parseFork(rest);
     case "answer":
       return needing(firstWord(rest), "a job and an answer", (job_id, answer) => ({
         operation: "answer",
@@ -56,7 +59,8 @@ export function parse(text) {
     case "cancel":
       return rest ? { operation: "cancel", params: { job_id: unquoted(rest) } } : { wrong: "cancel needs a job" };
     case "sessions":
-      return rest ? { wrong: "sessions takes nothing else" } : { operation: "sessions", params: {} };
+      if (rest && rest !== "--all") return { wrong: `sessions takes --all, not ${rest}` };
+      return { operation: "sessions", params: rest ? { all: true } : {} };
     case "cleanup":
       if (rest && rest !== "--delete-workspaces") return { wrong: `cleanup takes --delete-workspaces, not ${rest}` };
       return { operation: "cleanup", params: rest ? { delete_workspaces: true } : {} };
@@ -84,6 +88,16 @@ function parseStart(text) {
     rest = rest.slice(flag[0].length);
   }
   return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };
+}
+
+/** @param {string} text @returns {Parsed} */
+function parseFork(text) {
+  const flag = FLAG.exec(text);
+  if (flag && flag[1] !== "name") return { wrong: `fork knows no --${flag[1]}` };
+  const name = flag ? { name: flag[2] ?? flag[3] } : {};
+  const [session_id, message] = firstWord(text.slice(flag ? flag[0].length : 0));
+  if (!session_id) return { wrong: "fork needs a session" };
+  return { operation: "fork", params: { session_id, ...name, ...(message ? { message } : {}) } };
 }
 
 /** @param {string} text @returns {Parsed} */
@@ -121,7 +135,7 @@ const CHAT_PAGE = 3_000; // bytes: a chat message is short
 export function registerCommands(api, link) {
   api.registerCommand({
     name: "opencode",
-    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, answer, cancel, sessions, cleanup",
+    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, fork, answer, cancel, sessions, cleanup",
     acceptsArgs: true,
     requireAuth: true,
     /** @param {any} context */

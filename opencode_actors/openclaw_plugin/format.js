@@ -33,6 +33,8 @@ export function chatTextOf(operation, result) {
     case "respond":
     case "resume":
       return `${result.name || result.jobId} is ${result.status} in session ${result.sessionKey}${ahead(result.ahead)}.`;
+    case "fork":
+      return forkText(result);
     case "status":
     case "cancel":
       return statusText(result);
@@ -45,6 +47,14 @@ export function chatTextOf(operation, result) {
     default:
       return "Done.";
   }
+}
+
+/** @param {any} result */
+function forkText({ sessionKey, forkedFrom, copied, files, leftOut, job }) {
+  const lines = [`${sessionKey} goes on from where ${forkedFrom} is, with a copy of its ${copied} (${files} files).`];
+  if (leftOut) lines.push(`Left out: what ${leftOut} is doing right now.`);
+  if (job) lines.push(`${job.name || job.jobId} is ${job.status} in it.`);
+  return lines.join("\n");
 }
 
 /** @param {any} page */
@@ -106,14 +116,17 @@ function sessionText(session) {
   const jobs = session.jobs === undefined ? "" : `, ${session.jobs} ${session.jobs === 1 ? "job" : "jobs"}`;
   const seconds = session.lastActivitySecondsAgo ?? undefined;
   const name = session.name ? ` (${session.name})` : "";
-  return `${session.sessionKey}${name}: ${session.status}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
+  const lost = session.resumable === false ? ", its conversation is not kept" : "";
+  return `${session.sessionKey}${name}: ${session.status}${lost}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
 }
 
 /** @param {any} result */
-function cleanupText({ ended = [], kept = [], deletedWorkspaces = [] }) {
+function cleanupText({ ended = [], kept = [], deletedWorkspaces = [], forgottenSessions = [], forgottenJobs = 0 }) {
   const lines = [`${ended.length} ended, ${kept.length} kept`];
   for (const one of kept) lines.push(`kept ${one.sessionKey}: ${one.reason}`);
   if (deletedWorkspaces.length) lines.push(`deleted: ${deletedWorkspaces.join(", ")}`);
+  for (const one of forgottenSessions) lines.push(`forgotten: ${one.sessionKey}, with its conversation`);
+  if (forgottenJobs) lines.push(`${forgottenJobs} ended jobs are forgotten`);
   return cut(lines.join("\n"));
 }
 

@@ -17,10 +17,11 @@ export const OPERATIONS = {
   answer: { again: false },
   respond: {},
   resume: {},
+  fork: { within: 300_000, again: false }, // a workspace may have gigabytes; twice would be two sessions
 };
 
 /** The operations that begin a job, which must not begin twice. */
-const STARTS = new Set(["start", "respond", "resume"]);
+const STARTS = new Set(["start", "respond", "resume", "fork"]);
 
 /**
  * @typedef {object} Caller who asks, so that the notices of a job come back to where it was asked for

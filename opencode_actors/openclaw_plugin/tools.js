@@ -92,8 +92,10 @@ export const TOOLS = {
   opencode_sessions: {
     operation: "sessions",
     label: "OpenCode: sessions",
-    description: "All sessions: age, last activity, messages, health, the job that they work on, their workspace.",
-    properties: {},
+    description:
+      "All sessions: age, last activity, messages, health, the job that they work on, their workspace. With all, also " +
+      "those that have ended and can be resumed.",
+    properties: { all: { type: "boolean", description: "Also those that have ended" } },
   },
   opencode_answer: {
     operation: "answer",
@@ -132,6 +134,21 @@ export const TOOLS = {
         description: "End the turn that runs, keeping what it said, and send this now; to correct or redirect it",
       },
       ...startOptions,
+    },
+  },
+  opencode_fork: {
+    operation: "fork",
+    label: "OpenCode: fork",
+    description:
+      "Branches a session: a new one that knows the whole conversation and has a copy of all files, to try another way. " +
+      "The first one stays as it is; what a job of it is doing right now is left out of the conversation. With a " +
+      "message, a job begins in the new one at once.",
+    required: ["session_id"],
+    properties: {
+      session_id: either,
+      message: { type: "string" },
+      ...startOptions,
+      name: { type: "string", description: "What the new session is called: letters, digits and . _ : -", maxLength: 64 },
     },
   },
   opencode_resume: {

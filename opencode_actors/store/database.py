@@ -12,7 +12,7 @@ from typing import Any, cast
 import cattrs
 from attrs import evolve, frozen
 
-from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionRecorded
+from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionForked, SessionRecorded
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession
@@ -37,7 +37,12 @@ class Row:
 
 _SESSION = """
 INSERT INTO sessions (key, conversation) VALUES (?, ?)
-ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation
+ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, before = NULL
+"""
+_FORKED = """
+INSERT INTO sessions (key, conversation, source, before, image) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, source = excluded.source,
+    before = excluded.before, image = excluded.image
 """
 _IMAGE = """
 INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
@@ -55,7 +60,9 @@ SELECT
     (SELECT MIN(created) FROM jobs WHERE session = :key),
     (SELECT COUNT(*) FROM jobs WHERE session = :key),
     (SELECT name FROM jobs WHERE session = :key AND name IS NOT NULL ORDER BY number DESC LIMIT 1),
-    (SELECT image FROM sessions WHERE key = :key)
+    (SELECT image FROM sessions WHERE key = :key),
+    (SELECT source FROM sessions WHERE key = :key),
+    (SELECT before FROM sessions WHERE key = :key)
 """
 # Nothing of a job comes after its end.
 _KNOWN = """
@@ -65,8 +72,11 @@ WHERE jobs.id = ?
 """
 
 
-def row_of(record: SessionRecorded | JobRecorded) -> Row:
+def row_of(record: SessionRecorded | SessionForked | JobRecorded) -> Row:
     match record:
+        case SessionForked():
+            branch = (record.conversation, record.source, record.before)
+            return Row(_FORKED, (record.session, *branch, record.image))
         case SessionRecorded():
             return Row(_SESSION, (record.session, record.conversation))
         case JobRecorded(snapshot=job, accepted=accepted):
@@ -150,9 +160,17 @@ def read_conversation(database: sqlite3.Connection, session: SessionKey) -> Conv
 
 def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSession:
     """One that was never heard of has nothing known of it."""
-    used_at, began_at, jobs, name, image = database.execute(_SESSION_NOW, {"key": session}).fetchone()
+    found = database.execute(_SESSION_NOW, {"key": session}).fetchone()
+    used_at, began_at, jobs, name, image, source, before = found
     return KnownSession(
-        key=session, used_at=used_at, began_at=began_at, jobs=jobs, name=name or "", image=image
+        key=session,
+        used_at=used_at,
+        began_at=began_at,
+        jobs=jobs,
+        name=name or "",
+        image=image,
+        source=source,
+        before=before,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
@@ -22,18 +22,20 @@ from opencode_actors.machines.notices import (
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
+    JobForgotten,
     JobRecorded,
     Notice,
     NotificationRecorded,
     OutputAdded,
     OutputRecorded,
     Record,
+    SessionForgotten,
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
-from opencode_actors.store import directory_rows, name_rows, notice_rows, open_rows, outbox_rows
+from opencode_actors.store import directory_rows, name_rows, notice_rows, old_rows, open_rows, outbox_rows
 from opencode_actors.store.examination import damaged, examine, is_damage
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
@@ -42,6 +44,7 @@ from opencode_actors.store.port import (
     Keyed,
     KnownJob,
     KnownSession,
+    Limits,
     OnDisk,
     OutputSlice,
     Page,
@@ -71,6 +74,7 @@ class _Batch:
     spans: list[db.Row] = field(factory=list[db.Row])
     texts: list[tuple[JobId, bytes]] = field(factory=list[tuple[JobId, bytes]])
     settled: list[JobId] = field(factory=list[JobId])
+    forgotten: list[JobId] = field(factory=list[JobId])
     notices: list[NoticeRow] = field(factory=list[NoticeRow])
     only_output: bool = True
     done: trio.Event = field(factory=trio.Event)
@@ -90,6 +94,13 @@ class _Batch:
                 continue
             if isinstance(record, DirectoriesForgotten):
                 batch.rows.append(directory_rows.row_of(record))
+                continue
+            if isinstance(record, JobForgotten):
+                batch.rows.append(old_rows.job_row(record))
+                batch.forgotten.append(record.job)
+                continue
+            if isinstance(record, SessionForgotten):
+                batch.rows.extend(old_rows.session_rows(record))
                 continue
             if isinstance(record, NotificationRecorded):
                 batch.rows.append(outbox_rows.row_of(record))
@@ -173,6 +184,21 @@ class Journal:
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
         return await self._read(name_rows.read_named, self._reading, name, limit)
+
+    async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
+        return await self._read(self._old_jobs, limits)
+
+    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
+        return await self._read(old_rows.read_old_sessions, self._reading, limits)
+
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
+        return await self._read(old_rows.read_jobs_of, self._reading, session)
+
+    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+        return await self._read(old_rows.read_known, self._reading, limit)
+
+    async def remove_strangers(self) -> None:
+        await self._read(self._remove_strangers)
 
     async def last_job(self, session: SessionKey) -> JobSnapshot | None:
         return await self._read(name_rows.read_last, self._reading, session)
@@ -279,6 +305,10 @@ class Journal:
         self._seal.check()
         db.write(self._writing, [*rows, *notices], durable=not only_output)
         self._seal.renew()
+        for batch in batches:
+            for job in batch.forgotten:
+                with suppress(OSError):  # it is written all the same, and strangers are looked for again
+                    self._outputs.remove(job)
 
     # ---- reading
 
@@ -304,6 +334,15 @@ class Journal:
             housed=open_rows.read_housed(self._reading),
             last_seq=notice_rows.read_last(self._reading),
         )
+
+    def _old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
+        sizes = self._outputs.sizes() if limits.outputs else {}
+        return old_rows.read_old_jobs(self._reading, limits, sizes)
+
+    def _remove_strangers(self) -> None:
+        """A job's row is there before any output of it is."""
+        for job in old_rows.read_strangers(self._reading, tuple(self._outputs.sizes())):
+            self._outputs.remove(job)
 
     # ---- errors
 

@@ -11,6 +11,7 @@ from opencode_actors.machines.vocabulary import JobId
 from opencode_actors.store.port import OutputSlice
 
 _LONGEST_CHARACTER = 4
+_SUFFIX = ".txt"
 
 
 @define(eq=False)
@@ -85,8 +86,20 @@ class OutputFiles:
         finally:
             os.close(descriptor)
 
+    def sizes(self) -> dict[JobId, int]:
+        """Of all there are."""
+        with os.scandir(self.folder) as found:
+            return {
+                JobId(entry.name.removesuffix(_SUFFIX)): entry.stat(follow_symlinks=False).st_size
+                for entry in found
+                if entry.name.endswith(_SUFFIX)
+            }
+
+    def remove(self, job: JobId) -> None:
+        self._path(job).unlink(missing_ok=True)
+
     def _path(self, job: JobId) -> Path:
-        return self.folder / f"{job}.txt"
+        return self.folder / f"{job}{_SUFFIX}"
 
 
 def output_slice(data: bytes, *, offset: int, limit: int, size: int) -> OutputSlice:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from opencode_actors.machines.notices import Accepted, Begun, Notice, Record
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
-from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import Failure, JobId, JobSnapshot, PendingRequest, SessionKey
 from opencode_actors.ports import ContainerId, Endpoint
@@ -66,7 +66,8 @@ class KnownJob:
 class KnownSession:
     """`used_at` is when something was announced of it last and `began_at` when its first job came, in epoch
     seconds; None when that is not kept. `name` is the newest of its jobs' names, `image` the one that was
-    asked for, if one was."""
+    asked for, if one was. `source` is the session that it was forked off, and `before` the message before which
+    the conversation, which is still that one's, is to be branched."""
 
     key: SessionKey
     used_at: float | None = None
@@ -74,11 +75,13 @@ class KnownSession:
     jobs: int = 0
     name: str = ""
     image: str | None = None
+    source: SessionKey | None = None
+    before: MessageId | None = None
 
     @property
     def heard_of(self) -> bool:
         """Whether there ever was such a session."""
-        return bool(self.jobs) or self.used_at is not None
+        return bool(self.jobs) or self.source is not None
 
 
 @frozen(kw_only=True)
@@ -98,6 +101,19 @@ class Keyed:
     session: SessionKey
     request: str
     at: float
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How much is kept: so many ended jobs, sessions and bytes of output (0: all), and none whose last job came
+    `before` that time of day. A job with a client's key is kept until that may stand for another one."""
+
+    jobs: int
+    jobs_before: float
+    outputs: int
+    unkeyed_before: float
+    sessions: int
+    sessions_before: float
 
 
 @frozen(kw_only=True)
@@ -155,6 +171,27 @@ class Store(Protocol):
 
     async def session(self, session: SessionKey) -> KnownSession:
         """Of one that was never heard of there is nothing but its key."""
+        ...
+
+    async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
+        """The oldest of those that have ended and are beyond the limits, a bounded number. Not the last one of
+        a session, nor one whose end is still to be announced."""
+        ...
+
+    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
+        """The same of sessions. None has a job that has not ended or of which somebody is still to be told."""
+        ...
+
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
+        """The oldest jobs of a session, a bounded number."""
+        ...
+
+    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+        """All that have jobs or were forked off another one, those with the newest jobs first."""
+        ...
+
+    async def remove_strangers(self) -> None:
+        """Output of jobs that are not known: a process has ended between forgetting the one and the other."""
         ...
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:

@@ -105,7 +105,18 @@ _IN_ORDER = """
 CREATE INDEX jobs_in_order ON jobs (session, number);
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER)
+# A session that was forked off another one, and the message before which its conversation ends.
+_FORKS = """
+ALTER TABLE sessions ADD COLUMN source TEXT;
+ALTER TABLE sessions ADD COLUMN before TEXT;
+"""
+
+# Which ended jobs are too old is read from the index alone: their snapshots are large, and many.
+_ENDED = """
+CREATE INDEX ended ON jobs (number, created, key, session, id) WHERE settled = 1;
+"""
+
+MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER, _FORKS, _ENDED)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

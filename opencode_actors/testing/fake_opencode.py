@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from copy import deepcopy
 
 import trio
 from attrs import define, field
@@ -78,6 +79,10 @@ class FakeServers:
     def connect(self, endpoint: Endpoint) -> FakeOpenCode:
         """As `HttpOpenCode(endpoint)`; nothing needs to run there yet."""
         return FakeOpenCode(endpoint, self)
+
+    def copy_disk(self, source: str, target: str) -> None:
+        """What the servers on the one disk have said is on the other one, too."""
+        self._disks[target] = deepcopy(self._disks[source])
 
     # ---- as a fake engine's world
 

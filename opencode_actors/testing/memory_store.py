@@ -19,6 +19,7 @@ from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
     JobEnded,
+    JobForgotten,
     JobRecorded,
     Notice,
     NotificationFailed,
@@ -26,6 +27,8 @@ from opencode_actors.machines.notices import (
     OutputRecorded,
     Record,
     SessionChanged,
+    SessionForgotten,
+    SessionForked,
     SessionRecorded,
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, Notification, NotificationsFound
@@ -45,6 +48,7 @@ from opencode_actors.store.port import (
     Keyed,
     KnownJob,
     KnownSession,
+    Limits,
     OnDisk,
     OpenJob,
     OutputSlice,
@@ -99,6 +103,7 @@ class MemoryStore:
     _conversations: dict[SessionKey, ConversationId | None] = field(
         factory=dict[SessionKey, ConversationId | None]
     )
+    _forks: dict[SessionKey, SessionForked] = field(factory=dict[SessionKey, SessionForked])
     _outputs: dict[JobId, bytes] = field(factory=dict[JobId, bytes])
     _begun: dict[JobId, Begun] = field(factory=dict[JobId, Begun])
     _verdicts: dict[JobId, Failure] = field(factory=dict[JobId, Failure])
@@ -187,6 +192,8 @@ class MemoryStore:
                 self.outbox[record.job] = self.outbox[record.job].after(record)
             case SessionRecorded():
                 self._conversations[record.session] = record.conversation
+                if record.session in self._forks:
+                    self._forks[record.session] = evolve(self._forks[record.session], before=None)
                 self._directories.setdefault(record.session, {"data", "workspace"})
             case DirectoriesForgotten(session=key):
                 gone = {
@@ -196,6 +203,16 @@ class MemoryStore:
                 }
                 if not any(_is_of_a_job(notice, key) for notice in self.told[record.since :]):
                     self._directories.get(key, set()).difference_update(gone)
+            case SessionForked():
+                self._conversations[record.session] = record.conversation
+                self._forks[record.session] = record
+            case JobForgotten():
+                self._jobs.pop(record.job, None)
+                self._outputs.pop(record.job, None)
+                self.outbox.pop(record.job, None)
+            case SessionForgotten():
+                self._conversations.pop(record.session, None)
+                self._forks.pop(record.session, None)
             case ContainerForgotten():
                 self._housed.pop(record.session, None)
             case ContainerRecorded():
@@ -238,18 +255,67 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         jobs = [job for job in self._jobs.values() if job.session == session]
         plans = [self._accepted[job.id] for job in jobs if job.id in self._accepted]
+        fork = self._forks.get(session)
         return KnownSession(
             key=session,
             used_at=next((notice.at for notice in reversed(self.told) if notice.session == session), None),
             began_at=min((plan.at for plan in plans), default=None),
             jobs=len(jobs),
             name=next((job.name for job in reversed(jobs) if job.name), ""),
-            image=next((plan.image for plan in reversed(plans) if plan.image), None),
+            image=next((plan.image for plan in reversed(plans) if plan.image), fork.image if fork else None),
+            source=fork.source if fork else None,
+            before=fork.before if fork else None,
         )
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
         await trio.lowlevel.checkpoint()
         return tuple([job for job in reversed(self._jobs.values()) if job.name == name][:limit])
+
+    async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
+        await trio.lowlevel.checkpoint()
+        ended = [job for job in self._jobs.values() if job.settled]
+        sizes = [len(self._outputs.get(job.id, b"")) for job in ended]
+        most = limits.outputs or sum(sizes)
+        last = {job.session: job.id for job in self._jobs.values()}
+        return tuple(
+            job.id
+            for number, job in enumerate(ended)
+            if (
+                0 < limits.jobs <= len(ended) - number - 1
+                or self._came(job.id) < limits.jobs_before
+                or sum(sizes[number:]) > most
+            )
+            and last[job.session] != job.id
+            and (self._accepted[job.id].key is None or self._came(job.id) < limits.unkeyed_before)
+            and not (job.id in self.outbox and self.outbox[job.id].open)
+        )
+
+    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
+        keys = await self.known_sessions(limit=len(self._jobs))
+        jobs = {key: [job for job in self._jobs.values() if job.session == key] for key in keys}
+        return tuple(
+            key
+            for number, key in enumerate(keys)
+            if jobs[key]
+            and (0 < limits.sessions <= number or self._came(jobs[key][-1].id) < limits.sessions_before)
+            and all(job.settled for job in jobs[key])
+            and not any(job.id in self.outbox and self.outbox[job.id].open for job in jobs[key])
+        )[::-1]
+
+    def _came(self, job: JobId) -> float:
+        return self._accepted[job].at
+
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
+        await trio.lowlevel.checkpoint()
+        return tuple(job.id for job in self._jobs.values() if job.session == session)
+
+    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+        await trio.lowlevel.checkpoint()
+        with_jobs = dict.fromkeys(job.session for job in reversed(self._jobs.values()))
+        return (*with_jobs, *(key for key in self._forks if key not in with_jobs))[:limit]
+
+    async def remove_strangers(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def last_job(self, session: SessionKey) -> JobSnapshot | None:
         await trio.lowlevel.checkpoint()

@@ -140,6 +140,8 @@ async def test_a_turn_is_interrupted_and_a_session_that_ended_is_resumed(
         assert f"interrupted\tfor job {instead['jobId']}\n" in await shell.type("status", first["name"])
         assert "instead" in await shell.ended(instead["jobId"])
         await shell.type("cleanup")
+        assert await shell.type("sessions") == ""
+        assert (await shell.type("sessions", "--all")).startswith(f"demo\t{instead['name']}\tended\t")
         resumed = await shell.json("resume", "demo", "::say on")
         assert resumed["sessionKey"] == "demo"
         assert "on" in await shell.ended(resumed["jobId"])
@@ -148,6 +150,22 @@ async def test_a_turn_is_interrupted_and_a_session_that_ended_is_resumed(
         with pytest.raises(CallRefused, match="there is no session dema") as caught:
             await shell.type("resume", "dema")
         assert "'demo'" in caught.value.hint
+
+
+async def test_a_session_is_forked_with_a_message_or_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        first = await shell.json("start", "::say one", "--session", "demo")
+        await shell.ended(first["jobId"])
+        told = await shell.type("fork", "demo")
+        assert told.startswith("session\tdemo-fork\nforked from\tdemo\ncopied\tdirectory, 0 files, 0 bytes\n")
+        assert "job\t" not in told
+        forked = await shell.json("fork", first["name"], "::say other", "--name", "branch")
+        assert forked["sessionKey"] == forked["job"]["sessionKey"] == "branch"
+        assert "other" in await shell.ended(forked["job"]["jobId"])
+        with pytest.raises(UsageError, match="no job to follow"):
+            await shell.type("fork", "demo", "--follow")
 
 
 async def test_a_job_is_followed_by_its_name_and_its_end_is_the_exit_status(

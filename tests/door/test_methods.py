@@ -267,3 +267,48 @@ async def test_a_session_that_ended_is_resumed_by_the_name_of_one_of_its_jobs() 
         assert "'say-login-test'" in unknown["data"]["hint"]
         assert (await peer.call("respond", session_id="say-logn-test", message="x")) == unknown
         assert (await peer.call("follow", session_id="say-logn-test"))["code"] == Code.UNKNOWN_SESSION
+
+
+async def test_a_fork_says_what_was_copied_and_what_was_left_out() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        first = await peer.call("start", prompt="::say one", session_id="demo", name="it")
+        await service.system.wait(first["jobId"])
+        workspace = service.system.workspace(SessionKey("demo"))
+        (workspace / ".git").mkdir(parents=True)
+        (workspace / "a.txt").write_text("four")
+        running = await peer.call("start", prompt="::say begun\n::hang", session_id="demo")
+        await peer.call("follow", job_id=running["jobId"])
+        await until(peer, "output")
+        forked = await peer.call("fork", job_id="it", name="branch", message="::say other")
+        job = forked.pop("job")
+        assert job["sessionKey"] == "branch"
+        assert forked == {
+            "sessionKey": "branch",
+            "forkedFrom": "demo",
+            "copied": "git repository",
+            "files": 1,
+            "bytes": 4,
+            "workspace": str(service.system.workspace(SessionKey("branch"))),
+            "leftOut": running["jobId"],
+        }
+        assert (await service.system.wait(job["jobId"])).failure is None
+        taken = await peer.call("fork", session_id="demo", name="branch")
+        assert taken["code"] == Code.USAGE
+
+
+async def test_sessions_that_have_ended_are_listed_when_all_are_asked_for() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        started = await peer.call("start", prompt="::say one", session_id="demo", name="it")
+        await service.system.wait(started["jobId"])
+        await peer.call("fork", session_id="demo", name="branch")
+        open_ones = await peer.call("sessions")
+        cleaned = await peer.call("cleanup")
+        assert (cleaned["forgottenSessions"], cleaned["forgottenJobs"]) == ([], 0)
+        assert (await peer.call("sessions"))["sessions"] == []
+        everything = (await peer.call("sessions", all=True))["sessions"]
+        assert [(one["sessionKey"], one["status"], one["resumable"]) for one in everything] == [
+            ("demo", "ended", True),
+            ("branch", "ended", True),
+        ]
+        assert [one["forkedFrom"] for one in everything] == [None, "demo"]
+        assert everything[0].keys() == open_ones["sessions"][0].keys()

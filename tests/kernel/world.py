@@ -84,4 +84,6 @@ async def open_world(behaviour: FakeBehaviour | None = None) -> AsyncGenerator[W
     with TemporaryDirectory() as base:
         async with open_fake_servers(behaviour) as servers:
             engine = SlowEngine(on_start=servers.on_start, on_exit=servers.on_exit)
-            yield World(engine, servers, MemoryStore(), Path(base), random.Random(4711))
+            world = World(engine, servers, MemoryStore(), Path(base), random.Random(4711))
+            world.directories.copied = lambda source, target: servers.copy_disk(str(source), str(target))
+            yield world

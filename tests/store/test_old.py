@@ -1,0 +1,162 @@
+"""What a store forgets: the oldest, a little at a time, and never what somebody still needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from opencode_actors.machines.notices import (
+    Accepted,
+    JobForgotten,
+    JobRecorded,
+    OutputRecorded,
+    SessionChanged,
+    SessionForgotten,
+)
+from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey, SessionStatus
+from opencode_actors.ports import Prompt
+from opencode_actors.store.journal import open_journal
+from opencode_actors.store.output_files import OutputFiles
+from opencode_actors.store.port import Limits, Store
+
+from .samples import CONVERSATION, conversation, job, said
+from .test_store import OpenStore, open_store
+
+__all__ = ["open_store"]
+
+ALL = Limits(jobs=0, jobs_before=0.0, outputs=0, unkeyed_before=0.0, sessions=0, sessions_before=0.0)
+
+
+def ended(
+    number: int, session: str, *, status: JobStatus = JobStatus.COMPLETED, key: str = ""
+) -> JobRecorded:
+    recorded = job(status, id_=JobId(f"job_{number}"))
+    plan = Accepted(prompt=Prompt(text="x"), timeout=None, at=float(number), since=0, key=key or None)
+    return evolve(recorded, snapshot=evolve(recorded.snapshot, session=SessionKey(session)), accepted=plan)
+
+
+def output(number: int, text: str) -> OutputRecorded:
+    return said(text, id_=JobId(f"job_{number}"))
+
+
+async def filled(store: Store) -> None:
+    """Four ended jobs of `a` and two of `b`, and one of `c` that runs."""
+    for number in (1, 2, 3, 4):
+        await store.append((ended(number, "a"), output(number, "x" * 10)))
+    await store.append((ended(5, "b"), ended(6, "b"), ended(7, "c", status=JobStatus.RUNNING)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "gone"),
+    [
+        (ALL, []),
+        (evolve(ALL, jobs=6), []),
+        (evolve(ALL, jobs=4), ["job_1", "job_2"]),
+        (evolve(ALL, jobs=1), ["job_1", "job_2", "job_3", "job_5"]),  # the last of each session stays
+        (evolve(ALL, jobs_before=3.0), ["job_1", "job_2"]),
+        (evolve(ALL, outputs=25), ["job_1", "job_2"]),
+        (evolve(ALL, outputs=40), []),
+    ],
+)
+async def test_ended_jobs_are_old_by_count_by_age_and_by_size(
+    open_store: OpenStore, limits: Limits, gone: list[str]
+) -> None:
+    async with open_store() as store:
+        await filled(store)
+        old = await store.old_jobs(limits)
+        assert list(old) == gone
+        await store.append(tuple(JobForgotten(job=id_) for id_ in old))
+        assert await store.old_jobs(limits) == ()
+        for id_ in old:
+            assert await store.job(id_) is None
+            assert (await store.output(id_, offset=0, limit=9)).text == ""
+        assert (await store.load()).unsettled[0].snapshot.id == "job_7"
+        assert (await store.output(JobId("job_4"), offset=0, limit=99)).text == "x" * 10
+
+
+async def test_a_job_that_a_key_stands_for_or_that_is_to_be_announced_stays(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        told = ended(2, "a")
+        told = evolve(told, snapshot=evolve(told.snapshot, notify=True))
+        await store.append((ended(1, "a", key="k"), told, ended(3, "a")))
+        most = evolve(ALL, jobs=1)
+        assert await store.old_jobs(evolve(most, unkeyed_before=0.5)) == ()
+        assert await store.old_jobs(evolve(most, unkeyed_before=1.5)) == ("job_1",)
+
+
+async def test_sessions_are_old_by_count_and_by_age_and_go_with_all_that_is_theirs(
+    open_store: OpenStore,
+) -> None:
+    a, b, c = SessionKey("a"), SessionKey("b"), SessionKey("c")
+    async with open_store() as store:
+        await filled(store)
+        await store.append(
+            (evolve(conversation(), session=a),), (SessionChanged(session=a, status=SessionStatus.ABSENT),)
+        )
+        assert await store.known_sessions(limit=9) == (c, b, a)
+        assert await store.known_sessions(limit=1) == (c,)
+        assert await store.old_sessions(ALL) == ()
+        assert await store.old_sessions(evolve(ALL, sessions=2)) == (a,)
+        assert await store.old_sessions(evolve(ALL, sessions_before=5.0)) == (a,)
+        assert await store.old_sessions(evolve(ALL, sessions=1, sessions_before=99.0)) == (a, b)  # one runs
+        assert await store.jobs_of(a) == ("job_1", "job_2", "job_3", "job_4")
+        for id_ in await store.jobs_of(a):
+            await store.append((JobForgotten(job=id_),))
+        assert await store.jobs_of(a) == ()
+        assert await store.conversation(a) == CONVERSATION
+        await store.append((SessionForgotten(session=a),))
+        assert await store.conversation(a) is None
+        assert not (await store.session(a)).heard_of
+        assert await store.known_sessions(limit=9) == (c, b)
+
+
+# ---- the disk
+
+
+async def test_output_of_a_job_that_is_not_known_is_looked_for_P18(tmp_path: Path) -> None:
+    """A process may end between forgetting a job and removing its output."""
+    async with open_journal(tmp_path) as journal:
+        await journal.append((ended(1, "a"), output(1, "kept")))
+        (tmp_path / "outputs" / "job_9.txt").write_text("of nobody")
+        (tmp_path / "outputs" / "note").write_text("somebody's own")
+    async with open_journal(tmp_path) as journal:
+        await journal.remove_strangers()
+        assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"job_1.txt", "note"}
+
+
+async def test_a_file_that_cannot_be_removed_keeps_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("not yours")
+
+    async with open_journal(tmp_path) as journal:
+        await journal.append((ended(1, "a"), output(1, "x")))
+        with monkeypatch.context() as patched:
+            patched.setattr(OutputFiles, "remove", refuse)
+            await journal.append((JobForgotten(job=JobId("job_1")),))
+        assert await journal.job(JobId("job_1")) is None
+        await journal.remove_strangers()
+        assert not (tmp_path / "outputs" / "job_1.txt").exists()
+
+
+async def test_a_running_job_is_never_forgotten(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        await journal.append((ended(1, "a", status=JobStatus.RUNNING),))
+        await journal.append((JobForgotten(job=JobId("job_1")),))
+        assert await journal.job(JobId("job_1")) is not None
+
+
+async def test_many_old_jobs_go_a_page_at_a_time_and_take_their_notices_along(tmp_path: Path) -> None:
+    async with open_journal(tmp_path) as journal:
+        for number in range(1, 201):
+            await journal.append((ended(number, "a"),))
+        limits, gone = evolve(ALL, jobs=10), 0
+        while old := await journal.old_jobs(limits):
+            assert len(old) <= 32
+            await journal.append(tuple(JobForgotten(job=id_) for id_ in old))
+            gone += len(old)
+        assert gone == 190
+        assert await journal.jobs_of(SessionKey("a")) == tuple(f"job_{n}" for n in range(191, 201))
