@@ -16,12 +16,14 @@ from opencode_actors.errors import (
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.choices import Chosen
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
-from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
+from opencode_actors.kernel.outbox import Announcement, Attendance
 from opencode_actors.kernel.system import Job, System, SystemStatistics
 from opencode_actors.kernel.wishes import Asked
+from opencode_actors.machines.matters import Matter, Party, Source
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
@@ -30,10 +32,12 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobQueued,
+    JobReported,
     JobStarted,
     Notice,
     NotificationFailed,
     OutputAdded,
+    OutputFilled,
     OutputKind,
     ProviderRetrying,
     SessionChanged,
@@ -41,6 +45,7 @@ from opencode_actors.machines.notices import (
     ToolStarted,
 )
 from opencode_actors.machines.server_events import Todo, Tokens
+from opencode_actors.machines.totals import DearJob, Tally, Totals
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
@@ -71,8 +76,10 @@ __all__ = [
     "Attendance",
     "Busy",
     "Cause",
+    "Chosen",
     "CleanedUp",
     "Climb",
+    "DearJob",
     "EngineError",
     "EngineUnavailable",
     "Failure",
@@ -87,6 +94,7 @@ __all__ = [
     "JobId",
     "JobLasted",
     "JobQueued",
+    "JobReported",
     "JobSnapshot",
     "JobStarted",
     "JobStatus",
@@ -103,8 +111,10 @@ __all__ = [
     "OpencodeActorsError",
     "Origin",
     "OutputAdded",
+    "OutputFilled",
     "OutputKind",
     "OutputSlice",
+    "Party",
     "PendingRequest",
     "PermissionReply",
     "ProviderRetrying",
@@ -117,14 +127,17 @@ __all__ = [
     "SessionStatus",
     "Settings",
     "SettingsError",
+    "Source",
     "StoreError",
     "System",
     "SystemStatistics",
+    "Tally",
     "Todo",
     "TodosChanged",
     "Tokens",
     "TooSlow",
     "ToolStarted",
+    "Totals",
     "UnknownJob",
     "UnknownSession",
     "UsageError",

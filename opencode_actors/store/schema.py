@@ -105,7 +105,57 @@ _IN_ORDER = """
 CREATE INDEX jobs_in_order ON jobs (session, number);
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER)
+# A person's word on what a session's or a channel's chats are told.
+_CHOICES = """
+CREATE TABLE choices (
+    scope TEXT NOT NULL, name TEXT NOT NULL, matter TEXT NOT NULL, wanted INTEGER NOT NULL,
+    PRIMARY KEY (scope, name, matter)
+) WITHOUT ROWID;
+"""
+
+# By local days, and without a tie to the jobs, which do not stay for ever. What has settled before is counted here;
+# its end is when it was accepted and the time that it took.
+_TOTALS = """
+CREATE TABLE totals (
+    day TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, cause TEXT NOT NULL, jobs INTEGER NOT NULL,
+    ran INTEGER NOT NULL, seconds REAL NOT NULL, cost REAL NOT NULL, unpriced INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, PRIMARY KEY (day, model, outcome, cause)
+) WITHOUT ROWID;
+CREATE TABLE dearest (
+    day TEXT NOT NULL, job TEXT NOT NULL, name TEXT NOT NULL, session TEXT NOT NULL, model TEXT NOT NULL,
+    outcome TEXT NOT NULL, cost REAL NOT NULL, PRIMARY KEY (day, job)
+) WITHOUT ROWID;
+CREATE TEMP TABLE ended AS SELECT
+    id, session, COALESCE(name, '') AS name, created + (snapshot ->> 'elapsed_seconds') AS at,
+    date(created + (snapshot ->> 'elapsed_seconds'), 'unixepoch', 'localtime') AS day,
+    COALESCE(snapshot ->> 'model', '') AS model, snapshot ->> 'status' AS outcome,
+    COALESCE(snapshot ->> '$.failure.cause', '') AS cause, snapshot ->> 'started_at' AS started,
+    COALESCE(snapshot ->> 'cost_usd', 0.0) AS cost, COALESCE(snapshot ->> 'cost_known', 1) AS known,
+    COALESCE(snapshot ->> '$.tokens.input', 0) + COALESCE(snapshot ->> '$.tokens.cache_read', 0)
+        + COALESCE(snapshot ->> '$.tokens.cache_write', 0) AS tokens_in,
+    COALESCE(snapshot ->> '$.tokens.output', 0) + COALESCE(snapshot ->> '$.tokens.reasoning', 0) AS tokens_out
+    FROM jobs WHERE settled AND created IS NOT NULL AND json_valid(snapshot);
+INSERT INTO totals SELECT day, model, outcome, cause, COUNT(*), COUNT(started),
+    SUM(COALESCE(MAX(0.0, at - started), 0.0)), SUM(cost), SUM(NOT known), SUM(tokens_in), SUM(tokens_out)
+    FROM ended WHERE day IS NOT NULL GROUP BY day, model, outcome, cause;
+INSERT INTO dearest SELECT day, id, name, session, model, outcome, cost FROM
+    (SELECT *, ROW_NUMBER() OVER (PARTITION BY day ORDER BY cost DESC, id) AS place FROM ended
+        WHERE cost > 0 AND day IS NOT NULL)
+    WHERE place <= 5;
+DROP TABLE ended;
+"""
+
+MIGRATIONS = (
+    _JOBS_AND_SESSIONS,
+    _NOTICES,
+    _OUTBOX,
+    _NAMES,
+    _SPANS,
+    _DIRECTORIES,
+    _IN_ORDER,
+    _CHOICES,
+    _TOTALS,
+)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -73,7 +73,7 @@ test("many notices are one event, and none of them is left out", async () => {
 test("a newer reminder stands for the older one", () => {
   const own = queue();
   const notifier = new Notifier(own);
-  for (const id of ["a", "b"]) void notifier.deliver(notice(1, { id, kind: "reminder" })).catch(() => {});
+  for (const id of ["a", "b"]) void notifier.deliver(notice(1, { id, kind: "running" })).catch(() => {});
   assert.equal(own.events.length, 1);
   notifier.stop();
 });
