@@ -4,7 +4,7 @@ import { textOfError } from "./errors.js";
 import { chatTextOf } from "./format.js";
 import { originOf, perform } from "./operations.js";
 
-export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] PROMPT
+export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] [--report-every SECONDS] PROMPT
 /opencode status [JOB]            its id, its name or its session's; without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
@@ -31,7 +31,11 @@ const FLAGS = {
   agent: "agent",
   image: "image",
   "max-cost-usd": "max_cost_usd",
+  "report-every": "report_every",
 };
+
+/** Of these the value is a number above 0, of this. @type {Record<string, string>} */
+const NUMBERS = { max_cost_usd: "a bound is an amount of dollars", report_every: "reports come after a number of seconds" };
 
 /** @param {string} text what stands behind `/opencode` @returns {Parsed} */
 export function parse(text) {
@@ -124,8 +128,8 @@ function parseStart(text) {
     const name = FLAGS[flag[1]];
     if (!name) return { wrong: `start knows no --${flag[1]}` };
     const value = flag[2] ?? flag[3];
-    if (name === "max_cost_usd" && !(Number(value) > 0)) return { wrong: `a bound is an amount of dollars, not ${value}` };
-    params[name] = name === "max_cost_usd" ? Number(value) : value;
+    if (NUMBERS[name] && !(Number(value) > 0)) return { wrong: `${NUMBERS[name]}, not ${value}` };
+    params[name] = NUMBERS[name] ? Number(value) : value;
     rest = rest.slice(flag[0].length);
   }
   return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };

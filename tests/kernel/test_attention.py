@@ -52,7 +52,7 @@ async def heard(attendance: Attendance, *, within: float = 100.0) -> Announcemen
 
 
 @asynccontextmanager
-async def patient(world: World, **settings: float) -> AsyncGenerator[System]:
+async def patient(world: World, **settings: object) -> AsyncGenerator[System]:
     async with world.system(evolve(PATIENT, **settings), notify=True) as system:  # type: ignore[arg-type]
         yield system
 

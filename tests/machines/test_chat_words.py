@@ -6,7 +6,7 @@ from attrs import evolve
 
 from opencode_actors.machines import chat_words
 from opencode_actors.machines.matters import Party
-from opencode_actors.machines.notices import OutputAdded, OutputKind, ToolStarted
+from opencode_actors.machines.notices import Notice, OutputAdded, OutputKind, ToolStarted
 from opencode_actors.machines.server_events import Todo
 from opencode_actors.machines.vocabulary import JobStatus, RequestKind
 from tests.machines.test_notification import ASKED, JOB
@@ -76,7 +76,13 @@ def _said(text: str, kind: OutputKind = OutputKind.TEXT) -> OutputAdded:
 
 def test_what_is_streamed_is_joined_with_a_line_for_each_tool() -> None:
     tool = ToolStarted(job=JOB.id, session=JOB.session, tool="bash", title="make\ntest")
-    notices = [_said("I "), _said("look"), tool, _said("[bash] make test\n", OutputKind.TOOL), _said("Done.")]
+    notices: list[Notice] = [
+        _said("I "),
+        _said("look"),
+        tool,
+        _said("[bash] make test\n", OutputKind.TOOL),
+        _said("Done."),
+    ]
 
     def streamed(*, text: bool = True, tools: bool = True, room: int = 900) -> list[str]:
         return chat_words.streamed(JOB, notices, text=text, tools=tools, room=room).splitlines()
