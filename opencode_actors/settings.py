@@ -351,7 +351,7 @@ class Settings:
     routes: tuple[str, ...] = knob(
         (),
         "which chat is told of the jobs that no chat asked for, by the directory that they work in: "
-        "~/work/shop=agent:main:main, with @telegram behind it when a channel is to be named; a directory that ends "
+        "~/code/shop=agent:main:main, with @telegram behind it when a channel is to be named; a directory that ends "
         "in * is the beginning of several; the longest that fits wins",
         empty="none is told",
         check=chat_routes,

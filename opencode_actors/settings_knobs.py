@@ -311,7 +311,7 @@ def chat_routes(value: tuple[object, ...]) -> str | None:
     try:
         routes_of(_texts(value))
     except UsageError as error:
-        return f"must be a list such as ~/work/shop=agent:main:main: {error.message}"
+        return f"must be a list such as ~/code/shop=agent:main:main: {error.message}"
     return None
 
 

@@ -13,9 +13,9 @@ from opencode_actors.settings import Settings
 
 ROUTES = routes_of(
     (
-        "/work/=agent:main:main",
-        "/work/shop=agent:blue:telegram:direct:42@telegram",
-        "/work/shop/old=hook:archive",
+        "/code/=agent:main:main",
+        "/code/shop=agent:blue:telegram:direct:42@telegram",
+        "/code/shop/old=hook:archive",
         "/spaces/demo-*=agent:red:main",
     )
 )
@@ -24,17 +24,17 @@ ROUTES = routes_of(
 @pytest.mark.parametrize(
     ("directory", "chat"),
     [
-        ("/work/else", Origin(session_key="agent:main:main", agent_id="main")),
+        ("/code/else", Origin(session_key="agent:main:main", agent_id="main")),
         (
-            "/work/shop",
+            "/code/shop",
             Origin(session_key="agent:blue:telegram:direct:42", agent_id="blue", channel="telegram"),
         ),
         (
-            "/work/shop/src",
+            "/code/shop/src",
             Origin(session_key="agent:blue:telegram:direct:42", agent_id="blue", channel="telegram"),
         ),
-        ("/work/shopping", Origin(session_key="agent:main:main", agent_id="main")),
-        ("/work/shop/old/x", Origin(session_key="hook:archive")),
+        ("/code/shopping", Origin(session_key="agent:main:main", agent_id="main")),
+        ("/code/shop/old/x", Origin(session_key="hook:archive")),
         ("/spaces/demo-abc", Origin(session_key="agent:red:main", agent_id="red")),
         ("/spaces/other", None),
     ],
@@ -45,7 +45,7 @@ def test_the_longest_directory_that_fits_says_which_chat_C10(directory: str, cha
 
 def test_a_job_that_a_chat_asked_for_is_that_chats_C10() -> None:
     chat = Origin(session_key="agent:main:other")
-    assert routed(chat, Path("/work/shop"), ROUTES) is chat
+    assert routed(chat, Path("/code/shop"), ROUTES) is chat
     known = routed(Origin(agent_id="x"), Path("/spaces/other"), ROUTES)
     assert known == Origin(agent_id="x")
 
