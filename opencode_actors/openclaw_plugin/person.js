@@ -14,7 +14,9 @@ export function personOf(api) {
     async tell(origin, text, id) {
       const route = routeOf(api.runtime.agent, origin);
       const config = api.runtime.config?.current?.();
-      return route ? await toChannel(config, route, text) : await toTranscript(config, origin, text, id);
+      if (route) return await toChannel(config, route, text);
+      const sessionId = entryOf(api.runtime.agent, origin)?.sessionId;
+      return sessionId ? await toTranscript(config, { ...origin, sessionId }, text, id) : false;
     },
   };
 }
@@ -37,14 +39,18 @@ async function toChannel(config, route, text) {
   return true;
 }
 
-/** The gateway's own chat has no channel: what stands in the session's transcript is what its person sees. */
-async function toTranscript(/** @type {any} */ config, /** @type {Origin} */ origin, /** @type {string} */ text, /** @type {string} */ id) {
+/**
+ * The gateway's own chat has no channel: what stands in the session's transcript is what its person sees.
+ * @param {any} config @param {Origin & {sessionId: string}} place @param {string} text @param {string} id
+ */
+async function toTranscript(config, place, text, id) {
   const append = "appendAssistantMirrorMessageByIdentity";
   const sdk = await sdkOf(() => import("openclaw/plugin-sdk/session-transcript-runtime"), append);
   if (!sdk) return false;
-  const { session_key: sessionKey, agent_id: agentId } = origin;
+  const { session_key: sessionKey, agent_id: agentId, sessionId } = place;
   const done = await sdk[append]({
     sessionKey,
+    sessionId,
     ...(agentId ? { agentId } : {}),
     text,
     idempotencyKey: `opencode:${id}`,
@@ -68,8 +74,12 @@ async function sdkOf(load, name) {
  * it OpenClaw sends it to its owner's direct chat. A session of the gateway's own chat has no such place.
  * @param {any} agent @param {Origin} origin
  */
-export function routeOf(agent, { session_key: sessionKey, agent_id: agentId }) {
-  const entry = agent?.session?.getSessionEntry?.({ sessionKey, ...(agentId ? { agentId } : {}) });
-  const route = entry?.deliveryContext;
+export function routeOf(agent, origin) {
+  const route = entryOf(agent, origin)?.deliveryContext;
   return route?.channel && route.to && route.channel !== "webchat" ? route : undefined;
+}
+
+/** What OpenClaw knows of the session; nothing of one that was never used. @param {any} agent @param {Origin} origin */
+function entryOf(agent, { session_key: sessionKey, agent_id: agentId }) {
+  return agent?.session?.getSessionEntry?.({ sessionKey, ...(agentId ? { agentId } : {}) });
 }
