@@ -208,9 +208,10 @@ def _output(view: View, notice: OutputAdded) -> Shown:
 def _todos(notice: TodosChanged) -> tuple[Action, ...]:
     done = sum(1 for todo in notice.todos if todo.status == "completed")
     current = next((todo.content for todo in notice.todos if todo.status == "in_progress"), "")
-    if not notice.todos or not current:
+    if not notice.todos or not (current or done):
         return ()
-    return (Busy(f"{done} of {len(notice.todos)} done, now: {one_line(current)}"),)
+    now = f", now: {one_line(current)}" if current else ""
+    return (Busy(f"{done} of {len(notice.todos)} done{now}"),)
 
 
 def _end_line(view: View) -> Shown:

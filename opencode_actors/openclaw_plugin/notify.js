@@ -52,8 +52,7 @@ export class Notifier {
     if (this.#taken.has(delivery.id)) return;
     const sessionKey = delivery.origin?.session_key;
     if (!sessionKey) throw new Error("nobody is named who asked for it");
-    if (delivery.to === "person") {
-      await this.#tellPerson(delivery, sessionKey);
+    if (delivery.to === "person" && (await this.#tellPerson(delivery, sessionKey))) {
       this.#remember(delivery.id);
       return;
     }
@@ -70,12 +69,15 @@ export class Notifier {
   }
 
   /**
-   * The agent is not woken. Where there is no way to the person, the word waits for the agent's next turn.
+   * No agent is woken. Where there is no way to the person, as in a chat that was never used, what is only to be known
+   * waits for the agent's next turn; a question has to reach somebody, and the agent is told it.
    * @param {import("./link.js").Delivery} delivery @param {string} sessionKey
    */
   async #tellPerson(delivery, sessionKey) {
-    const told = await this.#person?.tell(delivery.origin, cut(delivery.text, LONGEST_EVENT), delivery.id);
-    if (!told) this.#enqueue(delivery, sessionKey);
+    if (await this.#person?.tell(delivery.origin, cut(delivery.text, LONGEST_EVENT), delivery.id)) return true;
+    if (delivery.kind === "waiting") return false;
+    this.#enqueue(delivery, sessionKey);
+    return true;
   }
 
   /** @param {import("./link.js").Delivery} delivery @param {string} sessionKey @returns {string} where it now waits */

@@ -126,14 +126,14 @@ CREATE TABLE dearest (
     outcome TEXT NOT NULL, cost REAL NOT NULL, PRIMARY KEY (day, job)
 ) WITHOUT ROWID;
 CREATE TEMP TABLE ended AS SELECT
-    id, session, COALESCE(name, '') AS name, created + (snapshot ->> 'elapsed_seconds') AS at,
-    date(created + (snapshot ->> 'elapsed_seconds'), 'unixepoch', 'localtime') AS day,
-    COALESCE(snapshot ->> 'model', '') AS model, snapshot ->> 'status' AS outcome,
-    COALESCE(snapshot ->> '$.failure.cause', '') AS cause, snapshot ->> 'started_at' AS started,
-    COALESCE(snapshot ->> 'cost_usd', 0.0) AS cost, COALESCE(snapshot ->> 'cost_known', 1) AS known,
-    COALESCE(snapshot ->> '$.tokens.input', 0) + COALESCE(snapshot ->> '$.tokens.cache_read', 0)
-        + COALESCE(snapshot ->> '$.tokens.cache_write', 0) AS tokens_in,
-    COALESCE(snapshot ->> '$.tokens.output', 0) + COALESCE(snapshot ->> '$.tokens.reasoning', 0) AS tokens_out
+    id, session, COALESCE(name, '') AS name, created + json_extract(snapshot, '$.elapsed_seconds') AS at,
+    date(created + json_extract(snapshot, '$.elapsed_seconds'), 'unixepoch', 'localtime') AS day,
+    COALESCE(json_extract(snapshot, '$.model'), '') AS model, json_extract(snapshot, '$.status') AS outcome,
+    COALESCE(json_extract(snapshot, '$.failure.cause'), '') AS cause, json_extract(snapshot, '$.started_at') AS started,
+    COALESCE(json_extract(snapshot, '$.cost_usd'), 0.0) AS cost, COALESCE(json_extract(snapshot, '$.cost_known'), 1) AS known,
+    COALESCE(json_extract(snapshot, '$.tokens.input'), 0) + COALESCE(json_extract(snapshot, '$.tokens.cache_read'), 0)
+        + COALESCE(json_extract(snapshot, '$.tokens.cache_write'), 0) AS tokens_in,
+    COALESCE(json_extract(snapshot, '$.tokens.output'), 0) + COALESCE(json_extract(snapshot, '$.tokens.reasoning'), 0) AS tokens_out
     FROM jobs WHERE settled AND created IS NOT NULL AND json_valid(snapshot);
 INSERT INTO totals SELECT day, model, outcome, cause, COUNT(*), COUNT(started),
     SUM(COALESCE(MAX(0.0, at - started), 0.0)), SUM(cost), SUM(NOT known), SUM(tokens_in), SUM(tokens_out)

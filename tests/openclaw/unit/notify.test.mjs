@@ -88,11 +88,18 @@ test("a word for the person wakes no agent, and is acknowledged when the person 
   assert.deepEqual(own.events, []);
 });
 
-test("where there is no way to the person, the word waits for the agent's next turn, and wakes it not", async () => {
+test("where there is no way to the person, a report waits for the agent's next turn, and a question wakes it", async () => {
   const own = queue();
-  await new Notifier(own, { tell: async () => false }).deliver(notice(1, { kind: "waiting", to: "person" }));
+  const nobody = new Notifier(own, { tell: async () => false });
+  await nobody.deliver(notice(1, { kind: "report", to: "person" }));
   assert.equal(own.events.length, 1);
   assert.deepEqual(own.woken, []);
+  const told = nobody.deliver(notice(2, { kind: "waiting", to: "person" }));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(own.events.length, 2);
+  assert.equal(own.woken.length, 1);
+  own.events.length = 0;
+  await told;
 });
 
 test("a word that could not be told is not acknowledged", async () => {
