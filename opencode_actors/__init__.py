@@ -17,13 +17,15 @@ from opencode_actors.errors import (
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.choices import Chosen
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
 from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
-from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
+from opencode_actors.kernel.outbox import Announcement, Attendance
 from opencode_actors.kernel.system import EndedSession, Job, System, SystemStatistics
 from opencode_actors.kernel.wishes import Asked
+from opencode_actors.machines.matters import Matter, Party, Source
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
@@ -32,10 +34,12 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobQueued,
+    JobReported,
     JobStarted,
     Notice,
     NotificationFailed,
     OutputAdded,
+    OutputFilled,
     OutputKind,
     ProviderRetrying,
     SessionChanged,
@@ -43,6 +47,7 @@ from opencode_actors.machines.notices import (
     ToolStarted,
 )
 from opencode_actors.machines.server_events import Todo, Tokens
+from opencode_actors.machines.totals import DearJob, Tally, Totals
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
@@ -73,9 +78,11 @@ __all__ = [
     "Attendance",
     "Busy",
     "Cause",
+    "Chosen",
     "CleanedUp",
     "Climb",
     "Copied",
+    "DearJob",
     "EndedSession",
     "EngineError",
     "EngineUnavailable",
@@ -92,6 +99,7 @@ __all__ = [
     "JobId",
     "JobLasted",
     "JobQueued",
+    "JobReported",
     "JobSnapshot",
     "JobStarted",
     "JobStatus",
@@ -108,8 +116,10 @@ __all__ = [
     "OpencodeActorsError",
     "Origin",
     "OutputAdded",
+    "OutputFilled",
     "OutputKind",
     "OutputSlice",
+    "Party",
     "PendingRequest",
     "PermissionReply",
     "ProviderRetrying",
@@ -122,14 +132,17 @@ __all__ = [
     "SessionStatus",
     "Settings",
     "SettingsError",
+    "Source",
     "StoreError",
     "System",
     "SystemStatistics",
+    "Tally",
     "Todo",
     "TodosChanged",
     "Tokens",
     "TooSlow",
     "ToolStarted",
+    "Totals",
     "UnknownJob",
     "UnknownSession",
     "UsageError",

@@ -20,6 +20,7 @@ from opencode_actors.settings_knobs import (
     Cpus,
     Size,
     absolute_path,
+    chat_routes,
     environment_names,
     http_url,
     ip_literal,
@@ -27,6 +28,7 @@ from opencode_actors.settings_knobs import (
     knob,
     matching,
     network_word,
+    notice_kinds,
     number,
     one_line,
     one_of,
@@ -184,6 +186,13 @@ class Settings:
         600.0,
         "a job that runs for this long is reported as still running, to followers and to the chat that asked for "
         "it; then after growing gaps",
+        unit="s",
+        empty="never",
+        check=number(at_least=0, at_most=LONGEST),
+    )
+    report_every: float = knob(
+        0.0,
+        "how often the chat that asked for a job is told how far it is, by its list of todos; a job may ask for its own",
         unit="s",
         empty="never",
         check=number(at_least=0, at_most=LONGEST),
@@ -351,6 +360,37 @@ class Settings:
         "an announcement that could not be delivered for this long is given up",
         unit="s",
         check=duration,
+    )
+
+    notify_kinds: tuple[str, ...] = knob(
+        (),
+        "what the chat that asked for a job is told of it, where that is not the usual: text, and text is told; -running, "
+        "and that is not; telegram:-report, for the chats of one channel. There are completed, failed, cancelled, limit, "
+        "waiting, running, report (usually told), answered, started, text, tool (usually not), and all",
+        empty="the usual",
+        check=notice_kinds,
+    )
+    notify_every: float = knob(
+        15.0,
+        "a chat that is told text or tool gets at most one message of a job in so long, with all of it joined",
+        unit="s",
+        check=duration,
+    )
+    max_auto_answers: int = knob(
+        10,
+        "how often in a row a chat's agent is woken by what its jobs ask, without a word of a person; then the "
+        "person is told, and not the agent",
+        unit="times",
+        empty="always the person",
+        check=number(at_least=0, at_most=1_000_000),
+    )
+    routes: tuple[str, ...] = knob(
+        (),
+        "which chat is told of the jobs that no chat asked for, by the directory that they work in: "
+        "~/code/shop=agent:main:main, with @telegram behind it when a channel is to be named; a directory that ends "
+        "in * is the beginning of several; the longest that fits wins",
+        empty="none is told",
+        check=chat_routes,
     )
 
     def __attrs_post_init__(self) -> None:

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 
 from attrs import Attribute, field, fields, frozen
 
-from opencode_actors.errors import SettingsError
+from opencode_actors.errors import SettingsError, UsageError
+from opencode_actors.machines.matters import settings_of
+from opencode_actors.routes import routes_of
 
 
 @frozen
@@ -295,6 +297,26 @@ def environment_names(value: tuple[object, ...]) -> str | None:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             return f"must be a list of environment variable names, and {describe_value(name)} is none"
     return None
+
+
+def notice_kinds(value: tuple[object, ...]) -> str | None:
+    try:
+        settings_of(_texts(value))
+    except UsageError as error:
+        return f"names what is not told of jobs: {error.message} ({error.hint})"
+    return None
+
+
+def chat_routes(value: tuple[object, ...]) -> str | None:
+    try:
+        routes_of(_texts(value))
+    except UsageError as error:
+        return f"must be a list such as ~/code/shop=agent:main:main: {error.message}"
+    return None
+
+
+def _texts(value: tuple[object, ...]) -> tuple[str, ...]:
+    return tuple(one if isinstance(one, str) else describe_value(one) for one in value)
 
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -94,6 +95,7 @@ def _wishes(arguments: argparse.Namespace) -> dict[str, object]:
         "system": arguments.system,
         "max_cost_usd": arguments.max_cost_usd,
         "timeout": arguments.timeout,
+        "report_every": arguments.report_every,
         "image": arguments.image,
         "key": arguments.key,
     }
@@ -145,6 +147,28 @@ async def _answer(arguments: argparse.Namespace, client: Client) -> None:
     _show(arguments, answer, lambda _: _print("answered"))
 
 
+async def _requests(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("requests"), tables.requests)
+
+
+async def _statistics(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call("statistics", days=arguments.days)
+    if sys.stdout.isatty():
+        _show(arguments, answer, tables.statistics)
+    else:
+        _print(json.dumps(answer, indent=2))
+
+
+async def _notify(arguments: argparse.Namespace, client: Client) -> None:
+    place = {"session_id": arguments.session, "job_id": arguments.job, "channel": arguments.channel}
+    choice = {name: _words(getattr(arguments, name)) for name in ("on", "off", "reset")}
+    _show(arguments, await client.call("notify", **place, **choice), tables.chosen)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 async def _info(arguments: argparse.Namespace, client: Client) -> None:
     _show(arguments, await client.call("info"), tables.info)
 
@@ -160,6 +184,9 @@ _VERBS: dict[str, Callable[[argparse.Namespace, Client], Awaitable[None]]] = {
     "sessions": _sessions,
     "cleanup": _cleanup,
     "answer": _answer,
+    "requests": _requests,
+    "statistics": _statistics,
+    "notify": _notify,
     "info": _info,
 }
 

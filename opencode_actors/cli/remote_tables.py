@@ -129,6 +129,71 @@ def cleanup(answer: Document) -> None:
     _table(("session", "", "reason"), rows, nothing="nothing to clean up")
 
 
+def requests(answer: Document) -> None:
+    _table(
+        ("job", "name", "request", "asks", "answer with"),
+        [
+            (
+                one["jobId"],
+                one["name"] or "",
+                one["requestId"],
+                one["text"] + (f" ({' | '.join(one['options'])})" if one["options"] else ""),
+                _asked(one["jobId"], one)[1][1],
+            )
+            for one in answer["requests"]
+        ],
+        nothing="no job asks anything",
+    )
+
+
+def statistics(answer: Document) -> None:
+    jobs = f"{answer['jobs']} {'job' if answer['jobs'] == 1 else 'jobs'}"
+    _write(f"{jobs} since {answer['since']}, {_spent(answer)}, {_mean(answer)}\n")
+    for title, rows, name in (
+        ("day", answer["byDay"], "day"),
+        ("outcome", answer["byOutcome"], "status"),
+        ("failed of", answer["byCause"], "cause"),
+        ("model", answer["byModel"], "model"),
+    ):
+        if rows:
+            _write("\n")
+            _table(
+                (title, "jobs", "cost", "mean duration"),
+                [(one[name] or "none", str(one["jobs"]), _spent(one), _mean(one)) for one in rows],
+                nothing="",
+            )
+    if answer["mostExpensive"]:
+        _write("\n")
+        _table(
+            ("most expensive", "name", "cost", "day", "status", "session"),
+            [
+                (one["jobId"], one["name"] or "", _spent(one), one["day"], one["status"], one["sessionKey"])
+                for one in answer["mostExpensive"]
+            ],
+            nothing="",
+        )
+
+
+def _spent(tally: Document) -> str:
+    cost = tally["costUsd"]
+    if cost is None:
+        return "cost unknown"
+    known = tally.get("costKnown", True)
+    return spending.dollars(cost) if known else f"at least {spending.dollars(cost)}"
+
+
+def _mean(tally: Document) -> str:
+    return "none ran" if tally["meanSeconds"] is None else f"{duration(tally['meanSeconds'])} on average"
+
+
+def chosen(answer: Document) -> None:
+    _table(
+        ("kind", "told", "by"),
+        [(kind, "yes" if one["on"] else "no", one["by"]) for kind, one in answer["kinds"].items()],
+        nothing="",
+    )
+
+
 def info(answer: Document) -> None:
     engine = answer["engine"]
     _lines(

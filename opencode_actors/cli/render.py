@@ -22,10 +22,12 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobQueued,
+    JobReported,
     JobStarted,
     Notice,
     NotificationFailed,
     OutputAdded,
+    OutputFilled,
     OutputKind,
     ProviderRetrying,
     SessionChanged,
@@ -147,6 +149,10 @@ def show(view: View, notice: Notice) -> Shown:
             return view, (Line(text, Tone.WARNING),)
         case JobLasted():
             return view, (Line(f"still running after {duration(notice.seconds)}", Tone.FAINT),)
+        case JobReported():
+            return view, ()  # whoever sees all of it needs no report
+        case OutputFilled():
+            return view, (Line("its output is full (maxOutputSize); the job goes on", Tone.WARNING),)
         case JobCancelling():
             why = f" ({one_line(notice.why)})" if notice.why else ""
             return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}{why}", Tone.WARNING),)
@@ -202,9 +208,10 @@ def _output(view: View, notice: OutputAdded) -> Shown:
 def _todos(notice: TodosChanged) -> tuple[Action, ...]:
     done = sum(1 for todo in notice.todos if todo.status == "completed")
     current = next((todo.content for todo in notice.todos if todo.status == "in_progress"), "")
-    if not notice.todos or not current:
+    if not notice.todos or not (current or done):
         return ()
-    return (Busy(f"{done} of {len(notice.todos)} done, now: {one_line(current)}"),)
+    now = f", now: {one_line(current)}" if current else ""
+    return (Busy(f"{done} of {len(notice.todos)} done{now}"),)
 
 
 def _end_line(view: View) -> Shown:

@@ -126,6 +126,23 @@ def add_verbs(commands: Commands) -> None:
     answer.add_argument("--reject", action="store_true", help="say no")
     answer.add_argument("--message", metavar="TEXT", help="with --reject: what the agent is told")
 
+    _verb(commands, "requests", "what all jobs ask and wait to be answered")
+
+    statistics = _verb(commands, "statistics", "what the jobs of the last days came to: cost, time, outcomes")
+    statistics.add_argument(
+        "--days", metavar="N", type=int, default=7, help="so many, with today (default: 7)"
+    )
+
+    notify = _verb(commands, "notify", "which chats are told what of their jobs; choose it")
+    place = notify.add_mutually_exclusive_group()
+    place.add_argument("--session", metavar="KEY", help="of the jobs of this session")
+    place.add_argument("--job", metavar="JOB", help="of the jobs of this one's session")
+    place.add_argument("--channel", metavar="NAME", help="to all chats of this channel, for example telegram")
+    kinds = "comma-separated: completed, failed, cancelled, limit, waiting, answered, running, report, started, text, tool, all"
+    notify.add_argument("--on", metavar="KINDS", default="", help=kinds)
+    notify.add_argument("--off", metavar="KINDS", default="", help="these are not told")
+    notify.add_argument("--reset", metavar="KINDS", default="", help="these are as the settings say")
+
     _verb(commands, "info", "which service this is")
 
 
@@ -159,6 +176,9 @@ def _add_wishes(parser: Parser) -> None:
         "--max-cost-usd", metavar="USD", type=float, help="the job is ended when it has cost more"
     )
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help="bound for the whole job")
+    parser.add_argument(
+        "--report-every", metavar="SECONDS", type=float, help="its chat is told how far it is; 0 for never"
+    )
     parser.add_argument("--image", metavar="NAME", help="the image of a session that has no container yet")
     parser.add_argument(
         "--key", metavar="KEY", help="the same key within a day is the same job, so asking again is safe"

@@ -10,6 +10,7 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.errors import AttributeValidationNote, BaseValidationError
 
 from opencode_actors.door.faults import Code, Fault, Refused
+from opencode_actors.kernel.system import LONGEST_LOOK_BACK
 
 _LONGEST_WORD = 256  # characters of an id, a key, a name
 _LONGEST_DURATION = 366 * 86_400.0
@@ -46,6 +47,10 @@ _seconds = _checked(
 _reply = _checked(lambda word: word in ("once", "always", "reject"), "must be once, always or reject")
 
 
+_days = _checked(lambda number: 1 <= number <= LONGEST_LOOK_BACK, f"must be from 1 to {LONGEST_LOOK_BACK}")
+_by = _checked(lambda word: word in ("agent", "person"), "must be agent or person")
+
+
 @frozen(kw_only=True)
 class Asker:
     """The chat that a job was started from."""
@@ -78,6 +83,8 @@ class Wishes:
     image: str | None = field(default=None, validator=_word)
     key: str | None = field(default=None, validator=_word)
     origin: Asker | None = None
+    by: str = field(default="person", validator=_by)
+    report_every: float | None = field(default=None, validator=_seconds)
 
 
 @frozen(kw_only=True)
@@ -170,6 +177,39 @@ class Answer:
     reply: str | None = field(default=None, validator=_reply)
     message: str | None = None
     reject: bool = False
+    by: str = field(default="person", validator=_by)
+
+
+@frozen(kw_only=True)
+class Requests:
+    pass
+
+
+@frozen(kw_only=True)
+class Statistics:
+    days: int = field(default=7, validator=_days)
+
+
+Words = tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Notify:
+    """What chats are told: of the jobs of a session, or all of a channel."""
+
+    session_id: str | None = field(default=None, validator=_word)
+    job_id: str | None = field(default=None, validator=_word)
+    channel: str | None = field(default=None, validator=_word)
+    on: Words = ()
+    off: Words = ()
+    reset: Words = ()
+
+
+@frozen(kw_only=True)
+class Present:
+    """A person has said something in this chat."""
+
+    origin: Asker
 
 
 @frozen(kw_only=True)
@@ -197,6 +237,10 @@ Command = (
     | Follow
     | Unfollow
     | Answer
+    | Requests
+    | Statistics
+    | Notify
+    | Present
     | Attend
     | Ack
 )
@@ -269,6 +313,17 @@ def _answer(value: object) -> tuple[str, ...]:
     return tuple(cast("list[str]", labels))
 
 
+def _words(value: object, _: object) -> Words:
+    words = cast("list[object]", value) if isinstance(value, list) else [value]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("must be a text, or a list of texts")
+    return tuple(cast("list[str]", words))
+
+
+def _is_words(wanted: object) -> bool:
+    return wanted == Words
+
+
 def _is_answers(wanted: object) -> bool:
     return wanted == Answers
 
@@ -289,6 +344,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(bool, _flag)
     converter.register_structure_hook_func(_is_answers, _answers)
+    converter.register_structure_hook_func(_is_words, _words)
     converter.register_structure_hook(Asker, _object(converter.get_structure_hook(Asker)))
     return converter
 

@@ -22,12 +22,16 @@ from opencode_actors.door.commands import (
     Follow,
     Fork,
     Info,
+    Notify,
     Output,
     Ping,
+    Present,
+    Requests,
     Respond,
     Resume,
     Sessions,
     Start,
+    Statistics,
     Status,
     Unfollow,
     Wishes,
@@ -43,12 +47,13 @@ from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import Job, System
 from opencode_actors.kernel.wishes import Asked
+from opencode_actors.machines.matters import Party
 from opencode_actors.machines.notices import JobEnded, Notice
 from opencode_actors.machines.vocabulary import JobSnapshot, Origin
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
-_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Answer, Ack)
+_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Answer, Notify, Ack)
 
 
 @frozen(kw_only=True)
@@ -90,6 +95,8 @@ class SystemDesk:
                 del self._attending[name]
 
     async def perform(self, command: Command, guest: Guest) -> Document:
+        if isinstance(command, Wishes) and command.by == "person" and command.origin is not None:
+            self.system.person_spoke(command.origin.session_key)
         match command:
             case Info():
                 return await self._info()
@@ -122,6 +129,16 @@ class SystemDesk:
                 return await self._sessions(everything=command.all)
             case Answer():
                 return await self._answer(command)
+            case Requests():
+                return results.requests(await self.system.requests())
+            case Statistics():
+                return results.totals(await self.system.totals(days=command.days), days=command.days)
+            case Notify():
+                return await self._notify(command)
+            case Present():
+                self.system.person_spoke(command.origin.session_key)
+                await trio.lowlevel.checkpoint()
+                return {}
             case Attend():
                 return await self._attend(command.name, guest)
             case Ack():
@@ -254,8 +271,20 @@ class SystemDesk:
             answers=command.answers,
             reply="reject" if command.reject and command.answers is None else command.reply,
             message=command.message or "",
+            by=Party(command.by),
         )
         return {"answered": True}
+
+    async def _notify(self, command: Notify) -> Document:
+        session = command.session_id and await self.system.find_session(command.session_id)
+        if command.job_id is not None:
+            if session is not None:
+                raise UsageError("name either a job or its session")
+            session = (await self._called(command.job_id)).session
+        chosen = await self.system.notify(
+            session=session, channel=command.channel, on=command.on, off=command.off, reset=command.reset
+        )
+        return results.chosen(chosen, session=session, channel=command.channel)
 
     async def _output(self, command: Output) -> Document:
         job = await self._job(command)
@@ -322,6 +351,7 @@ def _asked(wishes: Wishes) -> Asked:
         "system": wishes.system,
         "job_timeout": wishes.timeout,
         "max_cost_usd": wishes.max_cost_usd,
+        "report_every": wishes.report_every,
         "key": wishes.key,
         "origin": _origin(wishes.origin),
     }

@@ -17,10 +17,12 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobQueued,
+    JobReported,
     JobStarted,
     Notice,
     NotificationFailed,
     OutputAdded,
+    OutputFilled,
     OutputKind,
     ProviderRetrying,
     SessionChanged,
@@ -109,6 +111,10 @@ def _notice_of(told: Document) -> Notice | None:
             )
         case "jobLasted":
             return JobLasted(job=job, session=session, seconds=told["seconds"])
+        case "jobReported":
+            return JobReported(job=job, session=session, seconds=told["seconds"])
+        case "outputFilled":
+            return OutputFilled(job=job, session=session, size=told["size"])
         case "jobCancelling":
             return JobCancelling(job=job, session=session, rung=Rung[told["rung"].upper()])
         case "jobEnded":

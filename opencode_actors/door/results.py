@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
+from opencode_actors.kernel.choices import Chosen
 from opencode_actors.kernel.cleanup import CleanedUp
 from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import NoticesMissed
-from opencode_actors.kernel.outbox import Announcement, Matter
+from opencode_actors.kernel.outbox import Announcement
 from opencode_actors.kernel.system import EndedSession
 from opencode_actors.machines.notices import (
     InputAnswered,
@@ -17,22 +18,26 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobQueued,
+    JobReported,
     JobStarted,
     Notice,
     NotificationFailed,
     OutputAdded,
+    OutputFilled,
     ProviderRetrying,
     SessionChanged,
     TodosChanged,
     ToolStarted,
 )
 from opencode_actors.machines.server_events import Todo
+from opencode_actors.machines.totals import Tally, Totals
 from opencode_actors.machines.vocabulary import (
     Climb,
     Failure,
     JobSnapshot,
     JobStatus,
     Origin,
+    PendingRequest,
     SessionSnapshot,
 )
 from opencode_actors.store.port import KnownSession, OutputSlice
@@ -91,18 +96,71 @@ def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Docume
         "model": job.model or None,
         "climb": _climb(job.climb),
         "interruptedBy": job.interrupted_by,
-        "pending": [
-            {
-                "requestId": request.id,
-                "kind": request.kind.value,
-                "text": request.text,
-                "options": list(request.options),
-                "questions": request.questions,
-                "subAgent": request.sub_agent,
-            }
-            for request in job.pending
-        ],
+        "pending": [_request(request) for request in job.pending],
         "seq": seq,
+    }
+
+
+def _request(request: PendingRequest) -> Document:
+    return {
+        "requestId": request.id,
+        "kind": request.kind.value,
+        "text": request.text,
+        "options": list(request.options),
+        "questions": request.questions,
+        "subAgent": request.sub_agent,
+    }
+
+
+def requests(jobs: tuple[JobSnapshot, ...]) -> Document:
+    return {
+        "requests": [
+            {"jobId": job.id, "name": job.name or None, "sessionKey": job.session, **_request(request)}
+            for job in jobs
+            for request in job.pending
+        ]
+    }
+
+
+def totals(found: Totals, *, days: int) -> Document:
+    return {
+        "days": days,
+        "since": found.since,
+        **_tally(found.whole),
+        "byDay": [{"day": day, **_tally(tally)} for day, tally in found.days],
+        "byOutcome": [{"status": outcome, **_tally(tally)} for outcome, tally in found.outcomes],
+        "byCause": [{"cause": cause, **_tally(tally)} for cause, tally in found.causes],
+        "byModel": [{"model": model or None, **_tally(tally)} for model, tally in found.models],
+        "mostExpensive": [
+            {
+                "jobId": one.job,
+                "name": one.name or None,
+                "sessionKey": one.session,
+                "day": one.day,
+                "status": one.outcome,
+                "model": one.model or None,
+                "costUsd": one.cost,
+            }
+            for one in found.dearest
+        ],
+    }
+
+
+def _tally(tally: Tally) -> Document:
+    return {
+        "jobs": tally.jobs,
+        "costUsd": tally.cost_usd,
+        "costKnown": not tally.unpriced,
+        "meanSeconds": _rounded(tally.mean_seconds),
+        "tokens": {"input": tally.tokens_in, "output": tally.tokens_out},
+    }
+
+
+def chosen(matters: tuple[Chosen, ...], *, session: str | None, channel: str | None) -> Document:
+    return {
+        "sessionKey": session,
+        "channel": channel,
+        "kinds": {one.matter.value: {"on": one.on, "by": one.source.value} for one in matters},
     }
 
 
@@ -182,10 +240,11 @@ def cleaned_up(done: CleanedUp) -> Document:
 
 def delivery(announced: Announcement) -> Document:
     """For the chat that asked for the job."""
-    job, matter, origin = announced.job, announced.matter, announced.job.origin or Origin()
+    job, origin = announced.job, announced.job.origin or Origin()
     return {
         "id": announced.id,
-        "kind": job.status.value if matter is Matter.END else matter.value,
+        "kind": announced.matter.value,
+        "to": announced.to.value,
         "jobId": job.id,
         "sessionKey": job.session,
         "name": job.name or None,
@@ -250,6 +309,10 @@ def _details(one: Notice, ended: Document | None) -> Document:
             return {"attempt": one.attempt, "reason": one.reason, "seconds": round(one.seconds, 3)}
         case JobLasted():
             return {"seconds": round(one.seconds, 3)}
+        case JobReported():
+            return {"seconds": round(one.seconds, 3)}
+        case OutputFilled():
+            return {"size": one.size}
         case JobCancelling():
             return {"rung": one.rung.name.lower()}
         case JobEnded():

@@ -45,6 +45,17 @@ def answer_of(
     return PermissionAnswer(reply=chosen)
 
 
+def said_in(answer: Answer) -> str:
+    """The answer in one line, for whoever is told of it."""
+    match answer:
+        case QuestionAnswer(answers=answers):
+            return "; ".join(", ".join(one) for one in answers)
+        case PermissionAnswer(reply=reply):
+            return reply.value
+        case Rejection(message=message):
+            return f"no: {message}" if message else "no"
+
+
 def _check_size(texts: Iterable[str]) -> None:
     size = sum(len(text) for text in texts)
     if size > LONGEST_ANSWER:

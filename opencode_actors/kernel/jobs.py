@@ -62,8 +62,11 @@ from opencode_actors.machines.vocabulary import (
     JobId,
     JobSnapshot,
     JobStatus,
+    Origin,
+    PendingRequest,
     SessionKey,
 )
+from opencode_actors.routes import routed
 from opencode_actors.store.port import KnownJob, OpenJob, Page
 
 _log = logging.getLogger("opencode_actors")
@@ -249,15 +252,31 @@ class Jobs:
             ended = JobEnded(job=job, session=session, snapshot=known.snapshot)
         return evolve(page, notices=(*page.notices, ended))
 
-    def is_aimed(self, job: JobId) -> bool:
-        """Whether it is under way, and a chat asked for it."""
+    def aimed_at(self, job: JobId) -> Origin | None:
+        """The chat that asked for it, while it is under way."""
         entry = self._entries.get(job)
-        return entry is not None and _is_aimed(entry.actor.state)
+        return entry.actor.state.origin if entry is not None and _is_aimed(entry.actor.state) else None
 
-    def waiting_for_input(self) -> tuple[tuple[JobId, str], ...]:
-        """What the jobs ask that are under way and that a chat asked for: the job, the request's id."""
+    def waiting_for_input(self) -> tuple[tuple[JobId, SessionKey, str], ...]:
+        """What the jobs ask that are under way and that a chat asked for: the job, its session, the request's id."""
         states = [entry.actor.state for entry in self._entries.values() if _is_aimed(entry.actor.state)]
-        return tuple((state.id, request.id) for state in states for request in pending(state))
+        return tuple((state.id, state.session, request.id) for state in states for request in pending(state))
+
+    def asked(self, job: JobId, request: str) -> PendingRequest | None:
+        """What it asks under this id, if it does."""
+        entry = self._entries.get(job)
+        waiting = pending(entry.actor.state) if entry is not None else ()
+        return next((one for one in waiting if one.id == request), None)
+
+    def asking(self) -> tuple[JobSnapshot, ...]:
+        """Those that wait for an answer."""
+        states = [entry.actor.state for entry in self._entries.values()]
+        return tuple(snapshot(state, trio.current_time()) for state in states if pending(state))
+
+    def since(self, job: JobId) -> int:
+        """The number of the last notice before any of its own, while it is under way."""
+        entry = self._entries.get(job)
+        return entry.plan.since if entry is not None else 0
 
     def told(self, notice: Notice) -> None:
         """By the journal, when it is durable."""
@@ -281,10 +300,15 @@ class Jobs:
             job=JobId(f"job_{here.rng.getrandbits(64):016x}"),
             session=session,
             prompt=wish.prompt,
-            policy=job_policy(here.settings, timeout=wish.timeout, max_cost_usd=wish.max_cost_usd),
+            policy=job_policy(
+                here.settings,
+                timeout=wish.timeout,
+                max_cost_usd=wish.max_cost_usd,
+                report_every=wish.report_every,
+            ),
             now=trio.current_time(),
             name=wish.name,
-            origin=wish.origin,
+            origin=self._origin(session, wish.origin),
             notify=here.notify,
         )
         plan = Accepted(
@@ -293,12 +317,19 @@ class Jobs:
             at=here.wall(),
             since=here.hub.position,
             max_cost_usd=wish.max_cost_usd,
+            report_every=wish.report_every,
             image=wish.image,
             key=wish.key,
             request=wish.request,
             first=wish.first,
         )
         return self._entry(state, plan)
+
+    def _origin(self, session: SessionKey, origin: Origin | None) -> Origin | None:
+        here = self.surroundings
+        return (
+            routed(origin, self.sessions.place_of(session).workspace, here.routes) if here.notify else origin
+        )
 
     def _entry(self, state: JobState, plan: Accepted) -> _Entry:
         here = self.surroundings
@@ -317,7 +348,12 @@ class Jobs:
             job=last.id,
             session=last.session,
             prompt=plan.prompt,
-            policy=job_policy(here.settings, timeout=plan.timeout, max_cost_usd=plan.max_cost_usd),
+            policy=job_policy(
+                here.settings,
+                timeout=plan.timeout,
+                max_cost_usd=plan.max_cost_usd,
+                report_every=plan.report_every,
+            ),
             name=last.name,
             now=moment.now - max(0.0, moment.wall - plan.at),
             origin=last.origin,

@@ -22,8 +22,10 @@ from opencode_actors.kernel.policies import graces
 from opencode_actors.kernel.servers import Connect, Servers
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.system import System
+from opencode_actors.machines.matters import Matrix, settings_of
 from opencode_actors.machines.vocabulary import Leave
 from opencode_actors.ports import Engine, Webhook
+from opencode_actors.routes import routes_of
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
@@ -84,6 +86,8 @@ async def open_system(
                     rng=rng or random.Random(),  # noqa: S311 - ids and jitter, no secrets
                     wall=wall,
                     notify=notify,
+                    matrix=Matrix(settings=settings_of(settings.notify_kinds)).chosen(remembered.choices),
+                    routes=routes_of(settings.routes),
                 )
                 outbox = Outbox(surroundings, webhook) if notify else None
                 surroundings.hub.begin(remembered.last_seq)

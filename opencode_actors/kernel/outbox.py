@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from enum import Enum
 from functools import partial
 from typing import Self
 
@@ -21,6 +20,7 @@ from opencode_actors.kernel.outbox_operations import OutboxOperations, words_of
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines import outbox as machine
 from opencode_actors.machines.attention import HOLDS_WORDS
+from opencode_actors.machines.matters import Matter, Party, matter_of_end
 from opencode_actors.machines.notices import Notice, NotificationFailed, NotificationRecorded, Record
 from opencode_actors.machines.outbox import HOLDS, LONGEST_DELAY, OutboxPolicy, OutboxState
 from opencode_actors.machines.outbox_messages import (
@@ -49,20 +49,13 @@ CLAIM = 15.0
 OutboxActor = Actor[OutboxState, OutboxMessage, OutboxEffect]
 
 
-class Matter(Enum):
-    """What a chat is told of a job: that it has ended, that it asks something, that it runs long."""
-
-    END = "end"
-    QUESTION = "question"
-    REMINDER = "reminder"
-
-
 @frozen(kw_only=True)
 class Announcement:
-    """What a job's chat has to be told, and the words for it. `id` is what is acknowledged."""
+    """What a job's chat has to be told, the words for it, and who there is told. `id` is what is acknowledged."""
 
     id: str
     matter: Matter
+    to: Party = Party.AGENT
     job: JobSnapshot
     text: str
 
@@ -207,7 +200,9 @@ class Outbox:
             webhook=self._webhook is not None,
             attendants=tuple(self._attending),
         )
-        operations = OutboxOperations(here.store, self._webhook, here.settings.notify_webhook_url)
+        operations = OutboxOperations(
+            here.store, self._webhook, here.settings.notify_webhook_url, lambda: here.matrix
+        )
         return Actor("outbox", state, machine.handle, _Shell(operations, self), here.moment)
 
     def offer(self, effect: OfferNotification) -> None:
@@ -217,7 +212,9 @@ class Outbox:
 
     async def _end_of(self, job: JobId) -> Announcement | None:
         said = await words_of(self.surroundings.store, job)
-        return None if said is None else Announcement(id=job, matter=Matter.END, job=said[0], text=said[1])
+        if said is None:
+            return None
+        return Announcement(id=job, matter=matter_of_end(said[0]), job=said[0], text=said[1])
 
 
 @define(eq=False)

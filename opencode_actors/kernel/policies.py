@@ -18,12 +18,19 @@ def graces(settings: Settings) -> Graces:
     )
 
 
-def job_policy(settings: Settings, *, timeout: float | None, max_cost_usd: float = 0.0) -> JobPolicy:
+def job_policy(
+    settings: Settings,
+    *,
+    timeout: float | None,
+    max_cost_usd: float = 0.0,
+    report_every: float | None = None,
+) -> JobPolicy:
     return JobPolicy(
         idle_timeout=settings.idle_timeout,
         job_timeout=settings.job_timeout if timeout is None else timeout,
         max_cost_usd=max_cost_usd,
         remind_after=settings.remind_after,
+        report_every=settings.report_every if report_every is None else report_every,
         max_output_size=settings.max_output_size,
         max_provider_retries=settings.max_provider_retries,
         question_timeout=settings.question_timeout,

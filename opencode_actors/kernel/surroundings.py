@@ -16,9 +16,11 @@ from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines.job_messages import JobMessage
+from opencode_actors.machines.matters import Matrix
 from opencode_actors.machines.notices import Notice, Record
 from opencode_actors.machines.vocabulary import JobId, Moment, SessionKey
 from opencode_actors.ports import Engine
+from opencode_actors.routes import Route
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
 
@@ -45,6 +47,8 @@ class Surroundings:
     rng: random.Random
     wall: Callable[[], float]
     notify: bool = False  # whether the end of a job is announced
+    matrix: Matrix = field(factory=Matrix)
+    routes: tuple[Route, ...] = ()
     hub: Hub = field(factory=Hub, init=False)
     supervisor: Supervisor = field(factory=Supervisor, init=False)
     addresses: dict[JobId, JobAddress] = field(factory=dict[JobId, JobAddress], init=False)

@@ -22,8 +22,9 @@ from attrs import define, evolve, field, frozen
 from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import StoreError, UsageError
 from opencode_actors.kernel.actor import ActorStatistics
-from opencode_actors.kernel.answers import answer_of
+from opencode_actors.kernel.answers import answer_of, said_in
 from opencode_actors.kernel.attention import Attention, AttentionStatistics
+from opencode_actors.kernel.choices import Chosen, choose
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
 from opencode_actors.kernel.forking import Forked, Forking
@@ -38,8 +39,10 @@ from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.wishes import Asked, wish_of
 from opencode_actors.machines.attention import is_word
+from opencode_actors.machines.matters import Party
 from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.notices import JobEnded, Notice
+from opencode_actors.machines.totals import Totals
 from opencode_actors.machines.vocabulary import (
     Climb,
     JobId,
@@ -52,8 +55,10 @@ from opencode_actors.machines.vocabulary import (
 from opencode_actors.ports import Engine, PermissionReply
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import KnownSession, OutputSlice, Page, Remembered
+from opencode_actors.store.total_rows import first_day
 from opencode_actors.workdirs import Directories
 
+LONGEST_LOOK_BACK = 3660  # days
 # What ended with the system is announced at once, if OpenClaw takes it; the rest by the next process.
 _FLUSH_WITHIN = 5.0
 
@@ -85,9 +90,10 @@ class Job:
         answers: Sequence[Sequence[str]] | str | None = None,
         reply: PermissionReply | str | None = None,
         message: str = "",
+        by: Party = Party.PERSON,
     ) -> None:
         """As `System.answer`."""
-        await self._system.answer(self.id, request, answers=answers, reply=reply, message=message)
+        await self._system.answer(self.id, request, answers=answers, reply=reply, message=message, by=by)
 
     async def output(self, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
         """As `System.output`."""
@@ -166,6 +172,7 @@ class System:
         system: str | None = None,
         job_timeout: float | None = None,
         max_cost_usd: float | None = None,
+        report_every: float | None = None,
         key: str | None = None,
         origin: Origin | None = None,
     ) -> Job:
@@ -176,7 +183,8 @@ class System:
         name, and without a session, they are called by the prompt's key words.
         `job_timeout` is in seconds, 0 for none, and the setting's when it is not given. A job that has cost
         more than `max_cost_usd` is ended, as far as OpenCode knows the model's price
-        (`JobSnapshot.cost_known`). The same `key` within a day is the same job, also after a restart, so that
+        (`JobSnapshot.cost_known`). Every `report_every` seconds its chat is told how far it is, as the setting
+        says when it is not given, 0 for never. The same `key` within a day is the same job, also after a restart, so that
         asking again is safe for whoever does not know whether the first time succeeded; it raises
         `UsageError` when something else is asked for under it. `origin` is kept with the job.
         Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
@@ -193,6 +201,7 @@ class System:
             system=system,
             job_timeout=job_timeout,
             max_cost_usd=max_cost_usd,
+            report_every=report_every,
             key=key,
             origin=origin,
         )
@@ -273,19 +282,35 @@ class System:
         answers: Sequence[Sequence[str]] | str | None = None,
         reply: PermissionReply | str | None = None,
         message: str = "",
+        by: Party = Party.PERSON,
     ) -> None:
         """Answers what the agent asks (`JobSnapshot.pending`, `InputWanted`); returns when OpenCode has it.
 
         A question takes `answers`, one sequence for each of its questions (a plain text where there is one),
         of its options or in free words. A permission takes `reply`: once, always or reject. Either can be
         rejected with `reply="reject"`: with a `message` the agent is told it and goes on, without one it ends
-        its answer there.
+        its answer there. `by` is who gives it: an agent may do so `maxAutoAnswers` times in a row.
 
         Raises `UnknownJob`; `RequestGone` when nothing waits for it any more (each request takes one answer,
         and some time out); `UsageError` for what does not fit; `OpenCodeError` when nobody knows whether
         OpenCode has it.
         """
-        await self._jobs.answer(job, request, answer_of(answers=answers, reply=reply, message=message))
+        answer = answer_of(answers=answers, reply=reply, message=message)
+        if self._attention is not None:
+            self._attention.answering(job, request, by, said_in(answer))
+        await self._jobs.answer(job, request, answer)
+
+    async def requests(self) -> tuple[JobSnapshot, ...]:
+        """The jobs that ask something and wait for an answer, with what they ask (`JobSnapshot.pending`)."""
+        await trio.lowlevel.checkpoint()
+        return self._jobs.asking()
+
+    async def totals(self, *, days: int = 7) -> Totals:
+        """What the jobs came to that settled today and on the days before, in local time; also of those that are
+        forgotten by now."""
+        if not 1 <= days <= LONGEST_LOOK_BACK:
+            raise UsageError(f"{days} days cannot be looked at", hint=f"give 1 to {LONGEST_LOOK_BACK}")
+        return await self._surroundings.store.totals(first_day(self._surroundings.wall(), days))
 
     async def output(self, job: JobId, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
         """Readable while the job runs. `offset` and `limit` are bytes; a character is never split.
@@ -407,6 +432,26 @@ class System:
         if self._outbox is None or self._attention is None:
             raise UsageError("this system announces nothing", hint="open it with notify=True")
         return _attend(self._outbox, self._attention)
+
+    async def notify(
+        self,
+        *,
+        session: str | None = None,
+        channel: str | None = None,
+        on: Sequence[str] = (),
+        off: Sequence[str] = (),
+        reset: Sequence[str] = (),
+    ) -> tuple[Chosen, ...]:
+        """Chooses what the chats are told of the jobs of this session, or all chats of this channel, by the names
+        of `Matter`, until it is chosen otherwise; with `reset` the choice is taken back. A session's choice wins
+        over a channel's, that over `notifyKinds`. Answers what is told now, and who says so. Raises
+        `UsageError`, and `StoreError`."""
+        return await choose(self._surroundings, session=session, channel=channel, on=on, off=off, reset=reset)
+
+    def person_spoke(self, chat: str) -> None:
+        """In the chat session of this key: its agent may be woken again by what jobs ask (`maxAutoAnswers`)."""
+        if self._attention is not None:
+            self._attention.person_spoke(chat)
 
     async def acknowledge(self, announcement: str) -> None:
         """What was offered to an attendant under this id was passed on, and nobody else will. Of an end it

@@ -32,6 +32,7 @@ class Asked(TypedDict, total=False):
     system: str | None
     job_timeout: float | None
     max_cost_usd: float | None
+    report_every: float | None
     key: str | None
     origin: Origin | None
 
@@ -45,6 +46,7 @@ class Wish:
     image: str | None = None
     timeout: float | None = None
     max_cost_usd: float = 0.0
+    report_every: float | None = None
     key: str | None = None
     origin: Origin | None = None
     request: str = ""
@@ -66,12 +68,17 @@ def wish_of(
     system: str | None = None,
     job_timeout: float | None = None,
     max_cost_usd: float | None = None,
+    report_every: float | None = None,
     key: str | None = None,
     origin: Origin | None = None,
 ) -> Wish:
     """Raises `UsageError` for what cannot be. The settings say what is not asked for."""
     _check_prompt(prompt)
     _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd)
+    if report_every is not None and not (math.isfinite(report_every) and report_every >= 0):
+        raise UsageError(
+            f"{report_every} seconds cannot lie between two reports", hint="give more than 0, or 0 for none"
+        )
     _check_key(key)
     _check_image(image)
     wanted = Prompt(
@@ -86,10 +93,13 @@ def wish_of(
         image=image,
         timeout=job_timeout,
         max_cost_usd=max_cost_usd or 0.0,
+        report_every=report_every,
         key=key,
         origin=origin,
         request=_digest(
-            prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd, *(first,) * first
+            *(prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd),
+            *(first,) * first,
+            *(() if report_every is None else (report_every,)),
         ),
         first=first,
         resumes=resumes,

@@ -136,6 +136,7 @@ def _begin(state: JobState, turn: m.TurnGranted, moment: Moment) -> JobStep:
     if state.policy.job_timeout:
         effects.append(StartTimer(timer=JobTimer.TOTAL, seconds=state.policy.job_timeout))
     effects.extend(_next_reminder(state, 0.0))
+    effects.extend(_next_report(state, 0.0))
     running = Running(work=work, began=now)
     state = evolve(state, phase=running, started_at=moment.wall)
     return Step(state=state, effects=tuple(effects), records=(_sending(state, running, moment),))
@@ -163,6 +164,15 @@ def _next_reminder(state: JobState, lasted: float) -> list[JobEffect]:
     while due <= lasted + ROUNDING:
         due = 2 * due + first
     return [StartTimer(timer=JobTimer.REMIND, seconds=due - lasted)]
+
+
+def _next_report(state: JobState, lasted: float) -> list[JobEffect]:
+    """At equal gaps, which an interruption does not move."""
+    every = state.policy.report_every
+    if not every:
+        return []
+    number = (lasted + ROUNDING) // every + 1
+    return [StartTimer(timer=JobTimer.REPORT, seconds=number * every - lasted)]
 
 
 def _submit(state: JobState, work: Work) -> m.SubmitPrompt:
@@ -330,6 +340,7 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
         *requests.awaited(state, running, now),
     ]
     effects.extend(_next_reminder(state, now - known.since))
+    effects.extend(_next_report(state, now - known.since))
     return Step(state=state, effects=tuple(effects))
 
 
@@ -409,6 +420,7 @@ def _interrupt(state: JobState, running: Running, message: m.ServerLost) -> JobS
         Forget(kind=m.ReadRequests),
         StopTimer(timer=JobTimer.IDLE),
         StopTimer(timer=JobTimer.REMIND),
+        StopTimer(timer=JobTimer.REPORT),
         StopTimer(timer=JobTimer.START),
         StopTimer(timer=JobTimer.SUBMIT),
         StopTimer(timer=JobTimer.REREAD),
@@ -545,6 +557,10 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             lasted = now - running.began
             notice = n.JobLasted(job=state.id, session=state.session, seconds=lasted)
             return Step(state=state, effects=(Publish(notice=notice), *_next_reminder(state, lasted)))
+        case JobTimer.REPORT:
+            lasted = now - running.began
+            report = n.JobReported(job=state.id, session=state.session, seconds=lasted)
+            return Step(state=state, effects=(Publish(notice=report), *_next_report(state, lasted)))
         case JobTimer.LOOK:
             running = evolve(running, looked_with=frozenset(work.requests))
             return Step(state=evolve(state, phase=running), effects=(_look(work),))
@@ -671,6 +687,7 @@ def _stop(
         StopTimer(timer=JobTimer.IDLE),
         StopTimer(timer=JobTimer.TOTAL),
         StopTimer(timer=JobTimer.REMIND),
+        StopTimer(timer=JobTimer.REPORT),
         StopTimer(timer=JobTimer.START),
         StopTimer(timer=JobTimer.SUBMIT),
         StopTimer(timer=JobTimer.LOOK),

@@ -251,6 +251,7 @@ class JobTimer(Enum):
     IDLE = "idle"
     TOTAL = "total"
     REMIND = "remind"
+    REPORT = "report"
     REREAD = "reread"
     LOOK = "look"
     UNANSWERED = "unanswered"

@@ -29,6 +29,7 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
         )
         for p in placed
     ]
+    is_full = meter.truncated and not state.meter.truncated
     if heard.pieces:
         state = evolve(state, meter=meter, last_output_at=now)
     effects.extend(
@@ -39,6 +40,8 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
         )
         for p in placed
     )
+    if is_full:
+        effects.append(n.Publish(notice=n.OutputFilled(job=job, session=session, size=meter.size)))
     effects.extend(
         n.Publish(notice=n.ToolStarted(job=job, session=session, tool=tool.tool, title=tool.title))
         for tool in heard.tools

@@ -35,6 +35,7 @@ class JobPolicy:
     job_timeout: float  # 0: no bound
     max_cost_usd: float  # 0: no bound
     remind_after: float  # 0: never
+    report_every: float  # 0: never
     max_output_size: int
     max_provider_retries: int
     question_timeout: float  # 0: no bound
@@ -194,6 +195,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         elapsed_seconds=now - state.created_at,
         output_bytes=state.meter.size,
         output_truncated=state.meter.truncated,
+        answer_at=state.meter.answer_at,
         last_output_seconds_ago=(None if state.last_output_at is None else now - state.last_output_at),
         todos=seen.todos if seen is not None else (),
         pending=pending(state),

@@ -7,6 +7,7 @@ from typing import Generic
 
 from attrs import field, frozen
 
+from opencode_actors.machines.matters import Choice
 from opencode_actors.machines.server_events import (
     ConversationId,
     MessageId,
@@ -133,6 +134,24 @@ class JobLasted(_Stamped):
     seconds: float
 
 
+@frozen(kw_only=True)
+class JobReported(_Stamped):
+    """The job has run for so many `seconds`, and it is time to say how far it is (`reportEvery`)."""
+
+    job: JobId
+    session: SessionKey
+    seconds: float
+
+
+@frozen(kw_only=True)
+class OutputFilled(_Stamped):
+    """The job's output has reached `maxOutputSize`: nothing more of it is kept, and the job goes on."""
+
+    job: JobId
+    session: SessionKey
+    size: int
+
+
 class InputEnd(Enum):
     """How a request ended. `GONE` is without us: somebody answered at the server, or its tool is over."""
 
@@ -205,13 +224,15 @@ Notice = (
     | InputAnswered
     | ProviderRetrying
     | JobLasted
+    | JobReported
+    | OutputFilled
     | JobCancelling
     | JobEnded
     | NotificationFailed
 )
 
 # What may be left out for who is slow or comes late: there is more of it, or it can be asked for.
-PROGRESS = (OutputAdded, ToolStarted, TodosChanged, ProviderRetrying, JobLasted, SessionChanged)
+PROGRESS = (OutputAdded, ToolStarted, TodosChanged, ProviderRetrying, JobLasted, JobReported, SessionChanged)
 
 
 @frozen(kw_only=True)
@@ -290,6 +311,7 @@ class Accepted:
     at: float
     since: int
     max_cost_usd: float = 0.0
+    report_every: float | None = None  # None: as the setting says
     image: str | None = None
     key: str | None = None
     request: str = ""
@@ -354,6 +376,13 @@ class NotificationRecorded:
         return self.state in (NotificationState.PENDING, NotificationState.CLAIMED)
 
 
+@frozen(kw_only=True)
+class ChoiceRecorded:
+    """What a session's or a channel's chats are told, from now on."""
+
+    choice: Choice
+
+
 Record = (
     SessionRecorded
     | SessionForked
@@ -365,6 +394,7 @@ Record = (
     | JobRecorded
     | OutputRecorded
     | NotificationRecorded
+    | ChoiceRecorded
 )
 
 

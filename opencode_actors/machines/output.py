@@ -14,13 +14,14 @@ _ENDS_HERE = "\n[output ends here: "
 @frozen(kw_only=True)
 class OutputMeter:
     """`size` is in bytes; a `limit` of 0 means none. `span` is where what is all of one kind and part began
-    that `latest` is the last piece of."""
+    that `latest` is the last piece of, and `answer_at` where the words begin that no tool was used after."""
 
     limit: int
     size: int = 0
     truncated: bool = False
     span: int = 0
     latest: Piece | None = None
+    answer_at: int = 0
 
 
 @frozen(kw_only=True)
@@ -36,7 +37,9 @@ def going_on(limit: int, size: int, told: tuple[Piece, ...]) -> OutputMeter:
     """Behind the `size` bytes of output that an earlier process wrote."""
     last = told[-1] if told else None
     truncated = last is not None and last.kind is OutputKind.REMARK and last.text.startswith(_ENDS_HERE)
-    return OutputMeter(limit=limit, size=size, truncated=truncated)
+    tools = [number for number, piece in enumerate(told, start=1) if piece.kind is OutputKind.TOOL]
+    answer_at = sum(_size(piece) for piece in told[: tools[-1]]) if tools else 0
+    return OutputMeter(limit=limit, size=size, truncated=truncated, answer_at=answer_at)
 
 
 def admit(meter: OutputMeter, pieces: tuple[Piece, ...]) -> tuple[OutputMeter, tuple[Placed, ...]]:
@@ -84,4 +87,10 @@ def _place(meter: OutputMeter, piece: Piece, placed: list[Placed]) -> OutputMete
     goes_on = meter.latest is not None and _goes_on(meter.latest, piece)
     span = meter.span if goes_on else meter.size
     placed.append(Placed(offset=meter.size, span=span, piece=piece))
-    return evolve(meter, size=meter.size + len(piece.text.encode(errors="replace")), span=span, latest=piece)
+    size = meter.size + _size(piece)
+    answer_at = size if piece.kind is OutputKind.TOOL else meter.answer_at
+    return evolve(meter, size=size, span=span, latest=piece, answer_at=answer_at)
+
+
+def _size(piece: Piece) -> int:
+    return len(piece.text.encode(errors="replace"))

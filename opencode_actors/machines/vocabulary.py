@@ -195,6 +195,7 @@ class JobSnapshot:
     elapsed_seconds: float = 0.0
     output_bytes: int = 0
     output_truncated: bool = False
+    answer_at: int = 0  # where its last words begin in the output, in bytes
     last_output_seconds_ago: float | None = None
     todos: tuple[Todo, ...] = ()
     pending: tuple[PendingRequest, ...] = ()  # what waits for an answer

@@ -2,9 +2,9 @@
 
 import { textOfError } from "./errors.js";
 import { chatTextOf } from "./format.js";
-import { perform } from "./operations.js";
+import { originOf, perform } from "./operations.js";
 
-export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] PROMPT
+export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] [--report-every SECONDS] PROMPT
 /opencode status [JOB]            its id, its name or its session's; without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
@@ -12,8 +12,14 @@ export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROV
 /opencode resume SESSION [PROMPT] go on with one that has ended
 /opencode fork [--name NAME] SESSION [PROMPT]  a new session with its conversation and a copy of its files
 /opencode answer JOB ANSWER       what it asks; a permission: once, always or reject
+/opencode reject JOB [WHY]        no to what it asks
+/opencode requests                what all jobs ask
+/opencode follow JOB              shows what it says, also what was missed
+/opencode background [JOB]        ends that; the job goes on
 /opencode cancel JOB
 /opencode sessions [--all]         with --all those that have ended, too
+/opencode statistics [DAYS]       cost, time, outcomes
+/opencode notify [JOB|channel] [+KIND] [-KIND] [=KIND]   what this chat is told; = as the settings say
 /opencode cleanup [--delete-workspaces]`;
 
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
@@ -26,7 +32,11 @@ const FLAGS = {
   agent: "agent",
   image: "image",
   "max-cost-usd": "max_cost_usd",
+  "report-every": "report_every",
 };
+
+/** Of these the value is a number above 0, of this. @type {Record<string, string>} */
+const NUMBERS = { max_cost_usd: "a bound is an amount of dollars", report_every: "reports come after a number of seconds" };
 
 /** @param {string} text what stands behind `/opencode` @returns {Parsed} */
 export function parse(text) {
@@ -52,6 +62,20 @@ export function parse(text) {
         operation: "answer",
         params: { job_id, answer },
       }));
+    case "reject":
+      return rejection(firstWord(rest));
+    case "requests":
+      return rest ? { wrong: "requests takes nothing else" } : { operation: "requests", params: {} };
+    case "follow":
+      return rest ? { operation: "follow", params: { job_id: unquoted(rest) } } : { wrong: "follow needs a job" };
+    case "background":
+      return { operation: "background", params: rest ? { job_id: unquoted(rest) } : {} };
+    case "statistics":
+      return /^[1-9]\d{0,3}$/.test(rest || "7")
+        ? { operation: "statistics", params: rest ? { days: Number(rest) } : {} }
+        : { wrong: `statistics takes a number of days, not ${rest}` };
+    case "notify":
+      return parseNotify(rest);
     case "status":
       return rest ? { operation: "status", params: { job_id: unquoted(rest) } } : { operation: "sessions", params: {} };
     case "output":
@@ -72,6 +96,31 @@ export function parse(text) {
   }
 }
 
+/** @param {[string, string]} words @returns {Parsed} */
+function rejection([job_id, message]) {
+  return job_id ? { operation: "reject", params: { job_id, message } } : { wrong: "reject needs a job" };
+}
+
+/** @type {Record<string, string>} */
+const SWITCHES = { "+": "on", "-": "off", "=": "reset" };
+
+/** @param {string} text @returns {Parsed} */
+function parseNotify(text) {
+  /** @type {Record<string, any>} */
+  const params = {};
+  let [word, rest] = firstWord(text);
+  if (word && !SWITCHES[word[0]]) {
+    params[word === "channel" ? "channel" : "job_id"] = word;
+    [word, rest] = firstWord(rest);
+  }
+  for (; word; [word, rest] = firstWord(rest)) {
+    const list = SWITCHES[word[0]];
+    if (!list || word.length < 2) return { wrong: `write +KIND, -KIND or =KIND, not ${word}` };
+    params[list] = [...(params[list] ?? []), word.slice(1)];
+  }
+  return { operation: "notify", params };
+}
+
 const FLAG = /^--([a-z-]+)(?:=|\s+)(?:"([^"\n]*)"|(\S+))\s*/;
 
 /** @param {string} text @returns {Parsed} */
@@ -83,8 +132,8 @@ function parseStart(text) {
     const name = FLAGS[flag[1]];
     if (!name) return { wrong: `start knows no --${flag[1]}` };
     const value = flag[2] ?? flag[3];
-    if (name === "max_cost_usd" && !(Number(value) > 0)) return { wrong: `a bound is an amount of dollars, not ${value}` };
-    params[name] = name === "max_cost_usd" ? Number(value) : value;
+    if (NUMBERS[name] && !(Number(value) > 0)) return { wrong: `${NUMBERS[name]}, not ${value}` };
+    params[name] = NUMBERS[name] ? Number(value) : value;
     rest = rest.slice(flag[0].length);
   }
   return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };
@@ -135,7 +184,7 @@ const CHAT_PAGE = 3_000; // bytes: a chat message is short
 export function registerCommands(api, link) {
   api.registerCommand({
     name: "opencode",
-    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, fork, answer, cancel, sessions, cleanup",
+    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, fork, answer, follow, requests, statistics, notify, cancel, sessions, cleanup",
     acceptsArgs: true,
     requireAuth: true,
     /** @param {any} context */
@@ -153,14 +202,51 @@ export function registerCommands(api, link) {
 
 /** @param {import("./link.js").Link} link @param {{operation: string, params: any}} parsed @param {any} context */
 async function run(link, { operation, params }, { sessionKey, agentId, channel }) {
-  const caller = { sessionKey, agentId, channel };
+  const caller = { sessionKey, agentId, channel, by: /** @type {const} */ ("person") };
+  const origin = originOf(caller);
+  if (origin.session_key) link.call("present", { origin }).catch(() => {}); // an answer or a start says it again
+  if (operation === "follow" || operation === "background") return following(link, operation, origin, params.job_id);
+  if (operation === "reject") {
+    const status = await perform(link, "status", { job_id: params.job_id }, caller);
+    await perform(link, "answer", rejectionOf(status, params.message), caller);
+    return "Done.";
+  }
   const asked =
     operation === "answer"
       ? answerTo(await perform(link, "status", { job_id: params.job_id }, caller), params.answer)
       : operation === "output"
         ? { ...params, limit: CHAT_PAGE }
-        : params;
+        : operation === "notify"
+          ? placeOf(params, channel)
+          : params;
   return chatTextOf(operation, await perform(link, operation, asked, caller));
+}
+
+/** @param {import("./link.js").Link} link @param {string} operation @param {import("./notify.js").Origin} origin @param {string} job */
+async function following(link, operation, origin, job) {
+  const { follows } = link;
+  if (!follows || !origin.session_key) throw new Error("only a chat of a running gateway can follow a job");
+  return operation === "follow" ? await follows.follow(origin, job) : follows.background(origin, job);
+}
+
+/** Without a place it is this chat's channel. @param {any} params @param {string | undefined} channel */
+function placeOf(params, channel) {
+  const { channel: named, ...rest } = params;
+  if (rest.job_id || !channel) {
+    if (named && !channel) throw new Error("this chat has no channel");
+    return rest;
+  }
+  return { ...rest, channel };
+}
+
+/** @param {any} status of the job @param {string} text what is asked, by its id, and why not */
+function rejectionOf({ jobId, pending = [] }, text) {
+  const [first, rest] = firstWord(text);
+  const named = pending.find((/** @type {any} */ asked) => asked.requestId === first);
+  const asked = named ?? pending[0];
+  if (!asked) throw new Error(`${jobId} asks nothing at the moment`);
+  const message = named ? rest : text;
+  return { job_id: jobId, request_id: asked.requestId, reply: "reject", ...(message ? { message } : {}) };
 }
 
 /**

@@ -15,6 +15,8 @@ export function textOf(operation, result) {
       return pageOf(result);
     case "sessions":
       return listOf("sessions", result.sessions ?? []);
+    case "requests":
+      return listOf("open requests", result.requests ?? []);
     case "cleanup":
       return cut(JSON.stringify(result, null, 1));
     case "start":
@@ -44,6 +46,12 @@ export function chatTextOf(operation, result) {
       return (result.sessions ?? []).map(sessionText).join("\n") || "There are no sessions.";
     case "cleanup":
       return cleanupText(result);
+    case "requests":
+      return requestsText(result.requests ?? []);
+    case "statistics":
+      return statisticsText(result);
+    case "notify":
+      return notifyText(result);
     default:
       return "Done.";
   }
@@ -128,6 +136,43 @@ function cleanupText({ ended = [], kept = [], deletedWorkspaces = [], forgottenS
   for (const one of forgottenSessions) lines.push(`forgotten: ${one.sessionKey}, with its conversation`);
   if (forgottenJobs) lines.push(`${forgottenJobs} ended jobs are forgotten`);
   return cut(lines.join("\n"));
+}
+
+/** @param {any[]} requests */
+function requestsText(requests) {
+  if (!requests.length) return "No job asks anything.";
+  const lines = requests.map((one) => {
+    const options = one.options?.length ? ` [${one.options.join(" | ")}]` : "";
+    return `${one.name ?? one.jobId} asks (${one.requestId}): ${one.text}${options}`;
+  });
+  return cut(`${lines.join("\n")}\n/opencode answer JOB ANSWER, or /opencode reject JOB`);
+}
+
+/** @param {any} result */
+function statisticsText({ days, jobs, byDay = [], byOutcome = [], byModel = [], mostExpensive = [], ...whole }) {
+  const span = days === 1 ? "today" : `in ${days} days`;
+  if (!jobs) return `No job has ended ${span}.`;
+  const lines = [`${jobs} ${jobs === 1 ? "job" : "jobs"} ${span}: ${spentText(whole)}, ${duration(whole.meanSeconds)} on average`];
+  lines.push(byOutcome.map((/** @type {any} */ one) => `${one.jobs} ${one.status}`).join(", "));
+  if (byDay.length > 1) for (const one of byDay) lines.push(`${one.day}: ${spentText(one)}, ${one.jobs} ${one.jobs === 1 ? "job" : "jobs"}`);
+  for (const one of byModel) lines.push(`${one.model ?? "no model"}: ${spentText(one)}, ${one.jobs} ${one.jobs === 1 ? "job" : "jobs"}`);
+  if (mostExpensive.length) lines.push("most expensive:");
+  for (const one of mostExpensive) lines.push(`- ${one.name ?? one.jobId}: $${one.costUsd.toFixed(4)} (${one.status}, ${one.day})`);
+  return cut(lines.join("\n"));
+}
+
+/** @param {any} tally */
+function spentText({ costUsd, costKnown }) {
+  if (typeof costUsd !== "number") return "cost unknown";
+  return `${costKnown ? "" : "at least "}$${costUsd.toFixed(4)}`;
+}
+
+/** @param {any} result */
+function notifyText({ sessionKey, channel, kinds = {} }) {
+  const place = sessionKey ? `session ${sessionKey}` : channel ? `chats of ${channel}` : "all chats";
+  const told = Object.keys(kinds).filter((kind) => kinds[kind].on);
+  const not = Object.keys(kinds).filter((kind) => !kinds[kind].on);
+  return `Told, for ${place}: ${told.join(", ") || "nothing"}\nNot told: ${not.join(", ") || "nothing is left out"}`;
 }
 
 /** @param {number | undefined} jobs */

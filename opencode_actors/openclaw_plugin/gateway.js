@@ -3,7 +3,7 @@
 import { Refused, textOfError } from "./errors.js";
 import { OPERATIONS, perform } from "./operations.js";
 
-const READING = new Set(["status", "output", "sessions"]);
+const READING = new Set(["status", "output", "sessions", "requests", "statistics"]);
 
 /** @param {any} api of OpenClaw @param {() => import("./link.js").Link} link */
 export function registerGatewayMethods(api, link) {
@@ -18,7 +18,7 @@ function methodOf(name, link) {
   return async (/** @type {any} */ { params, respond }) => {
     try {
       const { origin, ...rest } = params ?? {};
-      const caller = { sessionKey: origin?.session_key, agentId: origin?.agent_id, channel: origin?.channel };
+      const caller = { sessionKey: origin?.session_key, agentId: origin?.agent_id, channel: origin?.channel, by: /** @type {const} */ ("person") };
       respond(true, await perform(link(), name, rest, caller));
     } catch (error) {
       const code = error instanceof Refused && error.code === -32602 ? "INVALID_REQUEST" : "UNAVAILABLE";

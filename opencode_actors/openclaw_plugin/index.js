@@ -8,14 +8,19 @@ import { hostname } from "node:os";
 import { registerCommands } from "./commands.js";
 import { readConfig } from "./config.js";
 import { registerGatewayMethods } from "./gateway.js";
+import { Follows } from "./follow.js";
 import { Link } from "./link.js";
 import { Notifier } from "./notify.js";
+import { personOf, routeOf } from "./person.js";
 import { registerTools } from "./tools.js";
 
 const SHARED = Symbol.for("opencode-actors.openclaw-plugin.link.1");
 
 /** @type {{[SHARED]?: Link}} */
 const process_ = /** @type {any} */ (globalThis);
+
+const PRESENT_FOR = 5_000; // ms in which a person who has written need not be told of again
+const CHATS = 1_000;
 
 /** Modes in which OpenClaw only looks at what there is, without a runtime. */
 const ONLY_LOOKING = new Set(["cli-metadata", "setup-only"]);
@@ -31,6 +36,7 @@ export default {
     const config = readConfig(api.pluginConfig, process.env);
     const link = () => (process_[SHARED] ??= new Link(config, api.logger));
     registerTools(api, link);
+    hearPeople(api, () => process_[SHARED]);
     registerCommands(api, link);
     registerGatewayMethods(api, link);
     api.registerService(serviceOf(api, config));
@@ -49,18 +55,25 @@ function serviceOf(api, config) {
     start(context) {
       process_[SHARED]?.close(); // a tool may have been faster, with the config of before
       const link = new Link(config, context.logger);
-      const own = new Notifier(queueOf(api));
+      const person = personOf(api);
+      const own = new Notifier(queueOf(api), person);
+      const follows = (link.follows = new Follows(link, person, context.logger));
       process_[SHARED] = kept = link;
       notifier = own;
       link.keep({
         name: nameOf(context.stateDir),
         onDeliver: (delivery) => own.deliver(delivery),
-        onUp: () => context.serviceHealth?.clearFailure(),
+        onNotice: (told) => follows.heard(told),
+        onUp: () => {
+          context.serviceHealth?.clearFailure();
+          follows.reconnected();
+        },
         onDown: (why) => context.serviceHealth?.reportFailure(new Error(why)),
       });
     },
     stop() {
       notifier?.stop();
+      kept?.follows?.stop();
       kept?.close();
       if (process_[SHARED] === kept) delete process_[SHARED];
     },
@@ -93,12 +106,19 @@ function queueOf(api) {
 }
 
 /**
- * Where the session's person is, so that the agent's word on a job goes to the chat it was asked for in; without
- * it OpenClaw sends it to its owner's direct chat. A session of the gateway's own chat has no such place.
- * @param {any} agent @param {{session_key: string, agent_id: string}} origin
+ * Whoever writes in a chat is there: its agent may be woken again by what its jobs ask. An agent's own turns are no
+ * messages. Nothing is started for it, and a chat that is talkative is told of now and then.
+ * @param {any} api @param {() => Link | undefined} link
  */
-function routeOf(agent, { session_key: sessionKey, agent_id: agentId }) {
-  const entry = agent?.session?.getSessionEntry?.({ sessionKey, ...(agentId ? { agentId } : {}) });
-  const route = entry?.deliveryContext;
-  return route?.channel && route.to && route.channel !== "webchat" ? route : undefined;
+function hearPeople(api, link) {
+  /** @type {Map<string, number>} */
+  const told = new Map();
+  api.on?.("message_received", (/** @type {any} */ event, /** @type {any} */ context) => {
+    const sessionKey = context?.sessionKey ?? event?.sessionKey;
+    const open = link();
+    if (!sessionKey || !open?.isUp || Date.now() - (told.get(sessionKey) ?? 0) < PRESENT_FOR) return;
+    if (told.size >= CHATS) told.clear();
+    told.set(sessionKey, Date.now());
+    open.call("present", { origin: { session_key: sessionKey } }).catch(() => {}); // the next message tells it again
+  });
 }

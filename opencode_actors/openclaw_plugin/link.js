@@ -32,12 +32,14 @@ export function delayBefore(attempt, chance) {
  * @typedef {object} Keeper what a link that stays up tells
  * @property {string} name under which it attends
  * @property {(delivery: Delivery) => Promise<void>} onDeliver resolves when it may be acknowledged
+ * @property {(told: any) => void} onNotice what a subscription brings, and its end, which has no `kind`
  * @property {() => void} onUp
  * @property {(why: string) => void} onDown
  *
  * @typedef {object} Delivery
  * @property {string} id
  * @property {string} kind
+ * @property {"agent" | "person"} [to]
  * @property {string} jobId
  * @property {string} sessionKey
  * @property {string} name
@@ -81,6 +83,13 @@ export class Link {
     this.#log = log;
     this.#WebSocket = parts.WebSocket ?? globalThis.WebSocket;
     this.#starter = parts.starter ?? new Starter(config, log);
+  }
+
+  /** @type {import("./follow.js").Follows | undefined} what chats follow over it */
+  follows;
+
+  get isUp() {
+    return this.#socket?.readyState === 1;
   }
 
   get isKept() {
@@ -321,6 +330,7 @@ export class Link {
   /** @param {WebSocket} socket @param {any} message */
   #hear(socket, message) {
     if (message?.method === "deliver") return void this.#deliver(socket, message.params);
+    if (message?.method === "notice" || message?.method === "followEnded") return void this.#keeper?.onNotice(message.params);
     const asked = this.#asked.get(message?.id);
     if (!asked) return; // its caller did not wait that long
     if (message.error) asked.reject(new Refused(message.error));

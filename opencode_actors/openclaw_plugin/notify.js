@@ -29,13 +29,15 @@ const REMEMBERED = 500;
 
 export class Notifier {
   #queue;
+  #person;
   /** @type {Set<string>} ids that a turn has taken: the acknowledgement may have been lost */
   #taken = new Set();
   #stopped = false;
 
-  /** @param {Queue} queue */
-  constructor(queue) {
+  /** @param {Queue} queue @param {import("./person.js").Person} [person] */
+  constructor(queue, person) {
     this.#queue = queue;
+    this.#person = person;
   }
 
   stop() {
@@ -50,6 +52,10 @@ export class Notifier {
     if (this.#taken.has(delivery.id)) return;
     const sessionKey = delivery.origin?.session_key;
     if (!sessionKey) throw new Error("nobody is named who asked for it");
+    if (delivery.to === "person" && (await this.#tellPerson(delivery, sessionKey))) {
+      this.#remember(delivery.id);
+      return;
+    }
     const contextKey = this.#enqueue(delivery, sessionKey);
     this.#queue.requestHeartbeat({
       source: "background-task", // wakes any session of any agent, also where heartbeats are off
@@ -62,6 +68,18 @@ export class Notifier {
     this.#remember(delivery.id);
   }
 
+  /**
+   * No agent is woken. Where there is no way to the person, as in a chat that was never used, what is only to be known
+   * waits for the agent's next turn; a question has to reach somebody, and the agent is told it.
+   * @param {import("./link.js").Delivery} delivery @param {string} sessionKey
+   */
+  async #tellPerson(delivery, sessionKey) {
+    if (await this.#person?.tell(delivery.origin, cut(delivery.text, LONGEST_EVENT), delivery.id)) return true;
+    if (delivery.kind === "waiting") return false;
+    this.#enqueue(delivery, sessionKey);
+    return true;
+  }
+
   /** @param {import("./link.js").Delivery} delivery @param {string} sessionKey @returns {string} where it now waits */
   #enqueue(delivery, sessionKey) {
     const ours = this.#waiting(sessionKey);
@@ -69,7 +87,7 @@ export class Notifier {
     const options = { sessionKey, ...(deliveryContext ? { deliveryContext } : {}) };
     if (ours.length < SEPARATE_EVENTS) {
       // A newer reminder of a job stands for the older one.
-      const contextKey = `${CONTEXT}${delivery.jobId}:${delivery.kind}:${delivery.kind === "reminder" ? "" : delivery.id}`;
+      const contextKey = `${CONTEXT}${delivery.jobId}:${delivery.kind}:${delivery.kind === "running" ? "" : delivery.id}`;
       this.#queue.enqueueSystemEvent(eventText(delivery), { ...options, contextKey, replace: true });
       return contextKey;
     }
@@ -147,14 +165,18 @@ const SAYINGS = {
     says: "has failed",
     next: "(opencode_status with job_id JOB tells the cause and a hint. Tell the person, or mend it and start again.)",
   },
+  limit: {
+    says: "has reached a limit",
+    next: "(opencode_status with job_id JOB tells which. opencode_respond in session SESSION goes on from there.)",
+  },
   cancelled: { says: "was cancelled", next: "" },
-  question: {
+  waiting: {
     says: "asks, and waits for an answer",
     next:
       "(Answer with opencode_answer: job_id JOB; opencode_status names the request_id and the choices. Ask the person " +
       "when it is not yours to decide.)",
   },
-  reminder: {
+  running: {
     says: "is still running",
     next: "(Nothing has to be done. opencode_status with job_id JOB tells how it is; opencode_cancel ends it.)",
   },

@@ -15,6 +15,9 @@ export const OPERATIONS = {
   cleanup: { within: 90_000 },
   sessions: {},
   answer: { again: false },
+  requests: {},
+  statistics: {},
+  notify: {},
   respond: {},
   resume: {},
   fork: { within: 300_000, again: false }, // a workspace may have gigabytes; twice would be two sessions
@@ -22,6 +25,8 @@ export const OPERATIONS = {
 
 /** The operations that begin a job, which must not begin twice. */
 const STARTS = new Set(["start", "respond", "resume", "fork"]);
+/** Those that tell a person from an agent: an agent may answer only so often in a row. */
+const SIGNED = new Set([...STARTS, "answer"]);
 
 /**
  * @typedef {object} Caller who asks, so that the notices of a job come back to where it was asked for
@@ -29,6 +34,7 @@ const STARTS = new Set(["start", "respond", "resume", "fork"]);
  * @property {string} [agentId]
  * @property {string} [channel]
  * @property {string} [sessionId] of OpenClaw: another one when the session was begun anew
+ * @property {"agent" | "person"} by
  * @property {string} [callId] the same for each try of one call
  */
 
@@ -42,7 +48,8 @@ const STARTS = new Set(["start", "respond", "resume", "fork"]);
  */
 export async function perform(link, name, params, caller, signal) {
   signal?.throwIfAborted();
-  const given = STARTS.has(name) ? { ...params, ...identity(params, caller) } : params;
+  const signed = SIGNED.has(name) ? { ...params, by: caller.by } : params;
+  const given = STARTS.has(name) ? { ...signed, ...identity(params, caller) } : signed;
   const answer = link.call(name, given, OPERATIONS[name]);
   return signal ? unlessAborted(answer, signal) : answer;
 }
@@ -50,10 +57,13 @@ export async function perform(link, name, params, caller, signal) {
 /** @param {Record<string, unknown>} params @param {Caller} caller */
 function identity(params, caller) {
   const identified = { key: typeof params.key === "string" ? params.key : keyOf(params, caller) };
-  const sessionKey = qualified(caller);
-  if (!sessionKey) return identified;
-  const origin = { session_key: sessionKey, agent_id: caller.agentId ?? "", channel: caller.channel ?? "" };
-  return { ...identified, origin };
+  const origin = originOf(caller);
+  return origin.session_key ? { ...identified, origin } : identified;
+}
+
+/** @param {Caller} caller @returns {import("./notify.js").Origin} */
+export function originOf(caller) {
+  return { session_key: qualified(caller), agent_id: caller.agentId ?? "", channel: caller.channel ?? "" };
 }
 
 /** System events go to sessions that are named with their agent. @param {Caller} caller */

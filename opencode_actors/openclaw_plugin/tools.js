@@ -7,6 +7,9 @@ const jobId = { type: "string", description: "The job's id or name, or its sessi
 const sessionId = { type: "string", description: "The session's name" };
 const either = { type: "string", description: "A session's name, or a job's name or id: that job's session" };
 
+/** Notices that can be switched. */
+const KINDS = ["completed", "failed", "cancelled", "limit", "waiting", "answered", "running", "report", "started", "text", "tool", "all"];
+
 /** What a start and a follow-up have in common. No unions in these schemas: some model providers refuse them. */
 const startOptions = {
   name: { type: "string", description: "What people call this job; it stands for its id. One line", maxLength: 80 },
@@ -19,6 +22,11 @@ const startOptions = {
     exclusiveMinimum: 0,
   },
   timeout: { type: "number", description: "Seconds for the whole job; default: no bound", exclusiveMinimum: 0 },
+  report_every: {
+    type: "number",
+    description: "Seconds after which the person is told how far it is, again and again; 0: never",
+    minimum: 0,
+  },
 };
 
 /**
@@ -161,10 +169,37 @@ export const TOOLS = {
     required: ["session_id"],
     properties: { session_id: either, message: { type: "string" }, ...startOptions },
   },
+  opencode_requests: {
+    operation: "requests",
+    label: "OpenCode: open questions",
+    description: "What all jobs ask and wait to be answered (opencode_answer): questions and permissions.",
+    properties: {},
+  },
+  opencode_statistics: {
+    operation: "statistics",
+    label: "OpenCode: statistics",
+    description: "What the jobs of the last days came to: cost by day, mean duration, outcomes, models, the most expensive.",
+    properties: { days: { type: "integer", description: "So many, with today; default 7", minimum: 1, maximum: 3660 } },
+  },
+  opencode_notify: {
+    operation: "notify",
+    label: "OpenCode: notices",
+    description:
+      "Which notices of jobs come to the chat: shows them, and switches them for a job's session or for a channel. " +
+      "Only when the person wants it so.",
+    properties: {
+      session_id: { ...sessionId, description: "Of the jobs of this session" },
+      job_id: { ...jobId, description: "Of the jobs of this one's session" },
+      channel: { type: "string", description: "To all chats of this channel, for example telegram" },
+      on: { type: "array", items: { type: "string", enum: KINDS }, description: "These are told from now on" },
+      off: { type: "array", items: { type: "string", enum: KINDS }, description: "These are not" },
+      reset: { type: "array", items: { type: "string", enum: KINDS }, description: "These are as the settings say" },
+    },
+  },
 };
 
 /** What a caller of a tool may not say of itself. */
-const OURS = ["key", "origin"];
+const OURS = ["key", "origin", "by"];
 
 /** @param {any} api of OpenClaw @param {() => import("./link.js").Link} link */
 export function registerTools(api, link) {
@@ -209,6 +244,7 @@ function callerOf(context, callId) {
     channel: context.messageChannel ?? context.deliveryContext?.channel,
     sessionId: context.sessionId,
     callId,
+    by: /** @type {const} */ ("agent"),
   };
 }
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import cattrs
 from attrs import evolve, frozen
 
+from opencode_actors.machines.matters import Choice, Matter, Scope
 from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionForked, SessionRecorded
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
@@ -46,6 +47,10 @@ ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, source = e
 """
 _IMAGE = """
 INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
+"""
+_CHOICE = """
+INSERT INTO choices (scope, name, matter, wanted) VALUES (?, ?, ?, ?)
+ON CONFLICT (scope, name, matter) DO UPDATE SET wanted = excluded.wanted
 """
 # What is NULL was recorded before, or is not so yet.
 _JOB = """
@@ -94,6 +99,22 @@ def row_of(record: SessionRecorded | SessionForked | JobRecorded) -> Row:
                 job.name or None,
             )
             return Row(_JOB, values)
+
+
+def choice_row(choice: Choice) -> Row:
+    key = (choice.scope.value, choice.name, choice.matter.value)
+    if choice.on is None:
+        return Row("DELETE FROM choices WHERE scope = ? AND name = ? AND matter = ?", key)
+    return Row(_CHOICE, (*key, int(choice.on)))
+
+
+def read_choices(database: sqlite3.Connection) -> tuple[Choice, ...]:
+    query = "SELECT scope, name, matter, wanted FROM choices"
+    found = cast("list[tuple[str, str, str, int]]", database.execute(query).fetchall())
+    return tuple(
+        Choice(scope=Scope(scope), name=name, matter=Matter(matter), on=bool(on))
+        for scope, name, matter, on in found
+    )
 
 
 def image_row(session: SessionKey, image: str) -> Row:

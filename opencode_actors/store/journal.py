@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.notices import (
+    ChoiceRecorded,
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
@@ -33,9 +34,18 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.totals import Totals, summed
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
-from opencode_actors.store import directory_rows, name_rows, notice_rows, old_rows, open_rows, outbox_rows
+from opencode_actors.store import (
+    directory_rows,
+    name_rows,
+    notice_rows,
+    old_rows,
+    open_rows,
+    outbox_rows,
+    total_rows,
+)
 from opencode_actors.store.examination import damaged, examine, is_damage
 from opencode_actors.store.lock import DirectoryLock
 from opencode_actors.store.notice_rows import Kept, NoticeRow
@@ -105,6 +115,11 @@ class _Batch:
             if isinstance(record, NotificationRecorded):
                 batch.rows.append(outbox_rows.row_of(record))
                 continue
+            if isinstance(record, ChoiceRecorded):
+                batch.rows.append(db.choice_row(record.choice))
+                continue
+            if isinstance(record, JobRecorded) and record.snapshot.settled:
+                batch.rows.extend(total_rows.rows_of(record.snapshot, at))
             batch.rows.append(db.row_of(record))
             if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.image:
                 batch.rows.append(db.image_row(record.snapshot.session, record.accepted.image))
@@ -222,6 +237,10 @@ class Journal:
     async def notifications(self, look: LookForNotifications) -> NotificationsFound:
         return await self._read(outbox_rows.read_due, self._reading, look)
 
+    async def totals(self, since: str) -> Totals:
+        found = await self._read(total_rows.read_totals, self._reading, since)
+        return summed(since, *found)
+
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
         return await self._read(self._outputs.read, job, offset, limit)
 
@@ -333,6 +352,7 @@ class Journal:
             unsettled=open_rows.read_open(self._reading, self._outputs.take_back),
             housed=open_rows.read_housed(self._reading),
             last_seq=notice_rows.read_last(self._reading),
+            choices=db.read_choices(self._reading),
         )
 
     def _old_jobs(self, limits: Limits) -> tuple[JobId, ...]:

@@ -7,9 +7,11 @@ from typing import Protocol
 
 from attrs import frozen
 
+from opencode_actors.machines.matters import Choice
 from opencode_actors.machines.notices import Accepted, Begun, Notice, Record
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId, MessageId
+from opencode_actors.machines.totals import Totals
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import Failure, JobId, JobSnapshot, PendingRequest, SessionKey
 from opencode_actors.ports import ContainerId, Endpoint
@@ -44,12 +46,13 @@ class Housed:
 @frozen(kw_only=True)
 class Remembered:
     """What an earlier process left: `unsettled` jobs in the order in which they came, the sessions that are
-    `housed`, and the number of the last notice."""
+    `housed`, the number of the last notice, and who chose to be told what."""
 
     owner: str
     unsettled: tuple[OpenJob, ...] = ()
     housed: tuple[Housed, ...] = ()
     last_seq: int = 0
+    choices: tuple[Choice, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -222,6 +225,10 @@ class Store(Protocol):
     async def notifications(self, look: LookForNotifications) -> NotificationsFound:
         """One stands there for each job that was recorded as settled and is to `notify`, since that very
         record; what is final is never found again."""
+        ...
+
+    async def totals(self, since: str) -> Totals:
+        """Of the local days from this one on (`2026-11-26`), also of jobs that are forgotten by now."""
         ...
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:

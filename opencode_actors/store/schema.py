@@ -116,7 +116,59 @@ _ENDED = """
 CREATE INDEX ended ON jobs (number, created, key, session, id) WHERE settled = 1;
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER, _FORKS, _ENDED)
+# A person's word on what a session's or a channel's chats are told.
+_CHOICES = """
+CREATE TABLE choices (
+    scope TEXT NOT NULL, name TEXT NOT NULL, matter TEXT NOT NULL, wanted INTEGER NOT NULL,
+    PRIMARY KEY (scope, name, matter)
+) WITHOUT ROWID;
+"""
+
+# By local days, and without a tie to the jobs, which do not stay for ever. What has settled before is counted here;
+# its end is when it was accepted and the time that it took.
+_TOTALS = """
+CREATE TABLE totals (
+    day TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, cause TEXT NOT NULL, jobs INTEGER NOT NULL,
+    ran INTEGER NOT NULL, seconds REAL NOT NULL, cost REAL NOT NULL, unpriced INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, PRIMARY KEY (day, model, outcome, cause)
+) WITHOUT ROWID;
+CREATE TABLE dearest (
+    day TEXT NOT NULL, job TEXT NOT NULL, name TEXT NOT NULL, session TEXT NOT NULL, model TEXT NOT NULL,
+    outcome TEXT NOT NULL, cost REAL NOT NULL, PRIMARY KEY (day, job)
+) WITHOUT ROWID;
+CREATE TEMP TABLE past AS SELECT
+    id, session, COALESCE(name, '') AS name, created + json_extract(snapshot, '$.elapsed_seconds') AS at,
+    date(created + json_extract(snapshot, '$.elapsed_seconds'), 'unixepoch', 'localtime') AS day,
+    COALESCE(json_extract(snapshot, '$.model'), '') AS model, json_extract(snapshot, '$.status') AS outcome,
+    COALESCE(json_extract(snapshot, '$.failure.cause'), '') AS cause, json_extract(snapshot, '$.started_at') AS started,
+    COALESCE(json_extract(snapshot, '$.cost_usd'), 0.0) AS cost, COALESCE(json_extract(snapshot, '$.cost_known'), 1) AS known,
+    COALESCE(json_extract(snapshot, '$.tokens.input'), 0) + COALESCE(json_extract(snapshot, '$.tokens.cache_read'), 0)
+        + COALESCE(json_extract(snapshot, '$.tokens.cache_write'), 0) AS tokens_in,
+    COALESCE(json_extract(snapshot, '$.tokens.output'), 0) + COALESCE(json_extract(snapshot, '$.tokens.reasoning'), 0) AS tokens_out
+    FROM jobs WHERE settled AND created IS NOT NULL AND json_valid(snapshot);
+INSERT INTO totals SELECT day, model, outcome, cause, COUNT(*), COUNT(started),
+    SUM(COALESCE(MAX(0.0, at - started), 0.0)), SUM(cost), SUM(NOT known), SUM(tokens_in), SUM(tokens_out)
+    FROM past WHERE day IS NOT NULL GROUP BY day, model, outcome, cause;
+INSERT INTO dearest SELECT day, id, name, session, model, outcome, cost FROM
+    (SELECT *, ROW_NUMBER() OVER (PARTITION BY day ORDER BY cost DESC, id) AS place FROM past
+        WHERE cost > 0 AND day IS NOT NULL)
+    WHERE place <= 5;
+DROP TABLE past;
+"""
+
+MIGRATIONS = (
+    _JOBS_AND_SESSIONS,
+    _NOTICES,
+    _OUTBOX,
+    _NAMES,
+    _SPANS,
+    _DIRECTORIES,
+    _IN_ORDER,
+    _FORKS,
+    _ENDED,
+    _CHOICES,
+    _TOTALS,
+)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

@@ -151,12 +151,14 @@ class Judge:
                     self._broke("requests end once", now, f"{notice.request} ended, and did not wait", file)
                 file.wanted[notice.request] = True
                 self._saw(now, f"{notice.request} is {notice.end.value}", file)
+            case n.OutputFilled():
+                self._saw(now, "its output is full", file)
             case n.JobCancelling():
                 self._cancelling(file, notice, now)
             case n.JobEnded():
                 self._ended(file, notice.snapshot, now)
                 file.numbered = file.numbered or notice.seq > 0
-            case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying() | n.JobLasted():
+            case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying() | n.JobLasted() | n.JobReported():
                 self._saw(now, type(notice).__name__, file)
 
     def _started(self, file: JobFile, now: float) -> None:

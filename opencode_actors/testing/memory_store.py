@@ -9,10 +9,12 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import StoreError
+from opencode_actors.machines.matters import Choice, Matter, Scope
 from opencode_actors.machines.names import numbered
 from opencode_actors.machines.notices import (
     Accepted,
     Begun,
+    ChoiceRecorded,
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
@@ -33,6 +35,7 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.outbox_messages import LookForNotifications, Notification, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.totals import DearJob, Totals, settled_total, summed
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import (
     Failure,
@@ -56,6 +59,7 @@ from opencode_actors.store.port import (
     Remembered,
     Tell,
 )
+from opencode_actors.store.total_rows import day_of
 
 _PAGE = 256
 
@@ -110,6 +114,8 @@ class MemoryStore:
     _pieces: dict[JobId, list[Piece]] = field(factory=dict[JobId, list[Piece]])
     _housed: dict[SessionKey, Housed] = field(factory=dict[SessionKey, Housed])
     _directories: dict[SessionKey, set[str]] = field(factory=dict[SessionKey, set[str]])
+    choices: dict[tuple[Scope, str, Matter], Choice] = field(factory=dict[tuple[Scope, str, Matter], Choice])
+    _settled_at: dict[JobId, float] = field(factory=dict[JobId, float])
     outbox: dict[JobId, OutboxRow] = field(factory=dict[JobId, OutboxRow])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
@@ -123,6 +129,7 @@ class MemoryStore:
             unsettled=tuple(self._open(job) for job in self._jobs.values() if not job.settled),
             housed=tuple(self._housed.values()),
             last_seq=len(self.told),
+            choices=tuple(choice for choice in self.choices.values() if choice.on is not None),
         )
 
     def _open(self, job: JobSnapshot) -> OpenJob:
@@ -174,7 +181,12 @@ class MemoryStore:
     def _record(self, record: Record, at: float) -> None:
         self.records.append(record)
         match record:
+            case ChoiceRecorded(choice=choice):
+                self.choices[choice.scope, choice.name, choice.matter] = choice
             case JobRecorded(snapshot=job):
+                before = self._jobs.get(job.id)
+                if job.settled and (before is None or not before.settled):
+                    self._settled_at[job.id] = at
                 if job.id not in self._jobs:
                     self._directories[job.session] = {"data", "workspace"}
                 self._jobs[job.id] = job
@@ -366,6 +378,28 @@ class MemoryStore:
         return NotificationsFound(
             found=tuple(row.notification for row in due[: look.limit]),
             next_due=min((row.due for row in rows if look.now < row.due <= look.latest), default=None),
+        )
+
+    async def totals(self, since: str) -> Totals:
+        await trio.lowlevel.checkpoint()
+        ended = [(self._jobs[job], day_of(at), at) for job, at in self._settled_at.items()]
+        wanted = [(job, day, at) for job, day, at in ended if day >= since]
+        return summed(
+            since,
+            [settled_total(job, day=day, at=at) for job, day, at in wanted],
+            [
+                DearJob(
+                    day=day,
+                    job=job.id,
+                    name=job.name,
+                    session=job.session,
+                    model=job.model,
+                    outcome=job.status.value,
+                    cost=job.cost_usd,
+                )
+                for job, day, _ in wanted
+                if job.cost_usd > 0
+            ],
         )
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:

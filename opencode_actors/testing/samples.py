@@ -79,6 +79,7 @@ JOB_POLICY = JobPolicy(
     job_timeout=3600.0,
     max_cost_usd=1.0,
     remind_after=600.0,
+    report_every=0.0,
     max_output_size=10 << 20,
     max_provider_retries=3,
     question_timeout=300.0,

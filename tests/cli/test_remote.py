@@ -216,3 +216,25 @@ async def test_tables_on_a_terminal_say_it_in_columns(
         assert titles.split()[:3] == ["session", "name", "status"]
         assert row.startswith("demo ")
         assert "paint it" in row
+
+
+async def test_open_questions_choices_and_statistics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        assert await on_a_terminal(shell, monkeypatch, "requests") == "no job asks anything\n"
+        job, request = await shell.asking(ASK, "--name", "paint it", "--report-every", "60")
+        asked = await shell.type("requests")
+        assert asked.split("\t")[:3] == [job, "paint it", request]
+        assert f"opencode-actors answer {job} {request} ANSWER" in asked
+        chosen = await shell.type("notify", "--job", job, "--on", "text,tool", "--off", "running")
+        assert "text\tyes\tsession\n" in chosen
+        assert "running\tno\tsession\n" in chosen
+        assert (await shell.json("notify", "--session", "demo"))["kinds"]["tool"]["on"]
+        await shell.type("answer", job, request, "Blue")
+        await shell.ended(job)
+        piped = json.loads(await shell.type("statistics", "--days", "1"))
+        assert (piped["jobs"], piped["byOutcome"][0]["status"]) == (1, "completed")
+        table = await on_a_terminal(shell, monkeypatch, "statistics")
+        assert table.startswith("1 job since ")
+        assert "scripted/demo" in table

@@ -135,6 +135,10 @@ def test_the_last_line_of_an_answer_is_ended() -> None:
             Busy("1 of 2 done, now: b"),
         ),
         (
+            TodosChanged(job=JOB, session=SESSION, todos=(Todo(content="a", status="completed"),)),
+            Busy("1 of 1 done"),
+        ),
+        (
             InputAnswered(job=JOB, session=SESSION, request="q", end=InputEnd.UNANSWERED),
             Line("nobody answered, and the agent was told so", Tone.FAINT),
         ),

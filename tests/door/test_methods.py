@@ -219,7 +219,7 @@ async def test_a_question_is_given_to_who_attends_and_answered_on_the_way_back_C
         async with a_peer(service.door) as second:
             await second.call("attend", name="gateway")
             told = (await second.notice())["params"]
-            assert (told["kind"], told["jobId"], told["name"]) == ("question", job, "paint")
+            assert (told["kind"], told["jobId"], told["name"]) == ("waiting", job, "paint")
             assert told["origin"] == ORIGIN
             assert asked["requestId"] in told["text"]
             assert await second.call("ack", id=told["id"]) == {}
@@ -312,3 +312,65 @@ async def test_sessions_that_have_ended_are_listed_when_all_are_asked_for() -> N
         ]
         assert [one["forkedFrom"] for one in everything] == [None, "demo"]
         assert everything[0].keys() == open_ones["sessions"][0].keys()
+
+
+async def test_all_that_is_asked_stands_in_one_list() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        assert await peer.call("requests") == {"requests": []}
+        jobs: list[str] = []
+        for name in ("paint", "build"):
+            prompt = "::ask Which colour? | Red | Blue"
+            started = await peer.call("start", prompt=prompt, name=name, session_id=name)
+            jobs.append(started["jobId"])
+            await peer.call("follow", job_id=started["jobId"])
+            await until(peer, "inputWanted")
+        asked = (await peer.call("requests"))["requests"]
+        assert [(one["jobId"], one["name"], one["kind"]) for one in asked] == [
+            (jobs[0], "paint", "question"),
+            (jobs[1], "build", "question"),
+        ]
+        for one in asked:
+            await peer.call(
+                "answer", job_id=one["name"], request_id=one["requestId"], answers="Red", by="agent"
+            )
+        assert await peer.call("requests") == {"requests": []}
+
+
+async def test_what_is_told_is_chosen_by_session_or_by_channel_C6() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        for name in ("demo", "other"):
+            await peer.call("start", prompt="::say x", session_id=name)
+        chosen = await peer.call("notify", session_id="demo", on=["text", "tool"], off="running")
+        assert chosen["kinds"]["text"] == {"on": True, "by": "session"}
+        assert chosen["kinds"]["running"] == {"on": False, "by": "session"}
+        assert (await peer.call("notify", session_id="other"))["kinds"]["text"] == {
+            "on": False,
+            "by": "default",
+        }
+        await peer.call("notify", channel="telegram", on=["all"])
+        assert (await peer.call("notify", channel="telegram"))["kinds"]["started"]["by"] == "channel"
+        job = (await peer.call("start", prompt="::say x", session_id="demo"))["jobId"]
+        back = await peer.call("notify", job_id=job, reset=["text"])
+        assert (back["sessionKey"], back["kinds"]["text"]["by"]) == ("demo", "default")
+        for params, said in (
+            ({"session_id": "demo", "on": ["finished"]}, "'finished'"),
+            ({"on": ["text"]}, "nothing is named"),
+            ({"session_id": "demo", "channel": "x", "on": ["text"]}, "not for both"),
+            ({"session_id": "demo", "on": ["text"], "off": ["text"]}, "twice"),
+            ({"channel": "no such thing", "on": ["text"]}, "cannot be a channel"),
+        ):
+            refused = await peer.call("notify", **params)
+            assert said in refused["message"]
+
+
+async def test_statistics_are_of_whole_days_C8() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        for prompt in ("::say one", "::status 401"):
+            job = (await peer.call("start", prompt=prompt, session_id="demo"))["jobId"]
+            await service.system.wait(job)
+        found = await peer.call("statistics")
+        assert (found["days"], found["jobs"], len(found["byDay"])) == (7, 2, 1)
+        assert {one["status"]: one["jobs"] for one in found["byOutcome"]} == {"completed": 1, "failed": 1}
+        assert [one["cause"] for one in found["byCause"]] == ["auth"]
+        refused = await peer.call("statistics", days=0)
+        assert refused["data"]["field"] == "days"

@@ -52,7 +52,7 @@ async def heard(attendance: Attendance, *, within: float = 100.0) -> Announcemen
 
 
 @asynccontextmanager
-async def patient(world: World, **settings: float) -> AsyncGenerator[System]:
+async def patient(world: World, **settings: object) -> AsyncGenerator[System]:
     async with world.system(evolve(PATIENT, **settings), notify=True) as system:  # type: ignore[arg-type]
         yield system
 
@@ -64,7 +64,7 @@ async def test_a_question_is_told_in_words_with_which_it_can_be_answered_C7(
         job, request = await asking(system)
         told = await heard(attendance)
         assert told is not None
-        assert (told.matter, told.job.id) == (Matter.QUESTION, job.id)
+        assert (told.matter, told.job.id) == (Matter.WAITING, job.id)
         assert told.text.startswith(f"OpenCode job {job.id} ({job.session}) in session {job.session} asks")
         assert "> Which colour?\nIts choices:\n> Red\n> Blue\n" in told.text
         assert f"job_id {job.id}, request_id {request}." in told.text
@@ -72,7 +72,7 @@ async def test_a_question_is_told_in_words_with_which_it_can_be_answered_C7(
         await job.answer(request, answers="Blue")
         end = await heard(attendance)
         assert end is not None
-        assert (end.matter, end.id, end.job.status) == (Matter.END, job.id, JobStatus.COMPLETED)
+        assert (end.matter, end.id, end.job.status) == (Matter.COMPLETED, job.id, JobStatus.COMPLETED)
 
 
 async def test_what_is_still_asked_is_told_to_a_gateway_that_comes_and_once_to_a_chat(
@@ -93,7 +93,7 @@ async def test_what_is_still_asked_is_told_to_a_gateway_that_comes_and_once_to_a
             await job.answer(request, answers="Red")
             end = await heard(attendance)
             assert end is not None
-            assert end.matter is Matter.END
+            assert end.matter is Matter.COMPLETED
 
 
 async def test_what_is_not_asked_any_more_is_not_told(autojump_clock: trio.testing.MockClock) -> None:
@@ -105,7 +105,7 @@ async def test_what_is_not_asked_any_more_is_not_told(autojump_clock: trio.testi
         async with system.attend() as attendance:
             (end,) = [await heard(attendance)]
             assert end is not None
-            assert (end.matter, end.job.id) == (Matter.END, cancelled.id)
+            assert (end.matter, end.job.id) == (Matter.CANCELLED, cancelled.id)
             await system.acknowledge(end.id)
             assert await heard(attendance) is None
         statistics = system.statistics().attention
@@ -152,7 +152,7 @@ async def test_a_job_that_runs_long_is_told_of_after_gaps_that_grow_C6(
                 await system.acknowledge(one.id)
             assert [round(at / 100) for at, _ in told] == [6, 18, 42]
             text = told[0][1].text
-            assert told[0][1].matter is Matter.REMINDER
+            assert told[0][1].matter is Matter.RUNNING
             assert text.startswith(
                 f"OpenCode job {job.id} ({job.session}) in session {job.session} is still running, after 10 min"
             )
@@ -169,7 +169,7 @@ async def test_a_gateway_that_was_away_hears_the_newest_reminder_alone(
         async with system.attend() as attendance:
             told = await heard(attendance, within=10.0)
             assert told is not None
-            assert told.id == f"{job.id}:reminder-{lasted[-1].seq}"
+            assert told.id == f"{job.id}:running-{lasted[-1].seq}"
             await system.acknowledge(told.id)
             assert await heard(attendance, within=10.0) is None
 
@@ -203,7 +203,7 @@ async def test_a_question_that_outlives_its_service_is_told_by_the_next(
     async with open_world(BEHAVIOUR) as world, after_a_kill(world, ASK) as (system, attendance):
         told = await heard(attendance)
         assert told is not None
-        assert (told.matter, told.job.name) == (Matter.QUESTION, "it")
+        assert (told.matter, told.job.name) == (Matter.WAITING, "it")
         await system.acknowledge(told.id)
         (asked,) = told.job.pending
         await trio.sleep(
@@ -212,7 +212,7 @@ async def test_a_question_that_outlives_its_service_is_told_by_the_next(
         await system.answer(told.job.id, asked.id, answers="Blue")
         end = await heard(attendance)
         assert end is not None
-        assert (end.matter, end.job.status) == (Matter.END, JobStatus.COMPLETED)
+        assert (end.matter, end.job.status) == (Matter.COMPLETED, JobStatus.COMPLETED)
 
 
 async def test_the_gaps_between_reminders_go_on_in_the_next_process(
@@ -224,7 +224,7 @@ async def test_the_gaps_between_reminders_go_on_in_the_next_process(
     ):
         told = await heard(attendance, within=1000.0)
         assert told is not None
-        assert told.matter is Matter.REMINDER
+        assert told.matter is Matter.RUNNING
         assert told.job.elapsed_seconds == pytest.approx(180, abs=5)  # 60 s is told already
         await system.cancel(told.job.id)
 

@@ -14,11 +14,18 @@ from opencode_actors.machines.attention import (
     AttentionState,
     InputAwaited,
     JobSilent,
-    ReminderDue,
+    OfferWord,
+    PauseOver,
+    PersonSpoke,
+    StartPause,
+    Streamed,
+    Word,
     WordAcknowledged,
+    WordDue,
     WordOver,
     word_of,
 )
+from opencode_actors.machines.matters import Matter, Party
 from opencode_actors.machines.outbox_messages import AttendantCame, AttendantId, AttendantLeft
 from opencode_actors.machines.vocabulary import JobId, Moment
 
@@ -26,6 +33,7 @@ CLAIM = 15.0
 JOB, OTHER = JobId("job_1"), JobId("job_2")
 FIRST, SECOND = AttendantId(1), AttendantId(2)
 QUESTION = word_of(JOB, "que_1")
+CHAT = "agent:main:main"
 
 
 @define(eq=False)
@@ -36,11 +44,16 @@ class Table:
     now: float = 0.0
     offers: list[tuple[AttendantId, str]] = field(factory=list[tuple[AttendantId, str]])
     over: set[str] = field(factory=set[str])
+    said: list[Word] = field(factory=list[Word])
+    pauses: list[StartPause] = field(factory=list[StartPause])
 
     def tell(self, message: AttentionMessage) -> list[tuple[AttendantId, str]]:
         step = attention.handle(self.state, message, Moment(now=self.now, wall=self.now, roll=0.5))
         self.state = step.state
-        offered = [(offer.attendant, offer.word.id) for offer in step.effects]
+        self.pauses += [effect for effect in step.effects if isinstance(effect, StartPause)]
+        offers = [effect for effect in step.effects if isinstance(effect, OfferWord)]
+        self.said += [offer.word for offer in offers]
+        offered = [(offer.attendant, offer.word.id) for offer in offers]
         for attendant, word in offered:
             assert attendant in self.state.attendants, "offered to nobody"
             assert (attendant, word) not in self.offers, "offered twice to the same"
@@ -52,8 +65,10 @@ class Table:
             assert len(held) <= HOLDS_WORDS
         return offered
 
-    def ask(self, job: JobId = JOB, request: str = "que_1") -> list[tuple[AttendantId, str]]:
-        return self.tell(InputAwaited(job=job, request=request))
+    def ask(
+        self, job: JobId = JOB, request: str = "que_1", chat: str = CHAT
+    ) -> list[tuple[AttendantId, str]]:
+        return self.tell(InputAwaited(job=job, request=request, chat=chat))
 
     def come(self, attendant: AttendantId = FIRST) -> list[tuple[AttendantId, str]]:
         return self.tell(AttendantCame(attendant=attendant))
@@ -128,9 +143,9 @@ def test_who_does_not_acknowledge_in_time_is_not_waited_for() -> None:
 def test_a_newer_reminder_stands_for_the_older_ones_and_no_question_goes_with_them() -> None:
     table = Table()
     table.ask()
-    table.tell(ReminderDue(job=JOB, number=7))
-    table.tell(ReminderDue(job=JOB, number=9))
-    assert sorted(table.come()) == [(FIRST, QUESTION), (FIRST, word_of(JOB, "reminder-9"))]
+    table.tell(WordDue(job=JOB, matter=Matter.RUNNING, number=7))
+    table.tell(WordDue(job=JOB, matter=Matter.RUNNING, number=9))
+    assert sorted(table.come()) == [(FIRST, QUESTION), (FIRST, word_of(JOB, "running-9"))]
 
 
 def test_an_acknowledgement_of_what_is_over_is_no_news() -> None:
@@ -158,7 +173,7 @@ def test_whatever_happens_each_open_word_gets_to_somebody_who_can_take_it(seed: 
         table.now += dice.choice([0.0, 0.0, 1.0, CLAIM])
         job, request = dice.choice([JOB, OTHER]), f"que_{dice.randint(0, 3)}"
         word = word_of(job, request)
-        match dice.randint(0, 6):
+        match dice.randint(0, 10):
             case 0 if word not in table.over:
                 table.ask(job, request)
             case 1:
@@ -176,9 +191,113 @@ def test_whatever_happens_each_open_word_gets_to_somebody_who_can_take_it(seed: 
                 table.over.add(chosen)
                 table.tell(WordAcknowledged(id=chosen))
             case 5:
-                table.tell(ReminderDue(job=job, number=len(table.offers) + 1000 + seed))
+                due = dice.choice([Matter.RUNNING, Matter.REPORT, Matter.STARTED, Matter.ANSWERED])
+                table.tell(WordDue(job=job, matter=due, number=len(table.offers) + 1000 + seed))
+            case 7:
+                table.tell(Streamed(job=job, number=len(table.offers) + 1000 + seed))
+            case 8:
+                table.tell(PauseOver(job=job))
+            case 9:
+                table.tell(PersonSpoke(chat=CHAT))
+            case 10:
+                table.tell(JobSilent(job=job))
+                table.over.update(one.id for one in table.said if one.job == job)
             case _:
                 pass
         for one in table.state.words.values():
             somebody = [a for a in table.state.attendants if a not in one.offered]
             assert one.passed_on or one.held is not None or not somebody, "nobody is offered it"
+
+
+# ---- the agent or the person
+
+
+def test_an_agent_is_woken_only_so_often_in_a_row_and_then_the_person_is_told_C13() -> None:
+    table = Table(state=AttentionState(claim=CLAIM, max_woken=2))
+    table.come()
+    for number in range(4):
+        table.ask(request=f"que_{number}")
+    assert [word.to for word in table.said] == [Party.AGENT, Party.AGENT, Party.PERSON, Party.PERSON]
+    table.tell(PersonSpoke(chat="agent:other:main"))
+    table.ask(request="que_5")
+    table.tell(PersonSpoke(chat=CHAT))
+    table.ask(request="que_6")
+    assert [word.to for word in table.said[4:]] == [Party.PERSON, Party.AGENT]
+
+
+def test_each_chat_has_its_own_count_and_a_question_counts_once() -> None:
+    table = Table(state=AttentionState(claim=CLAIM, max_woken=1))
+    table.come()
+    table.ask(chat="one")
+    for attendant in (FIRST, SECOND):
+        table.leave(FIRST) if attendant is SECOND else None
+        table.come(SECOND) if attendant is SECOND else None
+    table.ask(OTHER, chat="two")
+    assert [word.to for word in table.said] == [Party.AGENT] * 3
+
+
+def test_with_none_at_all_it_is_always_the_person() -> None:
+    table = Table(state=AttentionState(claim=CLAIM, max_woken=0))
+    table.come()
+    table.ask()
+    assert table.said[0].to is Party.PERSON
+
+
+def test_the_chats_that_are_remembered_are_bounded() -> None:
+    table = Table()
+    for number in range(attention.CHATS_REMEMBERED + 50):
+        table.ask(request=f"que_{number}", chat=f"chat-{number}")
+    assert len(table.state.woken) == attention.CHATS_REMEMBERED
+
+
+@pytest.mark.parametrize(
+    "matter", [Matter.REPORT, Matter.STARTED, Matter.ANSWERED, Matter.RUNNING, Matter.LIMIT]
+)
+def test_what_an_agent_need_not_act_on_is_for_the_person(matter: Matter) -> None:
+    table = Table()
+    table.come()
+    table.tell(WordDue(job=JOB, matter=matter, number=7))
+    wakes = matter in (Matter.RUNNING, Matter.LIMIT)
+    assert [word.to for word in table.said] == [Party.AGENT if wakes else Party.PERSON]
+
+
+# ---- what is streamed
+
+
+def test_what_is_streamed_is_joined_and_a_channel_is_not_flooded_C6() -> None:
+    table = Table(state=AttentionState(claim=CLAIM, pause=15.0))
+    table.come()
+    for number in range(1, 6):
+        table.tell(Streamed(job=JOB, number=number))
+    assert [(word.after, word.upto) for word in table.said] == [(0, 1)]
+    assert table.pauses == [StartPause(job=JOB, seconds=15.0)]
+    table.tell(WordAcknowledged(id=table.said[0].id))
+    table.tell(PauseOver(job=JOB))
+    assert [(word.after, word.upto) for word in table.said[1:]] == [(1, 5)]
+    table.tell(WordAcknowledged(id=table.said[1].id))
+    table.tell(PauseOver(job=JOB))
+    assert len(table.said) == 2
+    assert len(table.pauses) == 2
+    table.tell(Streamed(job=JOB, number=9))
+    assert [(word.after, word.upto) for word in table.said[2:]] == [(5, 9)]
+
+
+def test_what_nobody_has_passed_on_is_in_the_next_word_again() -> None:
+    table = Table()
+    table.tell(Streamed(job=JOB, number=1))
+    table.tell(Streamed(job=JOB, number=4))
+    table.tell(PauseOver(job=JOB))
+    table.come()
+    assert [(word.after, word.upto) for word in table.said] == [(0, 4)]
+
+
+def test_of_a_job_that_has_ended_nothing_more_is_streamed() -> None:
+    table = Table()
+    table.come()
+    table.tell(Streamed(job=JOB, number=1))
+    table.tell(Streamed(job=JOB, number=2))
+    table.tell(JobSilent(job=JOB))
+    table.tell(PauseOver(job=JOB))
+    assert len(table.said) == 1
+    assert not table.state.words
+    assert not table.state.pausing

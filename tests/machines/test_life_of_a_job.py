@@ -13,8 +13,10 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobRecorded,
+    JobReported,
     JobStarted,
     OutputAdded,
+    OutputFilled,
     OutputRecorded,
     ProviderRetrying,
     ToolStarted,
@@ -158,7 +160,7 @@ def test_a_prompt_of_which_nobody_knows_is_sent_again_under_the_same_ids() -> No
     assert book.running(j.SubmitPrompt) == first
     book.answer(j.SubmitPrompt, j.PromptUnsure(reason="the connection broke")).advance(0.5)
     book.answer(j.SubmitPrompt, j.PromptUnsure(reason="the connection broke"))
-    book.expect(JobCancelling, *[StopTimer] * 6, Forget, j.AbortConversation, j.JobTimer.RUNG)
+    book.expect(JobCancelling, *[StopTimer] * 7, Forget, j.AbortConversation, j.JobTimer.RUNG)
 
 
 def test_a_prompt_is_not_sent_again_once_it_is_answered() -> None:
@@ -582,6 +584,15 @@ def test_nobody_is_reminded_of_a_job_that_is_being_ended_or_when_never_is_wanted
     assert not ending.noticed(JobLasted)
 
 
+def test_reports_are_due_at_equal_gaps_and_never_when_nobody_wants_them_D3() -> None:
+    book = running(report_every=120.0, idle_timeout=1e6, job_timeout=0.0).advance(500.0)
+    assert [notice.seconds for notice in book.noticed(JobReported)] == [120.0, 240.0, 360.0, 480.0]
+    never = running(report_every=0.0, idle_timeout=1e6, job_timeout=0.0).advance(9e5)
+    assert not never.noticed(JobReported)
+    ending = cancelling(report_every=5.0).advance(9.0)
+    assert j.JobTimer.REPORT not in ending.timers
+
+
 # ---- the stream
 
 
@@ -660,6 +671,7 @@ def test_an_instance_that_was_thrown_away_is_looked_after() -> None:
 def test_output_at_its_bound_ends_between_two_characters_and_says_so() -> None:
     book = says(running(max_output_size=4), text("a漢字"))
     assert book.output == "a漢\n[output ends here: maxOutputSize is 4 bytes]\n"
+    assert [notice.size for notice in book.noticed(OutputFilled)] == [len(book.output.encode())]
     says(book, text("more", part=e.PartId("prt_z9"))).expect_nothing()
     says(book, DONE, IDLE)
     assert result(book).output_truncated

@@ -20,6 +20,7 @@ from opencode_actors.machines.interruption import Left, taken_over
 from opencode_actors.machines.job_state import Interrupted, JobPolicy, Running, snapshot
 from opencode_actors.machines.notices import (
     Begun,
+    ChoiceRecorded,
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
@@ -287,7 +288,13 @@ class World:
                 self.housed = None
             case DirectoriesForgotten():
                 raise AssertionError("only a clean-up says that")
-            case SessionForked() | JobForgotten() | SessionForgotten() | NotificationRecorded():
+            case (
+                SessionForked()
+                | JobForgotten()
+                | SessionForgotten()
+                | NotificationRecorded()
+                | ChoiceRecorded()
+            ):
                 raise AssertionError(record)
 
     # ---- a service that is killed, and comes back

@@ -19,7 +19,22 @@ from tests.openclaw.scripted_door import ScriptedDoor
 PROFILES = ("minimal", "coding", "messaging", "full")
 
 # An agent is woken only a few times a minute, so each test that wakes one has its own.
-AGENTS = ("main", "blue", "red", "busy", "asked", "again", "aborting", "chatting")
+AGENTS = (
+    "main",
+    "blue",
+    "red",
+    "busy",
+    "asked",
+    "again",
+    "aborting",
+    "chatting",
+    "person",
+    "fresh",
+    "following",
+    "there",
+    "signing",
+    "choosing",
+)
 
 
 @pytest.fixture(scope="session")

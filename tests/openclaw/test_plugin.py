@@ -15,7 +15,19 @@ from tests.openclaw.scripted_door import HangUp, Refusal
 
 pytestmark = pytest.mark.openclaw
 
-OPERATIONS = ("start", "status", "output", "cancel", "cleanup", "sessions", "answer", "respond")
+OPERATIONS = (
+    "start",
+    "status",
+    "output",
+    "cancel",
+    "cleanup",
+    "sessions",
+    "answer",
+    "respond",
+    "requests",
+    "statistics",
+    "notify",
+)
 TOOLS = {f"opencode_{operation}" for operation in OPERATIONS}
 
 
@@ -55,6 +67,7 @@ async def test_an_agents_start_says_who_asked(desk: Desk) -> None:
     (asked,) = desk.door.asked("start")
     assert asked.pop("key").startswith("openclaw:")
     assert asked == {
+        "by": "agent",
         "prompt": "build it",
         "model": "a/b",
         "timeout": 60,
@@ -264,10 +277,125 @@ async def test_a_question_wakes_the_agent_and_its_answer_goes_back(desk: Desk) -
     session = "agent:asked:main"
     answer = call("opencode_answer", job_id="j-3", request_id="q-1", answers=["Blue"])
     await desk.turn(session, "remember: " + answer.replace("CALL:", "THEN:"))
-    await desk.door.deliver(**delivery(session, "j-3", "question", "Which colour? Blue | Red"))
+    await desk.door.deliver(**delivery(session, "j-3", "waiting", "Which colour? Blue | Red"))
     with trio.fail_after(PATIENCE):
         await desk.door.until(lambda: bool(desk.door.asked("answer")))
-    assert desk.door.asked("answer") == [{"job_id": "j-3", "request_id": "q-1", "answers": ["Blue"]}]
+    assert desk.door.asked("answer") == [
+        {"job_id": "j-3", "request_id": "q-1", "answers": ["Blue"], "by": "agent"}
+    ]
+
+
+# ---- words for the person
+
+
+async def test_a_word_for_the_person_stands_in_the_chat_and_wakes_no_agent_C6(desk: Desk) -> None:
+    session = "agent:person:main"
+    await desk.turn(session, "hello")
+    before = len(desk.provider.exchanges)
+    report = delivery(session, "j-5", "report", "it (j-5): 2 min\n3 of 7 todos are done") | {"to": "person"}
+    await desk.door.deliver(**report)
+    with trio.fail_after(PATIENCE):
+        await desk.door.until(lambda: desk.door.asked("ack") == [{"id": "j-5-report"}])
+    assert await desk.last_word(session) == report["text"]
+    assert len(desk.provider.exchanges) == before
+    # Told again, for its acknowledgement may have been lost, it is not said again.
+    await desk.door.drop_all()
+    await desk.until_attended()
+    await desk.door.deliver(**report)
+    with trio.fail_after(PATIENCE):
+        await desk.door.until(lambda: len(desk.door.asked("ack")) == 2)
+    history = await desk.client.request("chat.history", sessionKey=session)
+    assert json.dumps(history).count("3 of 7 todos are done") == 1
+
+
+async def test_a_question_for_a_person_who_was_never_there_wakes_the_agent(desk: Desk) -> None:
+    asked = delivery("agent:fresh:main", "j-6", "waiting", "j-6 asks, and waits for you") | {"to": "person"}
+    await desk.door.deliver(**asked)
+    await desk.until_model_is_told("j-6 asks, and waits for you")
+
+
+async def chatted(desk: Desk, session: str, message: str, words: str) -> str:
+    """A person's command in a chat, and what it is answered."""
+    await desk.client.request(
+        "chat.send", sessionKey=session, message=message, idempotencyKey=f"{session} {message}"
+    )
+    with trio.fail_after(PATIENCE):
+        while words not in (last := await desk.last_word(session)):  # noqa: ASYNC110
+            await trio.sleep(0.1)
+    return last
+
+
+async def test_a_chat_follows_a_job_until_it_goes_on_in_the_background_C3(desk: Desk) -> None:
+    session = "agent:following:main"
+    desk.door.answers["status"] = lambda _: {"jobId": "j-8", "name": "paint", "status": "running"}
+    desk.door.answers["follow"] = lambda _: {"subscription": "sub_1"}
+    before = len(desk.provider.exchanges)
+    await chatted(desk, session, "/opencode follow paint", "Following paint (j-8)")
+    visitor = await desk.until_attended()
+    for seq, text in enumerate(("I mix ", "the colours.\n", "Now I paint."), start=1):
+        notice = {"subscription": "sub_1", "seq": seq, "kind": "output", "outputKind": "text", "text": text}
+        await visitor.connection.send_message(
+            json.dumps({"jsonrpc": "2.0", "method": "notice", "params": notice})
+        )
+    with trio.fail_after(PATIENCE):
+        while (said := await desk.last_word(session)) != "paint:\n> I mix the colours.\n> Now I paint.":
+            assert said.startswith(("Following", "paint:"))
+            await trio.sleep(0.1)
+    await chatted(desk, session, "/opencode background", "goes on in the background")
+    assert desk.door.asked("unfollow") == [{"subscription": "sub_1"}]
+    assert len(desk.provider.exchanges) == before
+
+
+async def test_a_persons_command_and_a_persons_message_say_that_somebody_is_there_C13(desk: Desk) -> None:
+    session = "agent:there:main"
+    await chatted(desk, session, "/opencode sessions", "There are no sessions")
+    assert desk.door.asked("present")[0]["origin"]["session_key"] == session
+    await desk.client.request(
+        "chat.send", sessionKey="agent:there:other", message="go on, please", idempotencyKey="p2"
+    )
+    with trio.fail_after(PATIENCE):
+        await desk.door.until(
+            lambda: {"origin": {"session_key": "agent:there:other"}} in desk.door.asked("present")
+        )
+
+
+async def test_agents_and_persons_sign_what_they_answer_C13(desk: Desk) -> None:
+    desk.door.answers["status"] = lambda _: {
+        "jobId": "j-9",
+        "pending": [{"requestId": "q-9", "kind": "question", "text": "Which?", "options": []}],
+    }
+    session = "agent:signing:main"
+    forged = call("opencode_answer", job_id="j-9", request_id="q-9", answers=["Red"], by="person")
+    await desk.turn(session, forged.replace(', "by": "person"', ""))
+    await chatted(desk, session, "/opencode answer j-9 Blue", "Done.")
+    await chatted(desk, session, "/opencode reject j-9 not now", "Done.")
+    assert [(one["by"], one.get("answers"), one.get("message")) for one in desk.door.asked("answer")] == [
+        ("agent", ["Red"], None),
+        ("person", ["Blue"], None),
+        ("person", None, "not now"),
+    ]
+    await desk.gateway.invoke("opencode_answer", job_id="j-9", request_id="q-9", answers=["x"], by="person")
+    assert desk.door.asked("answer")[-1]["by"] == "agent"
+
+
+async def test_what_a_chat_is_told_is_chosen_in_the_chat_C6(desk: Desk) -> None:
+    session = "agent:choosing:main"
+    desk.door.answers["notify"] = lambda params: {
+        "sessionKey": "s-1",
+        "channel": params.get("channel"),
+        "kinds": {"text": {"on": True, "by": "session"}, "running": {"on": False, "by": "session"}},
+    }
+    said = await chatted(
+        desk, session, "/opencode notify paint +text -running", "Told, for session s-1: text"
+    )
+    assert said.endswith("Not told: running")
+    assert desk.door.asked("notify") == [{"job_id": "paint", "on": ["text"], "off": ["running"]}]
+    whole = {"jobs": 2, "costUsd": None, "costKnown": False, "meanSeconds": 61.0}
+    desk.door.answers["statistics"] = lambda _: {"days": 7, "since": "2026-11-20", **whole}
+    text = await chatted(desk, session, "/opencode statistics", "cost unknown")
+    assert text.splitlines()[0] == "2 jobs in 7 days: cost unknown, 1 min 1 s on average"
+    desk.door.answers["requests"] = lambda _: {"requests": []}
+    await chatted(desk, session, "/opencode requests", "No job asks anything.")
 
 
 # ---- the connection

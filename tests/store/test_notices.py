@@ -19,9 +19,11 @@ from opencode_actors.machines.notices import (
     JobEnded,
     JobLasted,
     JobQueued,
+    JobReported,
     JobStarted,
     Notice,
     OutputAdded,
+    OutputFilled,
     OutputKind,
     ProviderRetrying,
     SessionChanged,
@@ -61,6 +63,8 @@ LIFE: tuple[Notice, ...] = (
     ),
     InputAnswered(job=JOB, session=SESSION, request="que_1", end=InputEnd.ANSWERED),
     JobLasted(job=JOB, session=SESSION, seconds=600.25),
+    JobReported(job=JOB, session=SESSION, seconds=120.0),
+    OutputFilled(job=JOB, session=SESSION, size=10),
     ProviderRetrying(job=JOB, session=SESSION, attempt=1, reason="busy", seconds=1.5),
     JobCancelling(job=JOB, session=SESSION, rung=Rung.STOP),
 )
@@ -97,7 +101,7 @@ async def test_notices_are_told_with_numbers_and_read_again_the_next_time(open_s
         await store.append((), LIFE[3:], at=3.5)
         await store.append((job(JobStatus.COMPLETED),), (ENDED,), at=4.5)
     assert [(n.seq, n.at) for n in told] == [
-        (seq, 1.5 if seq < 4 else 2.5 if seq == 4 else 3.5 if seq < 12 else 4.5) for seq in range(1, 13)
+        (seq, 1.5 if seq < 4 else 2.5 if seq == 4 else 3.5 if seq < 14 else 4.5) for seq in range(1, 15)
     ]
     assert [evolve(n, seq=0, at=0.0) for n in told] == [*LIFE[:3], output("é!"), *LIFE[3:], ENDED]
     async with open_store() as store:
@@ -106,9 +110,9 @@ async def test_notices_are_told_with_numbers_and_read_again_the_next_time(open_s
         assert await read_all(store, after=7) == (told[7:], 0)
         known = await store.job(JOB)
         assert known is not None
-        assert (known.snapshot, known.ended) == (ENDED.snapshot, 12)
+        assert (known.snapshot, known.ended) == (ENDED.snapshot, 14)
         await store.append((), (tool(0),))
-        assert told[-1].seq == 13
+        assert told[-1].seq == 15
 
 
 async def test_each_is_read_by_whoever_asks_for_its_job_or_session(open_store: OpenStore) -> None:

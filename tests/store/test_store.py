@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from opencode_actors.machines.matters import Choice, Matter, Scope
 from opencode_actors.machines.notices import (
     Accepted,
     Begun,
+    ChoiceRecorded,
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
@@ -63,6 +65,18 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
             yield journal
 
     return on_disk if request.param == "journal" else in_memory
+
+
+async def test_what_somebody_chose_to_be_told_is_there_the_next_time_C6(open_store: OpenStore) -> None:
+    text = Choice(scope=Scope.SESSION, name="demo", matter=Matter.TEXT, on=True)
+    running = Choice(scope=Scope.CHANNEL, name="telegram", matter=Matter.RUNNING, on=False)
+    async with open_store() as store:
+        await store.append((ChoiceRecorded(choice=text), ChoiceRecorded(choice=running)))
+        await store.append((ChoiceRecorded(choice=evolve(text, on=False)),))
+    async with open_store() as store:
+        assert set((await store.load()).choices) == {evolve(text, on=False), running}
+        await store.append((ChoiceRecorded(choice=evolve(running, on=None)),))
+        assert (await store.load()).choices == (evolve(text, on=False),)
 
 
 async def test_what_was_recorded_is_there_the_next_time(open_store: OpenStore) -> None:

@@ -33,6 +33,21 @@ const READ = {
   "cancel j-1": { operation: "cancel", params: { job_id: "j-1" } },
   "sessions --all": { operation: "sessions", params: { all: true } },
   sessions: { operation: "sessions", params: {} },
+  requests: { operation: "requests", params: {} },
+  'follow "login page"': { operation: "follow", params: { job_id: "login page" } },
+  background: { operation: "background", params: {} },
+  "background j-1": { operation: "background", params: { job_id: "j-1" } },
+  statistics: { operation: "statistics", params: {} },
+  "statistics 30": { operation: "statistics", params: { days: 30 } },
+  "reject j-1 not like that": { operation: "reject", params: { job_id: "j-1", message: "not like that" } },
+  notify: { operation: "notify", params: {} },
+  "notify +text -running": { operation: "notify", params: { on: ["text"], off: ["running"] } },
+  "notify channel +text": { operation: "notify", params: { channel: "channel", on: ["text"] } },
+  'notify "login page" +text +tool =report': {
+    operation: "notify",
+    params: { job_id: "login page", on: ["text", "tool"], reset: ["report"] },
+  },
+  "start --report-every 60 mend it": { operation: "start", params: { report_every: 60, prompt: "mend it" } },
   cleanup: { operation: "cleanup", params: {} },
   "cleanup --delete-workspaces": { operation: "cleanup", params: { delete_workspaces: true } },
 };
@@ -41,7 +56,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "start --report-every often x"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 

@@ -73,9 +73,38 @@ test("many notices are one event, and none of them is left out", async () => {
 test("a newer reminder stands for the older one", () => {
   const own = queue();
   const notifier = new Notifier(own);
-  for (const id of ["a", "b"]) void notifier.deliver(notice(1, { id, kind: "reminder" })).catch(() => {});
+  for (const id of ["a", "b"]) void notifier.deliver(notice(1, { id, kind: "running" })).catch(() => {});
   assert.equal(own.events.length, 1);
   notifier.stop();
+});
+
+test("a word for the person wakes no agent, and is acknowledged when the person has it", async () => {
+  const own = queue();
+  const told = [];
+  const person = { tell: async (to, text, id) => told.push([to.session_key, text, id]) > 0 };
+  await new Notifier(own, person).deliver(notice(1, { kind: "report", to: "person" }));
+  assert.deepEqual(told, [["agent:main:main", "text 1", "N-1"]]);
+  assert.deepEqual(own.woken, []);
+  assert.deepEqual(own.events, []);
+});
+
+test("where there is no way to the person, a report waits for the agent's next turn, and a question wakes it", async () => {
+  const own = queue();
+  const nobody = new Notifier(own, { tell: async () => false });
+  await nobody.deliver(notice(1, { kind: "report", to: "person" }));
+  assert.equal(own.events.length, 1);
+  assert.deepEqual(own.woken, []);
+  const told = nobody.deliver(notice(2, { kind: "waiting", to: "person" }));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(own.events.length, 2);
+  assert.equal(own.woken.length, 1);
+  own.events.length = 0;
+  await told;
+});
+
+test("a word that could not be told is not acknowledged", async () => {
+  const broken = { tell: () => Promise.reject(new Error("the channel is away")) };
+  await assert.rejects(new Notifier(queue(), broken).deliver(notice(1, { to: "person" })), /away/);
 });
 
 test("nothing that a job says can pass for a line of OpenClaw's", () => {

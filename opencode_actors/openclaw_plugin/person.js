@@ -1,0 +1,85 @@
+// A word for the person of a chat, as it is: no agent is woken by it, and none puts it into words of its own.
+
+/** @typedef {import("./notify.js").Origin} Origin */
+
+/**
+ * @typedef {object} Person
+ * @property {(origin: Origin, text: string, id: string) => Promise<boolean>} tell false when there is no way to it;
+ *   the same id is told once
+ */
+
+/** @param {any} api of OpenClaw @returns {Person} */
+export function personOf(api) {
+  return {
+    async tell(origin, text, id) {
+      const route = routeOf(api.runtime.agent, origin);
+      const config = api.runtime.config?.current?.();
+      if (route) return await toChannel(config, route, text);
+      const sessionId = entryOf(api.runtime.agent, origin)?.sessionId;
+      return sessionId ? await toTranscript(config, { ...origin, sessionId }, text, id) : false;
+    },
+  };
+}
+
+/** @param {any} config @param {any} route @param {string} text */
+async function toChannel(config, route, text) {
+  const sdk = await sdkOf(() => import("openclaw/plugin-sdk/channel-outbound"), "sendDurableMessageBatch");
+  if (!sdk) return false;
+  const { channel, to, accountId, threadId } = route;
+  const result = await sdk.sendDurableMessageBatch({
+    cfg: config,
+    channel,
+    to,
+    ...(accountId ? { accountId } : {}),
+    ...(threadId === undefined ? {} : { threadId }),
+    payloads: [{ text }],
+    durability: "best_effort",
+  });
+  if (result.status === "failed") throw result.error ?? new Error(`${channel} did not take it`);
+  return true;
+}
+
+/**
+ * The gateway's own chat has no channel: what stands in the session's transcript is what its person sees.
+ * @param {any} config @param {Origin & {sessionId: string}} place @param {string} text @param {string} id
+ */
+async function toTranscript(config, place, text, id) {
+  const append = "appendAssistantMirrorMessageByIdentity";
+  const sdk = await sdkOf(() => import("openclaw/plugin-sdk/session-transcript-runtime"), append);
+  if (!sdk) return false;
+  const { session_key: sessionKey, agent_id: agentId, sessionId } = place;
+  const done = await sdk[append]({
+    sessionKey,
+    sessionId,
+    ...(agentId ? { agentId } : {}),
+    text,
+    idempotencyKey: `opencode:${id}`,
+    config,
+  });
+  return Boolean(done?.ok);
+}
+
+/** Parts of OpenClaw that another version of it may not have. @param {() => Promise<any>} load @param {string} name */
+async function sdkOf(load, name) {
+  try {
+    const sdk = await load();
+    return typeof sdk[name] === "function" ? sdk : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Where the session's person is, so that the agent's word on a job goes to the chat it was asked for in; without
+ * it OpenClaw sends it to its owner's direct chat. A session of the gateway's own chat has no such place.
+ * @param {any} agent @param {Origin} origin
+ */
+export function routeOf(agent, origin) {
+  const route = entryOf(agent, origin)?.deliveryContext;
+  return route?.channel && route.to && route.channel !== "webchat" ? route : undefined;
+}
+
+/** What OpenClaw knows of the session; nothing of one that was never used. @param {any} agent @param {Origin} origin */
+function entryOf(agent, { session_key: sessionKey, agent_id: agentId }) {
+  return agent?.session?.getSessionEntry?.({ sessionKey, ...(agentId ? { agentId } : {}) });
+}
