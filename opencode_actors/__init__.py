@@ -16,6 +16,8 @@ from opencode_actors.errors import (
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.attachments import Attached, KnownConversation
+from opencode_actors.kernel.catalogs import Offered
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.opening import open_system
@@ -23,6 +25,7 @@ from opencode_actors.kernel.outbox import Announcement, Attendance, Matter
 from opencode_actors.kernel.system import Job, System, SystemStatistics
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.notices import (
+    Attachment,
     InputAnswered,
     InputEnd,
     InputWanted,
@@ -59,20 +62,26 @@ from opencode_actors.machines.vocabulary import (
     SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import PermissionReply
+from opencode_actors.ports import Agent, Catalog, Conversation, ConversationState, Model, PermissionReply
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import KnownSession, OutputSlice
 
 __all__ = [
     "ActivityState",
+    "Agent",
     "Allowance",
     "Announcement",
     "Asked",
+    "Attached",
+    "Attachment",
     "Attendance",
     "Busy",
+    "Catalog",
     "Cause",
     "CleanedUp",
     "Climb",
+    "Conversation",
+    "ConversationState",
     "EngineError",
     "EngineUnavailable",
     "Failure",
@@ -91,13 +100,16 @@ __all__ = [
     "JobStarted",
     "JobStatus",
     "Kept",
+    "KnownConversation",
     "KnownSession",
     "Leave",
     "Matter",
+    "Model",
     "ModelAccess",
     "Notice",
     "NoticesMissed",
     "NotificationFailed",
+    "Offered",
     "OnUnanswered",
     "OpenCodeError",
     "OpencodeActorsError",

@@ -13,14 +13,19 @@ from attrs import define, field, frozen
 from opencode_actors.door import results
 from opencode_actors.door.commands import (
     Ack,
+    Agents,
     Answer,
     Asker,
+    Attach,
     Attend,
     Cancel,
     Cleanup,
     Command,
+    Conversations,
+    Detach,
     Follow,
     Info,
+    Models,
     Output,
     Ping,
     Respond,
@@ -38,16 +43,17 @@ from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.results import Document, Explain
 from opencode_actors.errors import StoreError, UnknownJob, UsageError
+from opencode_actors.kernel.attachments import Attached
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import Job, System
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.notices import JobEnded, Notice
-from opencode_actors.machines.vocabulary import JobSnapshot, Origin
+from opencode_actors.machines.vocabulary import JobSnapshot, Origin, SessionKey
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
-_LASTING = (Start, Respond, Resume, Cancel, Cleanup, Answer, Ack)
+_LASTING = (Start, Respond, Resume, Cancel, Cleanup, Answer, Ack, Attach, Detach)
 
 
 @frozen(kw_only=True)
@@ -117,6 +123,20 @@ class SystemDesk:
                 return await self._status(await self.system.cancel(job.id))
             case Sessions():
                 return await self._sessions()
+            case Attach():
+                return results.attached(await self._attach(command))
+            case Detach():
+                gone = await self.system.detach(command.session_id)
+                return {"sessionKey": command.session_id, "server": gone.url, "detached": True}
+            case Conversations():
+                found = await self.system.conversations(command.session_id)
+                return results.conversations(command.session_id, found)
+            case Agents():
+                return results.agents(await self.system.offered(command.session_id))
+            case Models():
+                return results.models(
+                    await self.system.offered(command.session_id), match=command.match or ""
+                )
             case Answer():
                 return await self._answer(command)
             case Attend():
@@ -284,6 +304,21 @@ class SystemDesk:
 
     # ---- sessions
 
+    async def _attach(self, command: Attach) -> Attached:
+        return await self.system.attach(
+            command.name,
+            command.url,
+            password_file=command.password_file or "",
+            password_env=command.password_env or "",
+            directory=command.directory or "",
+            conversation=command.conversation,
+        )
+
+    def _workspace(self, key: SessionKey) -> str:
+        """On this host, or on that of whoever runs its server."""
+        attachment = self.system.attachment(key)
+        return str(self.system.workspace(key)) if attachment is None else attachment.directory
+
     async def _sessions(self) -> Document:
         found, now = await self.system.sessions(), self.wall()
         return {
@@ -291,7 +326,7 @@ class SystemDesk:
                 results.session(
                     one,
                     await self.system.known_session(one.key),
-                    workspace=str(self.system.workspace(one.key)),
+                    workspace=self._workspace(one.key),
                     now=now,
                 )
                 for one in found

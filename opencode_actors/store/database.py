@@ -12,7 +12,14 @@ from typing import Any, cast
 import cattrs
 from attrs import evolve, frozen
 
-from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionRecorded
+from opencode_actors.machines.notices import (
+    Accepted,
+    Attachment,
+    JobEnded,
+    JobRecorded,
+    SessionAttached,
+    SessionRecorded,
+)
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession
@@ -38,6 +45,10 @@ class Row:
 _SESSION = """
 INSERT INTO sessions (key, conversation) VALUES (?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation
+"""
+_ATTACHED = """
+INSERT INTO sessions (key, conversation, server) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, server = excluded.server
 """
 _IMAGE = """
 INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
@@ -65,8 +76,10 @@ WHERE jobs.id = ?
 """
 
 
-def row_of(record: SessionRecorded | JobRecorded) -> Row:
+def row_of(record: SessionRecorded | SessionAttached | JobRecorded) -> Row:
     match record:
+        case SessionAttached():
+            return Row(_ATTACHED, (record.session, record.conversation, _in_json(record.attachment)))
         case SessionRecorded():
             return Row(_SESSION, (record.session, record.conversation))
         case JobRecorded(snapshot=job, accepted=accepted):
@@ -153,6 +166,19 @@ def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSess
     used_at, began_at, jobs, name, image = database.execute(_SESSION_NOW, {"key": session}).fetchone()
     return KnownSession(
         key=session, used_at=used_at, began_at=began_at, jobs=jobs, name=name or "", image=image
+    )
+
+
+def read_attached(database: sqlite3.Connection) -> tuple[SessionAttached, ...]:
+    query = "SELECT key, conversation, server FROM sessions WHERE server IS NOT NULL ORDER BY key"
+    found = cast(list[tuple[str, str | None, str]], database.execute(query).fetchall())
+    return tuple(
+        SessionAttached(
+            session=SessionKey(key),
+            attachment=_converter.structure(json.loads(server), Attachment),
+            conversation=None if conversation is None else ConversationId(conversation),
+        )
+        for key, conversation, server in found
     )
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from opencode_actors.machines.notices import Accepted, Begun, Notice, Record
+from opencode_actors.machines.notices import Accepted, Begun, Notice, Record, SessionAttached
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.transcript import Piece
@@ -44,11 +44,12 @@ class Housed:
 @frozen(kw_only=True)
 class Remembered:
     """What an earlier process left: `unsettled` jobs in the order in which they came, the sessions that are
-    `housed`, and the number of the last notice."""
+    `housed`, those that are `attached` to somebody else's servers, and the number of the last notice."""
 
     owner: str
     unsettled: tuple[OpenJob, ...] = ()
     housed: tuple[Housed, ...] = ()
+    attached: tuple[SessionAttached, ...] = ()
     last_seq: int = 0
 
 

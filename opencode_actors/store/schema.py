@@ -105,7 +105,22 @@ _IN_ORDER = """
 CREATE INDEX jobs_in_order ON jobs (session, number);
 """
 
-MIGRATIONS = (_JOBS_AND_SESSIONS, _NOTICES, _OUTBOX, _NAMES, _SPANS, _DIRECTORIES, _IN_ORDER)
+# Where a server is that somebody else runs, and where its password is, in JSON.
+_ATTACHED = """
+ALTER TABLE sessions ADD COLUMN server TEXT;
+CREATE INDEX attached ON sessions (key) WHERE server IS NOT NULL;
+"""
+
+MIGRATIONS = (
+    _JOBS_AND_SESSIONS,
+    _NOTICES,
+    _OUTBOX,
+    _NAMES,
+    _SPANS,
+    _DIRECTORIES,
+    _IN_ORDER,
+    _ATTACHED,
+)
 
 
 def migrate(database: sqlite3.Connection, path: Path) -> None:

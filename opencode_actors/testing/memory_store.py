@@ -25,6 +25,7 @@ from opencode_actors.machines.notices import (
     NotificationRecorded,
     OutputRecorded,
     Record,
+    SessionAttached,
     SessionChanged,
     SessionRecorded,
 )
@@ -105,6 +106,7 @@ class MemoryStore:
     _pieces: dict[JobId, list[Piece]] = field(factory=dict[JobId, list[Piece]])
     _housed: dict[SessionKey, Housed] = field(factory=dict[SessionKey, Housed])
     _directories: dict[SessionKey, set[str]] = field(factory=dict[SessionKey, set[str]])
+    _attached: dict[SessionKey, SessionAttached] = field(factory=dict[SessionKey, SessionAttached])
     outbox: dict[JobId, OutboxRow] = field(factory=dict[JobId, OutboxRow])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
@@ -117,6 +119,7 @@ class MemoryStore:
             owner=self.owner,
             unsettled=tuple(self._open(job) for job in self._jobs.values() if not job.settled),
             housed=tuple(self._housed.values()),
+            attached=tuple(self._attached.values()),
             last_seq=len(self.told),
         )
 
@@ -196,6 +199,12 @@ class MemoryStore:
                 }
                 if not any(_is_of_a_job(notice, key) for notice in self.told[record.since :]):
                     self._directories.get(key, set()).difference_update(gone)
+            case SessionAttached():
+                self._conversations[record.session] = record.conversation
+                if record.attachment is None:
+                    self._attached.pop(record.session, None)
+                else:
+                    self._attached[record.session] = record
             case ContainerForgotten():
                 self._housed.pop(record.session, None)
             case ContainerRecorded():

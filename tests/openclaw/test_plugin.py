@@ -15,7 +15,10 @@ from tests.openclaw.scripted_door import HangUp, Refusal
 
 pytestmark = pytest.mark.openclaw
 
-OPERATIONS = ("start", "status", "output", "cancel", "cleanup", "sessions", "answer", "respond")
+OPERATIONS = (
+    "start", "status", "output", "cancel", "cleanup", "sessions", "answer", "respond",
+    "attach", "detach", "conversations", "agents", "models",
+)  # fmt: skip
 TOOLS = {f"opencode_{operation}" for operation in OPERATIONS}
 
 
