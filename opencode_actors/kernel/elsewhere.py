@@ -99,9 +99,10 @@ class RemoteOperations:
             try:
                 return await self._open_once(operation)
             except (ServerUnreachable, ServerSilent):
-                await trio.sleep(_AGAIN)
+                pass
             except OpenCodeError as error:
                 return m.OpeningFailed(failure=self._refused(f"answers, but: {error.message}"))
+            await trio.sleep(_AGAIN)
 
     async def _open_once(self, operation: m.OpenConversation) -> SessionMessage:
         server = self.servers.at(operation.endpoint)

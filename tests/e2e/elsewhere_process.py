@@ -25,9 +25,9 @@ async def work(given: dict[str, Any]) -> None:
         job = await system.start(given["prompt"], session="far", name="the long one", key="k")
         async for notice in system.follow(job.id, since=after):
             if isinstance(notice, OutputAdded):
-                sys.stdout.write("spoke\n")
-                sys.stdout.flush()
-                break
+                break  # or it had ended before
+        sys.stdout.write("spoke\n")
+        sys.stdout.flush()
         await job.wait()
 
 

@@ -33,6 +33,7 @@ from opencode_actors.machines.notices import (
     OutputRecorded,
     Publish,
     Record,
+    SessionAttached,
     SessionRecorded,
 )
 from opencode_actors.machines.session_state import SessionPolicy
@@ -278,6 +279,8 @@ class World:
                 actor.verdict = record.verdict or actor.verdict
             case SessionRecorded():
                 self.conversation = record.conversation
+            case SessionAttached():
+                raise AssertionError(record)
             case ContainerRecorded():
                 self.housed = record.container
             case ContainerForgotten():
