@@ -17,6 +17,8 @@ from opencode_actors.errors import (
     UnknownSession,
     UsageError,
 )
+from opencode_actors.kernel.attachments import Attached, KnownConversation
+from opencode_actors.kernel.catalogs import Offered
 from opencode_actors.kernel.choices import Chosen
 from opencode_actors.kernel.cleanup import CleanedUp, Kept
 from opencode_actors.kernel.forking import Forked
@@ -27,6 +29,7 @@ from opencode_actors.kernel.system import EndedSession, Job, System, SystemStati
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.matters import Matter, Party, Source
 from opencode_actors.machines.notices import (
+    Attachment,
     InputAnswered,
     InputEnd,
     InputWanted,
@@ -66,21 +69,27 @@ from opencode_actors.machines.vocabulary import (
     SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import PermissionReply
+from opencode_actors.ports import Agent, Catalog, Conversation, ConversationState, Model, PermissionReply
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import KnownSession, OutputSlice
 
 __all__ = [
     "ActivityState",
+    "Agent",
     "Allowance",
     "Announcement",
     "Asked",
+    "Attached",
+    "Attachment",
     "Attendance",
     "Busy",
+    "Catalog",
     "Cause",
     "Chosen",
     "CleanedUp",
     "Climb",
+    "Conversation",
+    "ConversationState",
     "Copied",
     "DearJob",
     "EndedSession",
@@ -104,13 +113,16 @@ __all__ = [
     "JobStarted",
     "JobStatus",
     "Kept",
+    "KnownConversation",
     "KnownSession",
     "Leave",
     "Matter",
+    "Model",
     "ModelAccess",
     "Notice",
     "NoticesMissed",
     "NotificationFailed",
+    "Offered",
     "OnUnanswered",
     "OpenCodeError",
     "OpencodeActorsError",

@@ -244,10 +244,12 @@ class Engine(Protocol):
 
 @frozen(kw_only=True)
 class Endpoint:
-    """Where one server answers, and the password that opens it."""
+    """Where one server answers, and the password that opens it. A server has an instance for each
+    `directory`; without one it is asked for its own."""
 
     url: str
     password: str = field(repr=False)
+    directory: str = ""
 
 
 _NO_MESSAGE = MessageId("")
@@ -276,13 +278,18 @@ class ServerHealth:
 
 @frozen(kw_only=True)
 class Conversation:
+    """What OpenCode calls a session. One with a `parent` is a sub-agent's."""
+
     id: ConversationId
     title: str
     directory: str
     parent: ConversationId | None = None
+    updated_at: float = field(default=0.0, eq=False)  # in epoch seconds
 
 
 class ConversationState(Enum):
+    """Whether somebody's prompt is at work in it, or waits for the model's provider."""
+
     IDLE = "idle"
     BUSY = "busy"
     RETRY = "retry"
@@ -290,10 +297,29 @@ class ConversationState(Enum):
 
 @frozen(kw_only=True)
 class Agent:
+    """`hidden` is what OpenCode uses for its own purposes."""
+
     name: str
     mode: str
     description: str = ""
     hidden: bool = False
+
+
+@frozen(kw_only=True)
+class Model:
+    """`name` is what a prompt says, provider/model. Without prices nobody knows what it costs."""
+
+    name: str
+    title: str = ""
+    priced: bool = False
+
+
+@frozen(kw_only=True)
+class Catalog:
+    """What a server offers to whoever sends it a prompt."""
+
+    agents: tuple[Agent, ...]
+    models: tuple[Model, ...]
 
 
 @frozen(kw_only=True)
@@ -330,14 +356,19 @@ class OpenCodeServer(Protocol):
         """On a fresh connection each time: a request sent while the server starts is never answered."""
         ...
 
-    async def warm_up(self) -> None:
-        """Makes the server load its first instance, which takes a second off the first prompt."""
+    async def warm_up(self) -> Catalog:
+        """Makes the server load its first instance, which takes a second off the first prompt, and says what
+        it offers."""
         ...
 
     async def create_conversation(self, *, title: str) -> Conversation: ...
 
     async def conversation(self, conversation: ConversationId) -> Conversation | None:
         """None when the server knows no such conversation."""
+        ...
+
+    async def conversations(self) -> tuple[Conversation, ...]:
+        """Those that nobody's tool began, of every directory, the newest first; a bounded number."""
         ...
 
     async def children(self, conversation: ConversationId) -> tuple[Conversation, ...]: ...

@@ -169,6 +169,12 @@ class Settings:
     server_ready_timeout: float = knob(
         60.0, "from a started container to a healthy server", unit="s", check=duration
     )
+    server_lost_after: float = knob(
+        60.0,
+        "how long a server that somebody else runs (attach) may be out of reach before its jobs fail",
+        unit="s",
+        check=duration,
+    )
     idle_timeout: float = knob(
         120.0, "a running job without any sign of life is failed after this", unit="s", check=duration
     )
@@ -427,6 +433,10 @@ def warnings_of(settings: Settings) -> tuple[str, ...]:
         found.append(
             "idleTimeout: shorter than headerTimeout or chunkTimeout, so a silent model provider is reported as "
             "an idle job and not as the provider's fault"
+        )
+    if settings.server_lost_after > settings.idle_timeout:
+        found.append(
+            "serverLostAfter: longer than idleTimeout, so a server that is out of reach is reported as an idle job"
         )
     if 0 < settings.job_timeout < settings.idle_timeout:
         found.append("idleTimeout: longer than jobTimeout, so it is never reached")

@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from opencode_actors.adapters import opencode_decode as decode
-from opencode_actors.adapters.opencode_connection import USER, get, tls, unreachable
+from opencode_actors.adapters.opencode_connection import USER, get, instance, tls, unreachable
 from opencode_actors.adapters.opencode_replies import check_json, refused
 from opencode_actors.adapters.opencode_stream import open_events
 from opencode_actors.adapters.opencode_wire import (
@@ -20,6 +20,7 @@ from opencode_actors.adapters.opencode_wire import (
     WireHealth,
     WireMessage,
     WirePermission,
+    WireProviders,
     WireQuestion,
     WireSession,
     WireStatus,
@@ -37,6 +38,7 @@ from opencode_actors.machines.server_events import (
 )
 from opencode_actors.ports import (
     Agent,
+    Catalog,
     Conversation,
     ConversationState,
     Endpoint,
@@ -56,6 +58,7 @@ _CALL_WITHIN = 30.0
 _WARM_WITHIN = 60.0
 # One page is about 100 ms of the server's time; one prompt rarely has more than a page of messages.
 _PAGE = 50
+_LISTED = 100  # conversations
 _CONNECTIONS = 8  # one session's calls at the same time: its job's, a probe's, and a user's or two
 
 
@@ -70,11 +73,12 @@ class HttpOpenCode:
         self._client = httpx.AsyncClient(
             base_url=self.endpoint.url,
             auth=httpx.BasicAuth(USER, self.endpoint.password),
+            headers=instance(self.endpoint),
+            verify=tls(),
             # Each call has one deadline, its own, which also bounds the wait for a free connection.
             timeout=None,  # noqa: S113
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-            trust_env=False,  # a proxy of the user's is not for 127.0.0.1
-            verify=tls(),
+            trust_env=False,  # a proxy of the user's is not for 127.0.0.1, and would see the password
         )
 
     # ---- the server
@@ -96,10 +100,11 @@ class HttpOpenCode:
             raise ServerUnintelligible(f"{what}: the server says that it is not healthy")
         return ServerHealth(version=health.version)
 
-    async def warm_up(self) -> None:
-        # The second answer has the provider's API key in clear: it is neither kept nor looked at.
-        for path in ("/agent", "/config/providers"):
-            await self._call("GET", path, within=_WARM_WITHIN)
+    async def warm_up(self) -> Catalog:
+        # The second answer has the providers' API keys in clear: of it only names are kept.
+        agents = await self._get("/agent", tuple[WireAgent, ...], within=_WARM_WITHIN)
+        providers = await self._get("/config/providers", WireProviders, within=_WARM_WITHIN)
+        return Catalog(agents=tuple(decode.agent(wire) for wire in agents), models=decode.models(providers))
 
     async def agents(self) -> tuple[Agent, ...]:
         return tuple(decode.agent(wire) for wire in await self._get("/agent", tuple[WireAgent, ...]))
@@ -117,6 +122,11 @@ class HttpOpenCode:
         path = _path(conversation)
         answer = await self._call("GET", path, allowed=(404,))
         return None if answer.status_code == 404 else self._conversation(answer, f"GET {path}")
+
+    async def conversations(self) -> tuple[Conversation, ...]:
+        wires = await self._get("/session", tuple[WireSession, ...], query={"limit": str(_LISTED)})
+        found = (decode.conversation(wire) for wire in wires if wire.parent_id is None)
+        return tuple(sorted(found, key=lambda one: one.updated_at, reverse=True))[:_LISTED]
 
     async def children(self, conversation: ConversationId) -> tuple[Conversation, ...]:
         wires = await self._get(_path(conversation, "children"), tuple[WireSession, ...])
@@ -204,9 +214,17 @@ class HttpOpenCode:
             "/tui/show-toast", {"message": f"opencode-actors listens ({word})", "variant": "info"}
         )
 
-    async def _get(self, path: str, kind: type[T]) -> T:
+    async def _get(
+        self,
+        path: str,
+        kind: type[T],
+        *,
+        query: Mapping[str, str] | None = None,
+        within: float = _CALL_WITHIN,
+    ) -> T:
         what = f"GET {path}"
-        return structure(kind, self._body(await self._call("GET", path), what), what=what)
+        answer = await self._call("GET", path, query=query, within=within)
+        return structure(kind, self._body(answer, what), what=what)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> None:
         self._body(await self._call("POST", path, body), f"POST {path}")

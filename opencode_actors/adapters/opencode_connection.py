@@ -1,8 +1,8 @@
-"""One GET on a connection of its own, read as the socket brings it.
+"""How a server is spoken to: what each request carries, TLS, and one GET on a connection of its own.
 
 For what a pool cannot give: a health probe must not be sent on a connection that an earlier, starting
 server once accepted, and a batch of the event stream is what one read of the socket brought, where a
-client library hands out the hundreds of HTTP chunks in it one by one.
+client library hands out the hundreds of HTTP chunks in it one by one, the GET is our own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import h11
 import trio
@@ -23,6 +23,13 @@ from opencode_actors.ports import Endpoint
 
 USER = "opencode"  # the server's own default name for HTTP Basic
 _READ = 64 << 10
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+def instance(endpoint: Endpoint) -> dict[str, str]:
+    """The header that chooses among a server's instances."""
+    return {"x-opencode-directory": quote(endpoint.directory)} if endpoint.directory else {}
 
 
 @cache
@@ -39,7 +46,7 @@ class Response:
     status: int
     content_type: str
     _http: h11.Connection
-    _stream: trio.SocketStream
+    _stream: Stream
     _url: str
     _ended: bool = False
 
@@ -66,12 +73,17 @@ class Response:
 async def get(endpoint: Endpoint, path: str) -> AsyncGenerator[Response, None]:
     """Entering returns with the response's head. No deadline of its own: the caller has one."""
     url = urlsplit(endpoint.url)
-    if url.scheme != "http" or url.hostname is None:
-        raise ServerUnreachable(f"{endpoint.url} is no http:// address")
+    if url.scheme not in ("http", "https") or url.hostname is None:
+        raise ServerUnreachable(f"{endpoint.url} is no http:// or https:// address")
+    secure = url.scheme == "https"
     try:
-        stream = await trio.open_tcp_stream(url.hostname, url.port or 80)
+        plain = await trio.open_tcp_stream(url.hostname, url.port or (443 if secure else 80))
     except OSError as refused:
         raise unreachable(endpoint.url, str(refused)) from refused
+    stream: Stream = plain
+    if secure:
+        # Servers end a connection without TLS's own farewell.
+        stream = trio.SSLStream(plain, tls(), server_hostname=url.hostname, https_compatible=True)
     async with stream:
         http = h11.Connection(h11.CLIENT)
         credentials = b64encode(f"{USER}:{endpoint.password}".encode()).decode()
@@ -80,13 +92,14 @@ async def get(endpoint: Endpoint, path: str) -> AsyncGenerator[Response, None]:
             ("authorization", f"Basic {credentials}"),
             ("accept", "*/*"),
             ("connection", "close"),
+            *instance(endpoint).items(),
         ]
-        request = h11.Request(method="GET", target=path, headers=headers)
+        request = h11.Request(method="GET", target=url.path.rstrip("/") + path, headers=headers)
         asked = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
         try:
             await stream.send_all(asked)
         except trio.BrokenResourceError as broken:
-            raise unreachable(endpoint.url, "the connection broke") from broken
+            raise unreachable(endpoint.url, _why_broken(broken)) from broken
         head = await _head(http, stream, endpoint.url)
         kind = next(
             (value.decode("ascii", "replace") for name, value in head.headers if name == b"content-type"), ""
@@ -94,7 +107,7 @@ async def get(endpoint: Endpoint, path: str) -> AsyncGenerator[Response, None]:
         yield Response(head.status_code, kind, http, stream, endpoint.url)
 
 
-async def _head(http: h11.Connection, stream: trio.SocketStream, url: str) -> h11.Response:
+async def _head(http: h11.Connection, stream: Stream, url: str) -> h11.Response:
     while True:
         event = _next_event(http, url)
         if isinstance(event, h11.Response):
@@ -104,13 +117,13 @@ async def _head(http: h11.Connection, stream: trio.SocketStream, url: str) -> h1
         await _read_into(http, stream, url)
 
 
-async def _read_into(http: h11.Connection, stream: trio.SocketStream, url: str) -> None:
+async def _read_into(http: h11.Connection, stream: Stream, url: str) -> None:
     try:
         received = await stream.receive_some(_READ)
     except trio.BrokenResourceError as broken:
-        raise unreachable(url, "the connection broke") from broken
+        raise unreachable(url, _why_broken(broken)) from broken
     try:
-        http.receive_data(received)
+        http.receive_data(bytes(received))
     except h11.RemoteProtocolError as wrong:
         raise _unintelligible(url, wrong) from wrong
 
@@ -123,6 +136,12 @@ def _next_event(http: h11.Connection, url: str) -> object:
         if http.trailing_data[1]:
             raise unreachable(url, "the connection ended in the middle of an answer") from wrong
         raise _unintelligible(url, wrong) from wrong
+
+
+def _why_broken(broken: trio.BrokenResourceError) -> str:
+    """A certificate that nobody here trusts is found out by the first words."""
+    cause = broken.__cause__
+    return f"TLS failed: {cause}" if isinstance(cause, ssl.SSLError) else "the connection broke"
 
 
 def unreachable(url: str, why: str) -> ServerUnreachable:

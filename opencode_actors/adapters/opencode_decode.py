@@ -13,6 +13,7 @@ from opencode_actors.adapters.opencode_wire import (
     WireMessage,
     WirePart,
     WirePermission,
+    WireProviders,
     WireQuestion,
     WireSession,
     WireTodo,
@@ -36,7 +37,7 @@ from opencode_actors.machines.server_events import (
     ToolPart,
     ToolState,
 )
-from opencode_actors.ports import Agent, Conversation, PendingPermission, PendingQuestion
+from opencode_actors.ports import Agent, Conversation, Model, PendingPermission, PendingQuestion
 
 LONGEST_TITLE = 160  # characters; one line of a wide terminal
 LONGEST_NAME = 60  # of a tool; a model may have made it up
@@ -61,6 +62,19 @@ def conversation(wire: WireSession) -> Conversation:
         title=wire.title,
         directory=wire.directory,
         parent=None if wire.parent_id is None else ConversationId(wire.parent_id),
+        updated_at=_seconds(wire.time.updated) or 0.0,
+    )
+
+
+def models(wire: WireProviders) -> tuple[Model, ...]:
+    return tuple(
+        Model(
+            name=f"{provider.id}/{id_}",
+            title=one_line(model.name, longest=LONGEST_TITLE),
+            priced=bool(model.cost.input or model.cost.output),
+        )
+        for provider in wire.providers
+        for id_, model in sorted(provider.models.items())
     )
 
 

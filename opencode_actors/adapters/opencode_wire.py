@@ -7,7 +7,7 @@ another type is an error that names the place: guessing there would be a lie fur
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import GenericAlias
 from typing import Any, TypeGuard, TypeVar, cast, get_args, get_origin
 
@@ -40,11 +40,17 @@ class WireTime:
 
 
 @frozen(kw_only=True)
+class WireUpdated:
+    updated: float | None = None
+
+
+@frozen(kw_only=True)
 class WireSession:
     id: str
     title: str
     directory: str
     parent_id: str | None = field(default=None, alias="parentID")
+    time: WireUpdated = WireUpdated()
 
 
 @frozen(kw_only=True)
@@ -155,6 +161,29 @@ class WireAgent:
     mode: str
     description: str = ""
     hidden: bool = False
+
+
+@frozen(kw_only=True)
+class WirePrices:
+    input: float = 0.0
+    output: float = 0.0
+
+
+@frozen(kw_only=True)
+class WireOffered:
+    name: str = ""
+    cost: WirePrices = WirePrices()
+
+
+@frozen(kw_only=True)
+class WireProvider:
+    id: str
+    models: Mapping[str, WireOffered] = {}
+
+
+@frozen(kw_only=True)
+class WireProviders:
+    providers: tuple[WireProvider, ...]
 
 
 @frozen(kw_only=True)

@@ -82,6 +82,21 @@ def _explain(cause: Cause, settings: Settings) -> tuple[str, str]:
                 "OpenCode's server stopped answering, though its container runs",
                 "run the job again: the container is started anew; if it happens often, give it more memory or CPU",
             )
+        case Cause.SERVER_LOST:
+            return (
+                "the server that somebody else runs is out of reach",
+                "look there what became of it before running it again; serverLostAfter is how long it may be away",
+            )
+        case Cause.SERVER_REFUSED:
+            return (
+                "the server that somebody else runs did not take it",
+                "see to the server, or detach and attach again with what it takes now; nothing was sent",
+            )
+        case Cause.NOT_ENDED:
+            return (
+                "the server that somebody else runs did not end the answer",
+                "end it there (its terminal, or whoever runs it); until then the session takes no other prompt",
+            )
         case Cause.UNANSWERED:
             return (
                 "the agent asked something, and nobody answered",

@@ -129,6 +129,40 @@ async def _sessions(arguments: argparse.Namespace, client: Client) -> None:
     _show(arguments, await client.call("sessions", all=arguments.all), tables.sessions)
 
 
+async def _attach(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call(
+        "attach",
+        name=arguments.name,
+        url=arguments.url,
+        password_file=arguments.password_file,
+        password_env=arguments.password_env,
+        directory=arguments.directory,
+        conversation=arguments.conversation,
+    )
+    _show(arguments, answer, tables.attached)
+
+
+async def _detach(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call("detach", session_id=arguments.session_id)
+    _show(
+        arguments, answer, lambda gone: _print(f"detached from {gone['server']}; nothing there was touched")
+    )
+
+
+async def _conversations(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call("conversations", session_id=arguments.session_id)
+    _show(arguments, answer, tables.conversations)
+
+
+async def _agents(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("agents", session_id=arguments.session_id), tables.agents)
+
+
+async def _models(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call("models", session_id=arguments.session_id, match=arguments.match)
+    _show(arguments, answer, tables.models)
+
+
 async def _cleanup(arguments: argparse.Namespace, client: Client) -> None:
     answer = await client.call("cleanup", delete_workspaces=arguments.delete_workspaces)
     _show(arguments, answer, tables.cleanup)
@@ -182,6 +216,11 @@ _VERBS: dict[str, Callable[[argparse.Namespace, Client], Awaitable[None]]] = {
     "output": _output,
     "cancel": _cancel,
     "sessions": _sessions,
+    "attach": _attach,
+    "detach": _detach,
+    "conversations": _conversations,
+    "agents": _agents,
+    "models": _models,
     "cleanup": _cleanup,
     "answer": _answer,
     "requests": _requests,

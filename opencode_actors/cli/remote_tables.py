@@ -111,11 +111,56 @@ def sessions(answer: Document) -> None:
                 str(one["jobs"]),
                 one["activeJob"] or "",
                 str(len(one["queued"]) or ""),
-                one["workspace"],
+                " ".join(part for part in (one["server"], one["workspace"]) if part),
             )
             for one in answer["sessions"]
         ],
         nothing="no sessions",
+    )
+
+
+def attached(answer: Document) -> None:
+    _lines(
+        (name, value)
+        for name, value in (
+            ("session", answer["sessionKey"]),
+            ("server", f"{answer['server']}, OpenCode {answer['version']}"),
+            ("directory", answer["directory"] or "the server's own"),
+            ("conversation", answer["conversation"] or "a new one, with the first job"),
+            *(("note", note) for note in answer["notes"]),
+        )
+    )
+
+
+def conversations(answer: Document) -> None:
+    _table(
+        ("conversation", "title", "directory", "state"),
+        [
+            (
+                one["conversation"],
+                one["title"],
+                one["directory"],
+                one["state"] + (", this session's" if one["ours"] else ""),
+            )
+            for one in answer["conversations"]
+        ],
+        nothing="no conversations",
+    )
+
+
+def agents(answer: Document) -> None:
+    _table(
+        ("agent", "mode", ""),
+        [(one["name"], one["mode"], one["description"]) for one in answer["agents"]],
+        nothing="no agents",
+    )
+
+
+def models(answer: Document) -> None:
+    _table(
+        ("model", "", "price"),
+        [(one["name"], one["title"], "" if one["priced"] else "not known") for one in answer["models"]],
+        nothing="no models",
     )
 
 

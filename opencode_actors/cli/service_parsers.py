@@ -107,6 +107,36 @@ def add_verbs(commands: Commands) -> None:
     sessions = _verb(commands, "sessions", "which sessions there are")
     sessions.add_argument("--all", action="store_true", help="also those that have ended")
 
+    attach = _verb(commands, "attach", "a session whose OpenCode server somebody else runs")
+    attach.add_argument("name", metavar="NAME", help="what the session is called")
+    attach.add_argument("url", metavar="URL", help="where the server answers: http://… or https://…")
+    secret = attach.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--password-file", metavar="PATH", help="the file that has its password, on the service's machine"
+    )
+    secret.add_argument(
+        "--password-env", metavar="NAME", help="the environment variable of the service that has it"
+    )
+    attach.add_argument("--directory", metavar="PATH", help="where it works, on its own machine")
+    attach.add_argument("--conversation", metavar="ID", help="go on with this conversation of theirs")
+
+    detach = _verb(commands, "detach", "forget an attached session; nothing there is touched")
+    detach.add_argument("session_id", metavar="SESSION")
+
+    conversations = _verb(commands, "conversations", "which conversations a session's server has")
+    conversations.add_argument("session_id", metavar="SESSION")
+
+    agents = _verb(commands, "agents", "which agents a prompt may name")
+    models = _verb(commands, "models", "which models a prompt may name")
+    models.add_argument("--match", metavar="WORD", help="only those with this word in their name")
+    for parser in (agents, models):
+        parser.add_argument(
+            "session_id",
+            metavar="SESSION",
+            nargs="?",
+            help="of this session's server (default: of any container's)",
+        )
+
     cleanup = _verb(commands, "cleanup", "end idle sessions and their containers; running ones never")
     cleanup.add_argument(
         "--delete-workspaces", action="store_true", help="also delete their working directories"

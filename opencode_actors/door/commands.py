@@ -13,6 +13,7 @@ from opencode_actors.door.faults import Code, Fault, Refused
 from opencode_actors.kernel.system import LONGEST_LOOK_BACK
 
 _LONGEST_WORD = 256  # characters of an id, a key, a name
+_LONGEST_ADDRESS = 4096
 _LONGEST_DURATION = 366 * 86_400.0
 
 
@@ -38,6 +39,10 @@ def _checked(fits: Callable[[Any], bool], what: str) -> Validator:
 _word = _checked(
     lambda text: 0 < len(text) <= _LONGEST_WORD and text.isprintable(),
     f"must be one line of 1 to {_LONGEST_WORD} characters",
+)
+_address = _checked(
+    lambda text: 0 < len(text) <= _LONGEST_ADDRESS and text.isprintable(),
+    f"must be one line of 1 to {_LONGEST_ADDRESS} characters",
 )
 _not_negative = _checked(lambda number: 0 <= number < 1 << 53, "must be from 0 to 2^53")
 _positive = _checked(lambda number: 0 < number < 1 << 53, "must be above 0, and at most 2^53")
@@ -153,6 +158,39 @@ class Sessions:
 
 
 @frozen(kw_only=True)
+class Attach:
+    """`password_file` and `password_env` say where the password is; it is in no message."""
+
+    name: str = field(validator=_word)
+    url: str = field(validator=_address)
+    password_file: str | None = field(default=None, validator=_address)
+    password_env: str | None = field(default=None, validator=_word)
+    directory: str | None = field(default=None, validator=_address)
+    conversation: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
+class Detach:
+    session_id: str = field(validator=_word)
+
+
+@frozen(kw_only=True)
+class Conversations:
+    session_id: str = field(validator=_word)
+
+
+@frozen(kw_only=True)
+class Agents:
+    session_id: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
+class Models:
+    session_id: str | None = field(default=None, validator=_word)
+    match: str | None = field(default=None, validator=_word)
+
+
+@frozen(kw_only=True)
 class Follow:
     job_id: str | None = field(default=None, validator=_word)
     session_id: str | None = field(default=None, validator=_word)
@@ -234,6 +272,11 @@ Command = (
     | Cancel
     | Cleanup
     | Sessions
+    | Attach
+    | Detach
+    | Conversations
+    | Agents
+    | Models
     | Follow
     | Unfollow
     | Answer

@@ -13,15 +13,20 @@ from attrs import define, field, frozen
 from opencode_actors.door import results
 from opencode_actors.door.commands import (
     Ack,
+    Agents,
     Answer,
     Asker,
+    Attach,
     Attend,
     Cancel,
     Cleanup,
     Command,
+    Conversations,
+    Detach,
     Follow,
     Fork,
     Info,
+    Models,
     Notify,
     Output,
     Ping,
@@ -43,17 +48,18 @@ from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import Limits
 from opencode_actors.door.results import Document, Explain
 from opencode_actors.errors import StoreError, UnknownJob, UsageError
+from opencode_actors.kernel.attachments import Attached
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
 from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import Job, System
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.matters import Party
 from opencode_actors.machines.notices import JobEnded, Notice
-from opencode_actors.machines.vocabulary import JobSnapshot, Origin
+from opencode_actors.machines.vocabulary import JobSnapshot, Origin, SessionKey
 from opencode_actors.ports import EngineInfo
 
 # What changes something: half of it would be worse than all of it.
-_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Answer, Notify, Ack)
+_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Answer, Notify, Ack, Attach, Detach)
 
 
 @frozen(kw_only=True)
@@ -127,6 +133,20 @@ class SystemDesk:
                 return await self._status(await self.system.cancel(job.id))
             case Sessions():
                 return await self._sessions(everything=command.all)
+            case Attach():
+                return results.attached(await self._attach(command))
+            case Detach():
+                gone = await self.system.detach(command.session_id)
+                return {"sessionKey": command.session_id, "server": gone.url, "detached": True}
+            case Conversations():
+                found = await self.system.conversations(command.session_id)
+                return results.conversations(command.session_id, found)
+            case Agents():
+                return results.agents(await self.system.offered(command.session_id))
+            case Models():
+                return results.models(
+                    await self.system.offered(command.session_id), match=command.match or ""
+                )
             case Answer():
                 return await self._answer(command)
             case Requests():
@@ -324,20 +344,35 @@ class SystemDesk:
 
     # ---- sessions
 
+    async def _attach(self, command: Attach) -> Attached:
+        return await self.system.attach(
+            command.name,
+            command.url,
+            password_file=command.password_file or "",
+            password_env=command.password_env or "",
+            directory=command.directory or "",
+            conversation=command.conversation,
+        )
+
+    def _workspace(self, key: SessionKey) -> str:
+        """On this host, or on that of whoever runs its server."""
+        attachment = self.system.attachment(key)
+        return str(self.system.workspace(key)) if attachment is None else attachment.directory
+
     async def _sessions(self, *, everything: bool) -> Document:
         found, now = await self.system.sessions(), self.wall()
         listed = [
             results.session(
                 one,
                 await self.system.known_session(one.key),
-                workspace=str(self.system.workspace(one.key)),
+                workspace=self._workspace(one.key),
                 now=now,
             )
             for one in found
         ]
         if everything:
             for ended in await self.system.ended_sessions():
-                workspace = str(self.system.workspace(ended.known.key))
+                workspace = self._workspace(ended.known.key)
                 listed.append(results.ended_session(ended, workspace=workspace, now=now))
         return {"sessions": listed}
 

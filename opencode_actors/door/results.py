@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
+from opencode_actors.kernel.attachments import Attached, KnownConversation
+from opencode_actors.kernel.catalogs import Offered
 from opencode_actors.kernel.choices import Chosen
 from opencode_actors.kernel.cleanup import CleanedUp
 from opencode_actors.kernel.forking import Forked
@@ -187,7 +189,8 @@ def session(one: SessionSnapshot, known: KnownSession, *, workspace: str, now: f
         "serverHealthy": one.status.value == "ready",
         "activeJob": one.running,
         "queued": list(one.queued),
-        "image": known.image,
+        "image": None if one.server else known.image,
+        "server": one.server or None,
         "workspace": workspace,
         "error": one.failure.message if one.failure is not None else None,
         "forkedFrom": known.source,
@@ -225,6 +228,60 @@ def forked(one: Forked, *, workspace: str, job: Document | None) -> Document:
         "workspace": workspace,
         "leftOut": one.left_out,
         "job": job,
+    }
+
+
+def attached(done: Attached) -> Document:
+    return {
+        "sessionKey": done.session,
+        "server": done.attachment.url,
+        "version": done.version,
+        "directory": done.attachment.directory or None,
+        "conversation": done.conversation,
+        "notes": list(done.notes),
+    }
+
+
+def conversations(session: str, found: tuple[KnownConversation, ...]) -> Document:
+    return {
+        "sessionKey": session,
+        "conversations": [
+            {
+                "conversation": one.about.id,
+                "title": one.about.title,
+                "directory": one.about.directory,
+                "updatedAt": _rounded(one.about.updated_at or None),
+                "state": one.state.value,
+                "ours": one.ours,
+            }
+            for one in found
+        ],
+    }
+
+
+def agents(offered: Offered) -> Document:
+    """Those that a prompt may name; OpenCode's own helpers are hidden."""
+    return {
+        "sessionKey": offered.session,
+        "started": offered.started,
+        "agents": [
+            {"name": one.name, "mode": one.mode, "description": one.description}
+            for one in offered.catalog.agents
+            if not one.hidden
+        ],
+    }
+
+
+def models(offered: Offered, *, match: str) -> Document:
+    wanted = match.lower()
+    return {
+        "sessionKey": offered.session,
+        "started": offered.started,
+        "models": [
+            {"name": one.name, "title": one.title, "priced": one.priced}
+            for one in offered.catalog.models
+            if wanted in one.name.lower() or wanted in one.title.lower()
+        ],
     }
 
 

@@ -43,7 +43,6 @@ EffectT_contra = TypeVar("EffectT_contra", contravariant=True)
 Clock = Callable[[], Moment]
 
 # For a command that nobody waits to hear the answer of; asks count from 1.
-NOBODY = AskId(0)
 
 
 class Post(Protocol[SaidT_contra]):

@@ -43,6 +43,11 @@ class Forking:
     async def fork(self, source: SessionKey, name: SessionKey | None) -> Forked:
         """Raises `UsageError` for a name that is taken and where there is nothing to branch, and `StoreError`."""
         store, directories = self.surroundings.store, self.sessions.directories
+        if (elsewhere := self.sessions.attachments.get(source)) is not None:
+            raise UsageError(
+                f"session {source} cannot be branched: its files are on {elsewhere.url}",
+                hint="attach another session to that server, or branch one that runs in a container",
+            )
         conversation = await store.conversation(source)
         if conversation is None or not await self.sessions.keeps_conversation(source):
             raise UsageError(

@@ -41,6 +41,7 @@ from opencode_actors.machines.job_messages import (
     ResidentsSeen,
     SubmitPrompt,
 )
+from opencode_actors.machines.offers import objection
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import Cause, Failure, RequestKind
 from opencode_actors.machines.work import permission, question
@@ -59,15 +60,18 @@ _BAD_REQUEST = 400
 
 @define(eq=False)
 class JobOperations:
-    engine: Engine
+    """Without an `engine` the server is somebody else's, and not for this session alone."""
+
+    engine: Engine | None
     servers: Servers
 
     async def perform(self, operation: JobOperation, post: Post[JobMessage]) -> JobMessage:
         match operation:
             case SubmitPrompt():
-                # No engine's word is needed for it: where the look fails, the container is gone.
-                with suppress(EngineError):
-                    await post(ResidentsSeen(processes=await self.engine.processes(operation.container)))
+                if self.engine is not None:
+                    # No engine's word is needed for it: where the look fails, the container is gone.
+                    with suppress(EngineError):
+                        await post(ResidentsSeen(processes=await self.engine.processes(operation.container)))
                 return await self._submit(operation)
             case LookAtProcesses():
                 return await self._look(operation)
@@ -85,6 +89,11 @@ class JobOperations:
     async def _submit(self, operation: SubmitPrompt) -> JobMessage:
         try:
             server = self.servers.at(operation.endpoint)
+            wrong = await self._objection(server, operation)
+            if wrong:
+                return PromptRefused(failure=Failure(cause=Cause.REJECTED, message=wrong))
+            if self.engine is None and await _is_taken(server, operation):
+                return PromptRefused(failure=_taken(operation))
             await server.submit(operation.conversation, operation.prompt)
         except ServerRefused as refused:
             if refused.status in (_BAD_REQUEST, _NOT_FOUND):
@@ -93,6 +102,17 @@ class JobOperations:
         except OpenCodeError as error:
             return PromptUnsure(reason=error.message)
         return PromptTaken()
+
+    async def _objection(self, server: OpenCodeServer, operation: SubmitPrompt) -> str:
+        """OpenCode takes any name, and says later that it has none such. What it has was told when it started;
+        whoever seems to be wrong is looked up once more."""
+        known = self.servers.offered(operation.endpoint)
+        model, agent = operation.prompt.model, operation.prompt.agent
+        if known is None or not objection(known, model=model, agent=agent):
+            return ""
+        fresh = await server.warm_up()
+        self.servers.offers(operation.endpoint, fresh)
+        return objection(fresh, model=model, agent=agent)
 
     async def _read(self, operation: ReadConversation) -> JobMessage:
         try:
@@ -106,6 +126,9 @@ class JobOperations:
         return ConversationRead(messages=messages, state=state)
 
     async def _look(self, operation: LookAtProcesses) -> JobMessage:
+        if self.engine is None:
+            await trio.lowlevel.checkpoint()
+            return LookFailed(reason="the server is on somebody else's machine")
         try:
             return ProcessesSeen(processes=await self.engine.processes(operation.container))
         except EngineError as error:
@@ -187,3 +210,21 @@ class JobOperations:
         else:
             return AbortAnswered()
         return AbortFailed(reason=reason)
+
+
+async def _is_taken(server: OpenCodeServer, operation: SubmitPrompt) -> bool:
+    """Whether the conversation is at work on another prompt. One of ours that is there already is sent again
+    without harm."""
+    if operation.conversation not in await server.status():
+        return False
+    ours = operation.prompt.message_id
+    since = await server.messages(operation.conversation, since=ours)
+    return all(message.info.id != ours for message in since)
+
+
+def _taken(operation: SubmitPrompt) -> Failure:
+    return Failure(
+        cause=Cause.SERVER_REFUSED,
+        message=f"conversation {operation.conversation} at {operation.endpoint.url} is at work on another prompt, "
+        "and OpenCode would make one answer of both; nothing was sent",
+    )

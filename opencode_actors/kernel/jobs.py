@@ -18,7 +18,7 @@ from opencode_actors.errors import (
     UnknownJob,
     UsageError,
 )
-from opencode_actors.kernel.actor import NOBODY, Actor
+from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.answers import why_not_answered
 from opencode_actors.kernel.hub import HEAVIEST, Allowance, Following, weight_of
 from opencode_actors.kernel.job_operations import JobOperations
@@ -44,7 +44,14 @@ from opencode_actors.machines.job_messages import (
     StopForJob,
     TakenOver,
 )
-from opencode_actors.machines.job_state import JobState, Settled, new_job, pending, snapshot
+from opencode_actors.machines.job_state import (
+    JobPolicy,
+    JobState,
+    Settled,
+    new_job,
+    pending,
+    snapshot,
+)
 from opencode_actors.machines.notices import (
     Accepted,
     InputAnswered,
@@ -55,6 +62,7 @@ from opencode_actors.machines.notices import (
     Notice,
 )
 from opencode_actors.machines.vocabulary import (
+    NOBODY,
     ActivityState,
     AskId,
     Cause,
@@ -300,12 +308,7 @@ class Jobs:
             job=JobId(f"job_{here.rng.getrandbits(64):016x}"),
             session=session,
             prompt=wish.prompt,
-            policy=job_policy(
-                here.settings,
-                timeout=wish.timeout,
-                max_cost_usd=wish.max_cost_usd,
-                report_every=wish.report_every,
-            ),
+            policy=self._policy(session, wish.timeout, wish.max_cost_usd, wish.report_every),
             now=trio.current_time(),
             name=wish.name,
             origin=self._origin(session, wish.origin),
@@ -331,9 +334,22 @@ class Jobs:
             routed(origin, self.sessions.place_of(session).workspace, here.routes) if here.notify else origin
         )
 
+    def _policy(
+        self, session: SessionKey, timeout: float | None, max_cost_usd: float, report_every: float | None
+    ) -> JobPolicy:
+        attachment = self.sessions.attachments.get(session)
+        return job_policy(
+            self.surroundings.settings,
+            timeout=timeout,
+            max_cost_usd=max_cost_usd,
+            report_every=report_every,
+            elsewhere=attachment.url if attachment is not None else "",
+        )
+
     def _entry(self, state: JobState, plan: Accepted) -> _Entry:
         here = self.surroundings
-        shell = JobShell(JobOperations(here.engine, here.servers), here.store, self.sessions.mailbox)
+        engine = None if state.policy.elsewhere else here.engine
+        shell = JobShell(JobOperations(engine, here.servers), here.store, self.sessions.mailbox)
         actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)
         return _Entry(actor, state.session, plan)
 
@@ -348,12 +364,7 @@ class Jobs:
             job=last.id,
             session=last.session,
             prompt=plan.prompt,
-            policy=job_policy(
-                here.settings,
-                timeout=plan.timeout,
-                max_cost_usd=plan.max_cost_usd,
-                report_every=plan.report_every,
-            ),
+            policy=self._policy(last.session, plan.timeout, plan.max_cost_usd, plan.report_every),
             name=last.name,
             now=moment.now - max(0.0, moment.wall - plan.at),
             origin=last.origin,

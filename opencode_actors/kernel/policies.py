@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from opencode_actors.machines.cancellation import Graces
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.session_state import SessionPolicy
@@ -24,6 +26,7 @@ def job_policy(
     timeout: float | None,
     max_cost_usd: float = 0.0,
     report_every: float | None = None,
+    elsewhere: str = "",
 ) -> JobPolicy:
     return JobPolicy(
         idle_timeout=settings.idle_timeout,
@@ -37,10 +40,19 @@ def job_policy(
         on_unanswered=OnUnanswered(settings.on_unanswered),
         on_crash=OnCrash(settings.on_crash),
         graces=graces(settings),
+        elsewhere=elsewhere,
     )
 
 
-def session_policy(settings: Settings) -> SessionPolicy:
+def session_policy(settings: Settings, *, elsewhere: str = "") -> SessionPolicy:
+    policy = _session_policy(settings)
+    if not elsewhere:
+        return policy
+    lost = settings.server_lost_after
+    return evolve(policy, elsewhere=elsewhere, lost_after=lost, server_ready_timeout=lost)
+
+
+def _session_policy(settings: Settings) -> SessionPolicy:
     return SessionPolicy(
         startup_timeout=settings.startup_timeout,
         server_ready_timeout=settings.server_ready_timeout,

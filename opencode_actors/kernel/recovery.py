@@ -13,7 +13,8 @@ import trio
 from attrs import evolve, frozen
 
 from opencode_actors.containers import OWNER_LABEL
-from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable
+from opencode_actors.errors import ContainerMissing, EngineRefused, EngineUnavailable, UsageError
+from opencode_actors.kernel.elsewhere import NO_CONTAINER
 from opencode_actors.kernel.jobs import LOST, Jobs
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.surroundings import Surroundings
@@ -38,7 +39,8 @@ _CAUSE_WITHIN = 5.0
 
 @frozen(kw_only=True)
 class _Found:
-    """A session's container: it runs and answers there, or it has ended of `why`."""
+    """A session's container: it runs and answers there, or it has ended of `why`. What stands for one where
+    somebody else runs the server may be at work in any case."""
 
     container: Container | None = None
     endpoint: Endpoint | None = None
@@ -47,7 +49,9 @@ class _Found:
 
 async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered: Remembered) -> None:
     """Raises `EngineUnavailable` and `StoreError`, and has touched no job then."""
-    found = await _look(here.engine, remembered)
+    found = dict(await _look(here.engine, remembered))
+    for attached in remembered.attached:
+        found[attached.session] = await _elsewhere(sessions, attached.session)
     waiting: dict[SessionKey, list[OpenJob]] = {}
     for job in remembered.unsettled:
         where = found.get(job.snapshot.session, _Found())
@@ -72,6 +76,14 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
         )
         announced = frozenset(job.snapshot.id for job in work if job.snapshot.notify)
         sessions.take_over(key, recalled[key], left, announced=announced)
+
+
+async def _elsewhere(sessions: Sessions, key: SessionKey) -> _Found:
+    try:
+        return _Found(container=NO_CONTAINER, endpoint=await sessions.endpoint(key))
+    except UsageError as error:
+        _log.warning("session %s: %s", key, error.message)
+        return _Found()  # its jobs are told the same when they try
 
 
 async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[OpenJob]:

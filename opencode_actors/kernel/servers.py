@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from attrs import define, field
 
 from opencode_actors.errors import ServerUnreachable
-from opencode_actors.ports import Endpoint, OpenCodeServer
+from opencode_actors.ports import Catalog, Endpoint, OpenCodeServer
 
 Connect = Callable[[Endpoint], OpenCodeServer]
 
@@ -16,27 +17,48 @@ Connect = Callable[[Endpoint], OpenCodeServer]
 class Servers:
     connect: Connect
     _open: dict[Endpoint, OpenCodeServer] = field(factory=dict[Endpoint, OpenCodeServer], init=False)
+    # Several sessions may be attached to one server.
+    _users: Counter[Endpoint] = field(factory=Counter[Endpoint], init=False)
+    _offers: dict[Endpoint, Catalog] = field(factory=dict[Endpoint, Catalog], init=False)
 
     def __repr__(self) -> str:
         return f"<Servers {', '.join(endpoint.url for endpoint in self._open) or 'none'}>"
 
     def add(self, endpoint: Endpoint) -> None:
         """From now on there may be a server."""
-        self._open[endpoint] = self.connect(endpoint)
+        self._users[endpoint] += 1
+        if endpoint not in self._open:
+            self._open[endpoint] = self.connect(endpoint)
 
     def at(self, endpoint: Endpoint) -> OpenCodeServer:
         """Raises `ServerUnreachable` for one that is gone: a late call must not open a new connection,
         which nobody would close."""
         server = self._open.get(endpoint)
         if server is None:
-            raise ServerUnreachable(f"OpenCode's server at {endpoint.url} is gone with its container")
+            raise ServerUnreachable(f"OpenCode's server at {endpoint.url} is not connected any more")
         return server
 
+    def offers(self, endpoint: Endpoint, catalog: Catalog) -> None:
+        """What was last heard of it."""
+        if endpoint in self._open:
+            self._offers[endpoint] = catalog
+
+    def offered(self, endpoint: Endpoint) -> Catalog | None:
+        return self._offers.get(endpoint)
+
     async def forget(self, endpoint: Endpoint) -> None:
+        """By one of those who added it; it is closed with the last of them."""
+        self._users[endpoint] -= 1
+        if self._users[endpoint] <= 0:
+            await self._close(endpoint)
+
+    async def _close(self, endpoint: Endpoint) -> None:
+        del self._users[endpoint]
+        self._offers.pop(endpoint, None)
         server = self._open.pop(endpoint, None)
         if server is not None:
             await server.aclose()
 
     async def aclose(self) -> None:
         for endpoint in tuple(self._open):
-            await self.forget(endpoint)
+            await self._close(endpoint)

@@ -15,14 +15,13 @@ from opencode_actors.errors import (
     EngineRefused,
     EngineUnavailable,
     ImageMissing,
-    OpenCodeError,
     StoreError,
 )
+from opencode_actors.kernel import server_operations
 from opencode_actors.kernel.actor import Post
 from opencode_actors.kernel.make_whole import make_whole
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.machines import session_messages as m
-from opencode_actors.machines.job_messages import EventsSeen, StreamOpened
 from opencode_actors.machines.session_messages import SessionMessage, SessionOperation
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
 from opencode_actors.ports import (
@@ -79,11 +78,11 @@ class SessionOperations:
             case m.WatchExit():
                 return m.ContainerExited(death=await self._exit(operation))
             case m.ProbeServer():
-                return await self._probe(operation)
+                return await server_operations.probe(self.servers, operation)
             case m.OpenConversation():
-                return await self._open(operation)
+                return await server_operations.open_conversation(self.servers, operation)
             case m.FollowServer():
-                return await self._follow(operation, post)
+                return await server_operations.follow(self.servers, operation, post)
             case m.SampleUsage():
                 return await self._sample(operation)
             case m.TidyUp():
@@ -233,36 +232,3 @@ class SessionOperations:
         if self._endpoint is not None:
             endpoint, self._endpoint = self._endpoint, None
             await self.servers.forget(endpoint)
-
-    async def _probe(self, operation: m.ProbeServer) -> SessionMessage:
-        try:
-            health = await self.servers.at(operation.endpoint).health(within=operation.within)
-        except OpenCodeError as error:
-            return m.ProbeFailed(reason=error.message)
-        return m.ProbeSucceeded(version=health.version)
-
-    async def _open(self, operation: m.OpenConversation) -> SessionMessage:
-        try:
-            server = self.servers.at(operation.endpoint)
-            await server.warm_up()
-            if operation.conversation is not None:
-                known = await server.conversation(operation.conversation)
-                if known is not None and operation.before is not None:
-                    known = await server.fork(known.id, before=operation.before)
-                if known is not None:
-                    return m.ConversationOpened(conversation=known.id, fresh=False)
-            made = await server.create_conversation(title=operation.title)
-        except OpenCodeError as error:
-            failure = Failure(cause=Cause.CRASH, message=f"OpenCode is up, but: {error.message}")
-            return m.OpeningFailed(failure=failure)
-        return m.ConversationOpened(conversation=made.id, fresh=True)
-
-    async def _follow(self, operation: m.FollowServer, post: Post[SessionMessage]) -> SessionMessage:
-        try:
-            async with self.servers.at(operation.endpoint).events() as batches:
-                await post(StreamOpened())
-                async for events in batches:
-                    await post(EventsSeen(events=events))
-        except OpenCodeError as error:
-            return m.StreamLost(reason=error.message)
-        return m.StreamLost(reason="the server closed the stream")

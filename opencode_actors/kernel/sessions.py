@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import trio
 from attrs import define, evolve, field, frozen
 
+from opencode_actors.adapters.passwords import endpoint_of
 from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
 from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession, UsageError
-from opencode_actors.kernel.actor import NOBODY, Actor
+from opencode_actors.kernel.actor import Actor
+from opencode_actors.kernel.elsewhere import RemoteOperations
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.policies import session_policy
 from opencode_actors.kernel.session_operations import SessionOperations
@@ -25,7 +28,7 @@ from opencode_actors.kernel.shells import SessionShell
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines.job_messages import CancelJob, JobOver, SessionFailed
-from opencode_actors.machines.notices import SessionChanged
+from opencode_actors.machines.notices import Attachment, SessionChanged
 from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.session import ASK_AGAIN_AFTER, ENGINE_BACK_WITHIN
 from opencode_actors.machines.session_messages import (
@@ -39,6 +42,7 @@ from opencode_actors.machines.session_messages import (
     SessionEffect,
     SessionMessage,
     TakeOver,
+    WakeSession,
 )
 from opencode_actors.machines.session_state import (
     Absent,
@@ -49,6 +53,7 @@ from opencode_actors.machines.session_state import (
     Starting,
 )
 from opencode_actors.machines.vocabulary import (
+    NOBODY,
     Cause,
     Climb,
     Failure,
@@ -58,7 +63,7 @@ from opencode_actors.machines.vocabulary import (
     SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import ContainerId, ContainerSpec
+from opencode_actors.ports import ContainerId, ContainerSpec, Endpoint
 from opencode_actors.workdirs import Directories
 
 _log = logging.getLogger("opencode_actors")
@@ -80,14 +85,15 @@ class Recalled:
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`image` is what its next container is made from; `found` are a service's jobs that an earlier process
+    """`image` is what its next container is made from, unless it is attached to somebody else's server; `found` are a service's jobs that an earlier process
     began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left,
     and `failure` when it did not end by itself."""
 
     actor: SessionActor
-    operations: SessionOperations
+    operations: SessionOperations | RemoteOperations
     place: SessionPlace
     image: str
+    attachment: Attachment | None = None
     found: frozenset[JobId] = frozenset()
     asking: int = field(default=0, init=False)
     failure: Failure | None = field(default=None, init=False)
@@ -117,6 +123,11 @@ class SessionEntry:
 
     def use(self, image: str) -> None:
         """Raises `UsageError` where a container of another image runs, or jobs wait for one."""
+        if self.attachment is not None:
+            raise UsageError(
+                f"session {self.actor.state.key} is attached to {self.attachment.url}, and has no container",
+                hint="an image is for sessions with a container: leave it out, or use another session",
+            )
         if image == self.image:
             return
         if not self.idle or isinstance(self.actor.state.phase, Creating | Starting | Serving):
@@ -139,6 +150,7 @@ class Sessions:
     directories: Directories
     place_of: Callable[[SessionKey], SessionPlace]
     _entries: dict[SessionKey, SessionEntry] = field(factory=dict[SessionKey, SessionEntry], init=False)
+    attachments: dict[SessionKey, Attachment] = field(factory=dict[SessionKey, Attachment], init=False)
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
     _closing: bool = field(default=False, init=False)
 
@@ -216,7 +228,10 @@ class Sessions:
         return answer
 
     async def keeps_conversation(self, key: SessionKey) -> bool:
-        """Whether its data is still there."""
+        """Whether its data is still there; of a server elsewhere nobody but its owner knows."""
+        if key in self.attachments:
+            await trio.lowlevel.checkpoint()
+            return True
         return await self.directories.has_conversation(self.place_of(key))
 
     def turns(self, key: SessionKey) -> object:
@@ -239,7 +254,7 @@ class Sessions:
         return {
             phase.container.id: entry.actor.mailbox
             for entry in self._entries.values()
-            if isinstance(phase := entry.actor.state.phase, Starting | Serving)
+            if entry.attachment is None and isinstance(phase := entry.actor.state.phase, Starting | Serving)
         }
 
     async def close_all(self, leave: Leave) -> frozenset[JobId]:
@@ -256,6 +271,92 @@ class Sessions:
                         mailbox.put(CancelJob(ask=NOBODY))
         return left
 
+    # ---- servers elsewhere
+
+    async def attach(self, key: SessionKey, record: Callable[[], Awaitable[Attachment]]) -> None:
+        """Opens it with what was recorded, unless somebody has opened it meanwhile."""
+        async with self._opening:
+            if key in self._entries or key in self.attachments:
+                raise UsageError(
+                    f"session {key} is open already", hint="choose another name, or detach or clean up first"
+                )
+            self.attachments[key] = await record()
+            self._begin(key, await self.recall(key))
+
+    def found_attached(self, attachments: Mapping[SessionKey, Attachment]) -> None:
+        """What an earlier process recorded."""
+        self.attachments.update(attachments)
+
+    async def open_attached(self) -> None:
+        """Those that have no work are there all the same: nobody knows them otherwise."""
+        for key in tuple(self.attachments):
+            await self._open(key)
+
+    async def detach(self, key: SessionKey, record: Callable[[], Awaitable[None]]) -> None:
+        """Raises `UsageError` when it is not attached, and `Busy` when it has jobs."""
+        if key not in self.attachments:
+            raise UsageError(
+                f"session {key} is not attached to a server", hint="`sessions` says which ones are"
+            )
+        entry = self._entries.get(key)
+        if entry is not None:
+            answer = await self.retire(entry, "detached") if not entry.asking else None
+            if not isinstance(answer, Climb):
+                raise Busy(f"session {key} has jobs", hint="wait for them, or cancel them first")
+        async with self._opening:
+            if key in self._entries:
+                raise Busy(f"session {key} has a job again", hint="wait for it, or cancel it first")
+            await record()
+            self.attachments.pop(key, None)
+
+    async def wake(self, key: SessionKey) -> tuple[SessionStatus, str]:
+        """Returns when its server is ready, or does not get ready, and why. Raises `Busy`."""
+        following = self.surroundings.hub.follow(session=key)
+        try:
+            entry = await self._open(key)
+            answer = await entry.actor.ask(lambda ask: WakeSession(ask=ask))
+            if isinstance(answer, Refused):
+                raise Busy(answer.reason, hint=answer.hint)
+            if self.is_up(key):
+                return SessionStatus.READY, ""
+            why = ""
+            async for notice in following:
+                if not isinstance(notice, SessionChanged):
+                    continue
+                if notice.status in (SessionStatus.READY, SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED):
+                    return notice.status, notice.detail
+                if notice.status is SessionStatus.ABSENT:
+                    return notice.status, why
+                why = why or (notice.detail if notice.status is SessionStatus.STOPPING else "")
+        finally:
+            following.leave()
+        return SessionStatus.ABSENT, "the system is closing"
+
+    def is_up(self, key: SessionKey) -> bool:
+        """Whether its server answers."""
+        entry = self._entries.get(key)
+        return entry is not None and isinstance(entry.actor.state.phase, Serving)
+
+    def endpoint_if_up(self, key: SessionKey) -> Endpoint | None:
+        entry = self._entries.get(key)
+        phase = entry.actor.state.phase if entry is not None else None
+        return phase.endpoint if isinstance(phase, Serving) else None
+
+    async def endpoint(self, key: SessionKey) -> Endpoint:
+        """Where its server can be asked now. Raises `UsageError`."""
+        attachment, entry = self.attachments.get(key), self._entries.get(key)
+        phase = entry.actor.state.phase if entry is not None else None
+        if isinstance(phase, Serving | Starting):
+            await trio.lowlevel.checkpoint()
+            return phase.endpoint
+        if attachment is None:
+            await trio.lowlevel.checkpoint()
+            raise UsageError(
+                f"session {key} has no server at the moment",
+                hint="its container starts with its next job; a running session, or none, can be asked",
+            )
+        return await endpoint_of(attachment)
+
     # ---- opening
 
     async def _open(self, key: SessionKey) -> SessionEntry:
@@ -266,7 +367,8 @@ class Sessions:
                 raise Busy("the system is shutting down")
             if entry is not None:
                 return entry
-            await self._make_room(key)
+            if key not in self.attachments:
+                await self._make_room(key)
             recalled = await self.recall(key)
             if self._closing:
                 raise Busy("the system is shutting down")
@@ -276,7 +378,7 @@ class Sessions:
         """Raises `StoreError`."""
         store = self.surroundings.store
         known, conversation = await store.session(key), await store.conversation(key)
-        image = known.image or self.surroundings.settings.image
+        image = "" if key in self.attachments else known.image or self.surroundings.settings.image
         return Recalled(conversation=conversation, before=known.before, image=image)
 
     def take_over(
@@ -294,20 +396,25 @@ class Sessions:
         one that has been idle for longest is ended first."""
         most = self.surroundings.settings.max_sessions
         why = f"idle, and session {key} needs its place"
-        while len(self._entries) >= most:
+        while len(contained := self._contained()) >= most:
             if await self._retire_one(why):
                 continue
             # A notice is told a moment before the state that it tells of is taken over.
             await self.snapshots()
             if not await self._retire_one(why):
                 raise Busy(
-                    f"all {len(self._entries)} sessions that may be open have work (maxSessions is {most}): "
-                    f"{', '.join(self._entries)}",
+                    f"all {len(contained)} sessions that may be open have work (maxSessions is {most}): "
+                    f"{', '.join(contained)}",
                     hint="wait for one of them, use one of them, or raise maxSessions",
                 )
 
+    def _contained(self) -> dict[SessionKey, SessionEntry]:
+        """Those that have a container, or may have one again."""
+        return {key: entry for key, entry in self._entries.items() if entry.attachment is None}
+
     async def _retire_one(self, why: str) -> bool:
-        idle = sorted((entry for entry in self._entries.values() if entry.idle), key=lambda e: e.idle_longest)
+        contained = self._contained().values()
+        idle = sorted((entry for entry in contained if entry.idle), key=lambda entry: entry.idle_longest)
         for entry in idle:
             if isinstance(await self.retire(entry, why), Climb):
                 return True
@@ -315,6 +422,8 @@ class Sessions:
 
     def _begin(self, key: SessionKey, recalled: Recalled) -> SessionEntry:
         here, place = self.surroundings, self.place_of(key)
+        attachment = self.attachments.get(key)
+        elsewhere = attachment.url if attachment is not None else ""
 
         async def prepare(password: str) -> ContainerSpec:
             await self.directories.make(place, here.engine.directory_owner())
@@ -324,19 +433,23 @@ class Sessions:
         async def tidy() -> int:
             return await self.directories.tidy(place)
 
-        operations = SessionOperations(here.engine, here.servers, prepare, tidy, _new_password)
+        operations: SessionOperations | RemoteOperations
+        if attachment is None:
+            operations = SessionOperations(here.engine, here.servers, prepare, tidy, _new_password)
+        else:
+            operations = RemoteOperations(elsewhere, here.servers, partial(endpoint_of, attachment))
         shell = SessionShell(operations, here.store, here.job_mailbox)
         state = SessionState(
             key=key,
             container_name=place.container_name,
             title=f"opencode-actors {key}",
-            policy=session_policy(here.settings),
+            policy=session_policy(here.settings, elsewhere=elsewhere),
             conversation=recalled.conversation,
             before=recalled.before,
             used_at=here.moment().now,
         )
         actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
-        entry = self._entries[key] = SessionEntry(actor, operations, place, recalled.image)
+        entry = self._entries[key] = SessionEntry(actor, operations, place, recalled.image, attachment)
         here.nursery.start_soon(self._run, key, entry)
         return entry
 
@@ -360,7 +473,8 @@ class Sessions:
             if entry.failure is not None:
                 await self._clean_up(key, entry, entry.failure)
             await entry.operations.disconnect()
-            await self._tidy_up(entry)
+            if entry.attachment is None:
+                await self._tidy_up(entry)
         finally:
             del self._entries[key]
             entry.done.set()
@@ -378,7 +492,8 @@ class Sessions:
         for job in tuple(here.addresses.values()):
             if job.session == key:
                 job.mailbox.put(SessionFailed(failure=failure))
-        await self._remove(name)
+        if entry.attachment is None:
+            await self._remove(name)
         changed = SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message)
         await here.announce(changed)
 
@@ -413,7 +528,10 @@ class Sessions:
         return answer if isinstance(answer, Climb) else Climb(ended_by=None)
 
     async def retire_if_open(self, key: SessionKey, why: str) -> Climb | Refused | None:
-        """None when it is not open."""
+        """None when it is not open. One that is attached takes no place and has nothing here to be ended."""
+        attachment = self.attachments.get(key)
+        if attachment is not None:
+            return Refused(reason=f"it is attached to {attachment.url}; detach forgets it")
         entry = self._entries.get(key)
         if entry is None:
             return None

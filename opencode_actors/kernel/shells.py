@@ -7,6 +7,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from opencode_actors.kernel.actor import Post
+from opencode_actors.kernel.elsewhere import RemoteOperations
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.session_operations import SessionOperations
@@ -58,7 +59,7 @@ class JobShell:
 class SessionShell:
     """`reader` is the mailbox that the server's events went to last: the stream waits for it."""
 
-    operations: SessionOperations
+    operations: SessionOperations | RemoteOperations
     store: Store
     job_mailbox: Callable[[JobId], Mailbox[JobMessage] | None]
     reader: Mailbox[JobMessage] | None = field(default=None, init=False)

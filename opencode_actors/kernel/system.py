@@ -23,7 +23,9 @@ from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import StoreError, UsageError
 from opencode_actors.kernel.actor import ActorStatistics
 from opencode_actors.kernel.answers import answer_of, said_in
+from opencode_actors.kernel.attachments import Attached, Attachments, KnownConversation
 from opencode_actors.kernel.attention import Attention, AttentionStatistics
+from opencode_actors.kernel.catalogs import Catalogs, Offered
 from opencode_actors.kernel.choices import Chosen, choose
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
@@ -37,11 +39,11 @@ from opencode_actors.kernel.retention import Retention
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
-from opencode_actors.kernel.wishes import Asked, wish_of
+from opencode_actors.kernel.wishes import Asked, Wish, wish_of
 from opencode_actors.machines.attention import is_word
 from opencode_actors.machines.matters import Party
 from opencode_actors.machines.names import directory_name, session_key
-from opencode_actors.machines.notices import JobEnded, Notice
+from opencode_actors.machines.notices import Attachment, JobEnded, Notice
 from opencode_actors.machines.totals import Totals
 from opencode_actors.machines.vocabulary import (
     Climb,
@@ -132,6 +134,8 @@ class System:
     _sessions: Sessions
     _jobs: Jobs
     _retention: Retention
+    _attachments: Attachments
+    _catalogs: Catalogs
     _outbox: Outbox | None
     _attention: Attention | None
 
@@ -151,6 +155,8 @@ class System:
         )
         self._jobs = Jobs(surroundings=surroundings, sessions=self._sessions)
         self._retention = Retention(surroundings=surroundings, sessions=self._sessions, jobs=self._jobs)
+        self._attachments = Attachments(surroundings=surroundings, sessions=self._sessions)
+        self._catalogs = Catalogs(surroundings=surroundings, sessions=self._sessions)
         self._outbox = outbox
         self._attention = Attention(surroundings, self._jobs) if outbox is not None else None
         surroundings.store.listen(self._told)
@@ -205,8 +211,12 @@ class System:
             key=key,
             origin=origin,
         )
-        where = None if session is None else session_key(session)
-        return Job(*await self._jobs.start(where, wish), self)
+        return await self._start(None if session is None else session_key(session), wish)
+
+    async def _start(self, session: SessionKey | None, wish: Wish) -> Job:
+        if session is not None:
+            await self._catalogs.check(session, model=wish.prompt.model, agent=wish.prompt.agent)
+        return Job(*await self._jobs.start(session, wish), self)
 
     async def respond(
         self, where: str, message: str, *, interrupt: bool = False, **asked: Unpack[Asked]
@@ -220,7 +230,7 @@ class System:
         """
         session = await self.find_session(where)
         wish = wish_of(self.settings, message, session=session, first=interrupt, **asked)
-        return Job(*await self._jobs.start(session, wish), self)
+        return await self._start(session, wish)
 
     async def resume(self, where: str, message: str | None = None, **asked: Unpack[Asked]) -> Job:
         """Goes on with a session that rests or has ended, in its conversation, however long ago that was;
@@ -228,7 +238,7 @@ class System:
         under way already, or the conversation is not kept any more, and otherwise as `respond` does."""
         session = await self.find_session(where)
         wish = wish_of(self.settings, message or GO_ON, session=session, resumes=True, **asked)
-        return Job(*await self._jobs.start(session, wish), self)
+        return await self._start(session, wish)
 
     async def fork(
         self, where: str, message: str | None = None, *, session: str | None = None, **asked: Unpack[Asked]
@@ -423,6 +433,51 @@ class System:
         """The session's working directory on this host."""
         return self._place(session).workspace
 
+    # ---- servers that somebody else runs
+
+    async def attach(
+        self,
+        name: str,
+        url: str,
+        *,
+        password_file: str = "",
+        password_env: str = "",
+        directory: str = "",
+        conversation: str | None = None,
+    ) -> Attached:
+        """A session whose OpenCode server somebody else runs, from now on and after restarts. Its jobs are as
+        any other's, but that nothing there is ever stopped or removed: a cancel ends with OpenCode's own
+        abort. The password is read from the file, or the environment variable, whenever it is needed; only
+        where it is, is recorded. Without a `conversation` of theirs the first job begins one, in `directory`.
+        Raises `UsageError`, `Busy`, and `OpenCodeError` when no server answers there."""
+        return await self._attachments.attach(
+            session_key(name),
+            url=url,
+            password_file=password_file,
+            password_env=password_env,
+            directory=directory,
+            conversation=conversation,
+        )
+
+    async def detach(self, session: str) -> Attachment:
+        """Forgets an attached session, and touches nothing there. Raises `UsageError`, and `Busy` while it has
+        jobs."""
+        return await self._attachments.detach(session_key(session))
+
+    def attachment(self, session: SessionKey) -> Attachment | None:
+        """Where the session's server is, if somebody else runs it."""
+        return self._sessions.attachments.get(session)
+
+    async def conversations(self, session: str) -> tuple[KnownConversation, ...]:
+        """Those of the session's server, the newest first. Raises `UsageError` when it has none at the moment,
+        and `OpenCodeError`."""
+        return await self._attachments.conversations(session_key(session))
+
+    async def offered(self, session: str | None = None) -> Offered:
+        """Which agents and models the session's server has; without a session any container that runs, or one
+        that is started for the question. Raises `UsageError`, `Busy` and `OpenCodeError`."""
+        return await self._catalogs.ask(None if session is None else session_key(session))
+
     # ---- announcements
 
     def attend(self) -> AbstractAsyncContextManager[Attendance]:
@@ -493,7 +548,11 @@ class System:
     async def take_over(self, remembered: Remembered) -> None:
         """Goes on with what an earlier process left; `open_system` does it. Raises `EngineUnavailable` and
         `StoreError`."""
+        self._sessions.found_attached(
+            {one.session: one.attachment for one in remembered.attached if one.attachment is not None}
+        )
         await recover(self._surroundings, self._sessions, self._jobs, remembered)
+        await self._sessions.open_attached()
 
     async def aclose(self, *, leave: Leave) -> None:
         """Ends every container by the ladder, all at once, but for those that are left; `open_system` does

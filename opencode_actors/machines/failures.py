@@ -40,6 +40,16 @@ def _text(error: MessageError) -> str:
     return f"{text} (HTTP {error.status_code})" if error.status_code is not None else text
 
 
+def of_silence(url: str, seconds: float, reason: str) -> Failure:
+    """A server that somebody else runs has been waited for long enough."""
+    why = f" ({reason})" if reason else ""
+    return Failure(
+        cause=Cause.SERVER_LOST,
+        message=f"OpenCode's server at {url} has not been heard for {seconds:.0f} s{why}; "
+        "what it was working on may still be running there",
+    )
+
+
 def of_death(death: Death) -> Failure:
     """A container that ended though nobody here asked for it."""
     if death.oom_killed:

@@ -231,6 +231,8 @@ def _interrupted(state: JobState, known: Interrupted, message: JobMessage, momen
         case m.JobTimerFired(timer=JobTimer.TOTAL):
             return _not_wanted(state, known, verdicts.timed_out(state.policy), now)
         case m.ServerLost():
+            if known.stopping is not None and state.policy.elsewhere:
+                return _beyond_reach(state, known.stopping, known.verdict, message.failure.message, now)
             if known.stopping is not None:
                 return _settle_unwanted(state, known, _also_climbed(known.stopping, message.climb), now)
             if message.again:
@@ -283,11 +285,21 @@ def _out_of_reach(state: JobState, known: Interrupted, ladder: Ladder, now: floa
     """Nobody could be asked to abort it, so its container goes."""
     if ladder.rung is not Rung.ABORT:
         return Step(state=state)
+    if state.policy.elsewhere:
+        why = f"the server was not reached within abortGrace ({state.policy.graces.abort:g} s)"
+        return _beyond_reach(state, ladder, known.verdict, why, now)
     state = evolve(state, phase=evolve(known, stopping=ladder.up(now)))
     why = f"OpenCode's server did not get ready within abortGrace ({state.policy.graces.abort:g} s)"
     cancelling = n.JobCancelling(job=state.id, session=state.session, rung=Rung.STOP, why=why)
     stop = m.TellSession(session=state.session, message=m.StopForJob(job=state.id))
     return Step(state=state, effects=(Publish(notice=cancelling), stop))
+
+
+def _beyond_reach(state: JobState, ladder: Ladder, verdict: Failure | None, why: str, now: float) -> JobStep:
+    """Somebody else runs the server, so there is no rung above the abort."""
+    climb = Climb(ended_by=None, seconds=ladder.ended(now).seconds, why=why)
+    failure = verdicts.not_ended(state.policy, verdict, why)
+    return _settle(state, JobStatus.FAILED, now, failure=failure, climb=climb)
 
 
 def _also_climbed(ladder: Ladder, session: Climb | None) -> Climb:
@@ -736,6 +748,8 @@ def _stopping(state: JobState, stopping: Stopping, message: JobMessage, now: flo
             return _looked(state, stopping, message, now)
         case m.LookFailed() if alone:
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
+        case m.ServerLost() if state.policy.elsewhere:
+            return _left_alone(state, stopping, message.failure.message, now)
         case m.ServerLost():
             climb = _joined(stopping, message.climb, now)
             return _settle_stopped(state, stopping, climb, now)
@@ -810,7 +824,9 @@ def _stopping_read(state: JobState, stopping: Stopping, message: m.ConversationR
     ending = heard.work.transcript.ending
     over = idle and not ended and (ending is not None or fruitless >= FRUITLESS_READS)
     if over and not stopping.aborting and not stopping.submitting:
-        if ending is Ending.ANSWERED:  # its commands may have left something behind on purpose
+        # A complete answer's commands may have left something behind on purpose, and what lives elsewhere
+        # cannot be seen.
+        if ending is Ending.ANSWERED or state.policy.elsewhere:
             climb = stopping.ladder.ended(now)
             return _also(_settle_stopped(state, stopping, climb, now), effects, records)
         effects.append(Run(operation=m.LookAtProcesses(container=heard.work.container)))
@@ -842,6 +858,8 @@ def _escalate(state: JobState, stopping: Stopping, now: float) -> JobStep:
     """From here on the session climbs; its deadlines are the only ones."""
     if stopping.ladder.rung is not Rung.ABORT:
         return Step(state=state)
+    if state.policy.elsewhere:
+        return _left_alone(state, stopping, stopping.why, now)
     state = evolve(state, phase=evolve(stopping, ladder=stopping.ladder.up(now)))
     effects: tuple[JobEffect, ...] = (
         Forget(kind=m.AbortConversation),
@@ -856,6 +874,12 @@ def _escalate(state: JobState, stopping: Stopping, now: float) -> JobStep:
         m.TellSession(session=state.session, message=m.StopForJob(job=state.id)),
     )
     return Step(state=state, effects=effects)
+
+
+def _left_alone(state: JobState, stopping: Stopping, why: str, now: float) -> JobStep:
+    if stopping.work.transcript.ending is Ending.ANSWERED:
+        return _settle(state, JobStatus.COMPLETED, now, climb=stopping.ladder.ended(now))
+    return _beyond_reach(state, stopping.ladder, stopping.verdict, why, now)
 
 
 def _joined(stopping: Stopping, session: Climb | None, now: float) -> Climb:

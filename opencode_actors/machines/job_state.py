@@ -42,6 +42,8 @@ class JobPolicy:
     on_unanswered: OnUnanswered
     on_crash: OnCrash
     graces: Graces
+    # The address of a server that somebody else runs, which can be asked to abort, and no more than that.
+    elsewhere: str = ""
 
 
 @frozen(kw_only=True)

@@ -273,6 +273,26 @@ class SessionForgotten:
 
 
 @frozen(kw_only=True)
+class Attachment:
+    """A server that somebody else runs. Where its password is, never the password; in an instance of this
+    `directory`, or else in its own."""
+
+    url: str
+    directory: str = ""
+    password_file: str = ""
+    password_env: str = ""
+
+
+@frozen(kw_only=True)
+class SessionAttached:
+    """The session's server is that one from now on, and its `conversation` this one; None: detached."""
+
+    session: SessionKey
+    attachment: Attachment | None
+    conversation: ConversationId | None = None
+
+
+@frozen(kw_only=True)
 class ContainerRecorded:
     """Where the session's server runs, so that a later process finds it again."""
 
@@ -388,6 +408,7 @@ Record = (
     | SessionForked
     | JobForgotten
     | SessionForgotten
+    | SessionAttached
     | ContainerRecorded
     | ContainerForgotten
     | DirectoriesForgotten

@@ -3,6 +3,9 @@
 Made for its first job, kept for the next ones, stopped when it has been idle for long or its server has
 grown too large; the next job starts it again with its conversation intact. A container's end is a fact
 that is told, never guessed.
+
+The server of an attached session is somebody else's: it is reached and let go of in place of being started
+and ended, and the only fact about its end is that it has not answered for too long.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from opencode_actors.machines import session_messages as m
 from opencode_actors.machines.cancellation import Ladder, in_words
 from opencode_actors.machines.health import Liveness, Verdict
 from opencode_actors.machines.job_messages import (
+    CancelJob,
     EventsSeen,
     JobMessage,
     JobOver,
@@ -53,6 +57,7 @@ from opencode_actors.machines.session_state import (
     status,
 )
 from opencode_actors.machines.vocabulary import (
+    NOBODY,
     ROUNDING,
     Cause,
     Climb,
@@ -98,6 +103,8 @@ def handle(state: SessionState, message: SessionMessage, moment: Moment) -> Sess
             return Step(state=state, effects=(Reply(ask=message.ask, value=snapshot(state)),))
         case m.AddJob():
             return _add_job(state, message, moment)
+        case m.WakeSession():
+            return _wake(state, message, moment)
         case m.CloseSession():
             return _close(state, message, moment)
         case m.ResetSession():
@@ -158,6 +165,23 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
         case _:
             assert_never(state.phase)
     return _before(step, (*stays, reply))
+
+
+def _wake(state: SessionState, message: m.WakeSession, moment: Moment) -> SessionStep:
+    refusal = _refusal(state)
+    if refusal is not None:
+        return Step(state=state, effects=(Reply(ask=message.ask, value=refusal),))
+    stays, state = _stay(state, f"session {state.key} is needed"), evolve(state, retiring=())
+    state = evolve(state, used_at=moment.now)
+    step = SessionStep(state=state)
+    match state.phase:
+        case GivenUp(leftover=True) as phase:
+            step = _stop(state, Rung.REMOVE, phase.why, moment)
+        case Absent() | GivenUp():
+            step = _create(evolve(state, crashes=CrashHistory()))
+        case _:
+            pass  # it is up, or on its way, or somebody waits for its end
+    return _before(step, (*stays, Reply(ask=message.ask, value=m.Accepted(ahead=0))))
 
 
 def _take_over(state: SessionState, left: m.TakeOver) -> SessionStep:
@@ -263,6 +287,8 @@ def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionS
         state = evolve(state, current=None, used_at=moment.now)
     else:
         state = evolve(state, queue=tuple(job for job in state.queue if job != message.job))
+    if state.closing and isinstance(state.phase, Starting | Serving):
+        return _stop(state, Rung.STOP, _CLOSED, moment)  # it waited for this one
     if not isinstance(state.phase, Serving):
         return Step(state=state)
     serving = state.phase
@@ -318,6 +344,10 @@ def _close(state: SessionState, message: m.CloseSession, moment: Moment) -> Sess
             return Step(state=evolve(state, closing=()), effects=(reply,))
         case Creating():
             step = _stop(state, Rung.REMOVE, _CLOSED, moment)
+        case Starting() | Serving() if state.policy.elsewhere and state.current is not None:
+            # To let go of a server ends nothing that it works on; an abort does, and the job's end closes.
+            cancel = m.TellJob(job=state.current, message=CancelJob(ask=NOBODY))
+            step = SessionStep(state=state, effects=(cancel,))
         case Starting() | Serving():
             step = _stop(state, Rung.STOP, _CLOSED, moment)
         case Stopping() as stopping if stopping.away_since is not None:
@@ -380,7 +410,8 @@ def _closed(state: SessionState, climb: Climb) -> SessionStep:
 
 
 def _create(state: SessionState) -> SessionStep:
-    step = _enter(state, Creating(), "creating the container")
+    elsewhere = state.policy.elsewhere
+    step = _enter(state, Creating(), f"reaching {elsewhere}" if elsewhere else "creating the container")
     effects: Effects = (
         Run(operation=m.LaunchContainer(name=state.container_name)),
         StartTimer(timer=SessionTimer.LAUNCH, seconds=state.policy.startup_timeout),
@@ -396,7 +427,8 @@ def _creating(state: SessionState, message: SessionMessage, moment: Moment) -> S
             return _crashed(state, message.failure, Rung.REMOVE, moment)
         case m.LaunchFailed():
             state, failed = _fail_jobs(state, message.failure)
-            return _before(_stop(state, Rung.REMOVE, message.failure, moment), failed)
+            why = message.failure
+            return _before(_stop(state, Rung.REMOVE, why, moment, detail=why.message), failed)
         case m.SessionTimerFired() if message.timer is SessionTimer.LAUNCH:
             failure = Failure(
                 cause=Cause.STARTUP_TIMEOUT,
@@ -410,6 +442,11 @@ def _creating(state: SessionState, message: SessionMessage, moment: Moment) -> S
 
 def _launched(state: SessionState, message: m.ContainerLaunched) -> SessionStep:
     starting = Starting(container=message.container, endpoint=message.endpoint)
+    if state.policy.elsewhere:
+        # It is up already, and far away. Its password is not ours to write down.
+        starting = evolve(starting, within=health.LIVENESS_PROBE_WITHIN)
+        step = _run_in(state, starting, f"waiting for {state.policy.elsewhere}")
+        return _before(step, (StopTimer(timer=SessionTimer.LAUNCH),))
     step = _run_in(state, starting, "waiting for the server")
     record = ContainerRecorded(session=state.key, container=message.container.id, endpoint=message.endpoint)
     effects: Effects = (StopTimer(timer=SessionTimer.LAUNCH), *step.effects)
@@ -440,7 +477,8 @@ def _starting(
     match message:
         case m.ProbeFailed():
             delay = health.startup_delay(starting.failed_probes)
-            starting = evolve(starting, failed_probes=starting.failed_probes + 1)
+            failed = starting.failed_probes + 1
+            starting = evolve(starting, failed_probes=failed, why=message.reason)
             timer = StartTimer(timer=SessionTimer.PROBE, seconds=delay)
             return Step(state=evolve(state, phase=starting), effects=(timer,))
         case m.ProbeSucceeded():
@@ -472,7 +510,7 @@ def _starting(
             return _crashed(state, failures.of_death(message.death), None, moment)
         case m.ContainerFoundDead() if message.container == starting.container.id:
             return _crashed(state, failures.of_death(message.death), None, moment)
-        case StopForJob() if message.job == state.current:
+        case StopForJob() if message.job == state.current and not state.policy.elsewhere:
             return _stop(state, Rung.STOP, _CANCELLED, moment)
         case m.SessionTimerFired():
             return _starting_timer(state, starting, message.timer, moment)
@@ -487,6 +525,9 @@ def _starting_timer(
         return Step(state=state, effects=(_probe(starting, starting.within),))
     if timer is SessionTimer.STREAM:
         return Step(state=state, effects=(_follow(starting),))
+    if timer is SessionTimer.READY and state.policy.elsewhere:
+        failure = failures.of_silence(state.policy.elsewhere, state.policy.lost_after, starting.why)
+        return _crashed(state, failure, Rung.STOP, moment)
     if timer is SessionTimer.READY:
         failure = Failure(
             cause=Cause.STARTUP_TIMEOUT,
@@ -526,6 +567,7 @@ def _serving(state: SessionState, serving: Serving, message: SessionMessage, mom
     match message:
         case EventsSeen():
             serving = evolve(serving, liveness=serving.liveness.heard(moment.now), deaf=0)
+            serving = evolve(serving, unheard_since=None)
             step = _seen(state, serving, moment)
             if all(isinstance(event, Heartbeat) for event in message.events):
                 return step
@@ -549,8 +591,10 @@ def _serving(state: SessionState, serving: Serving, message: SessionMessage, mom
             return _crashed(state, failures.of_death(message.death), None, moment)
         case m.ContainerFoundDead() if message.container == serving.container.id:
             return _crashed(state, failures.of_death(message.death), None, moment)
+        case m.OpeningFailed():
+            return _crashed(state, message.failure, Rung.STOP, moment)
         case StopForJob():
-            if message.job != state.current:
+            if message.job != state.current or state.policy.elsewhere:
                 return Step(state=state)
             return _stop(state, Rung.STOP, _CANCELLED, moment)
         case m.SessionTimerFired():
@@ -574,7 +618,12 @@ def _deaf(
 ) -> SessionStep:
     """There is no stream: nothing can be heard, and nobody is let in until there is one again."""
     serving = evolve(serving, streaming=False, deaf=serving.deaf + 1)
-    if serving.deaf >= DEAF_TO_DEAD:
+    if serving.unheard_since is None:
+        serving = evolve(serving, unheard_since=moment.now)
+    lost = _lost(state, serving, why, moment)
+    if lost is not None:
+        return _crashed(state, lost, Rung.STOP, moment)
+    if serving.deaf >= DEAF_TO_DEAD and not state.policy.elsewhere:
         failure = Failure(
             cause=Cause.SERVER_HUNG,
             message=f"OpenCode answers, but its event stream brings nothing ({why})",
@@ -584,11 +633,25 @@ def _deaf(
     return _before(step, (reopen, _probe(serving, health.LIVENESS_PROBE_WITHIN)))
 
 
+def _lost(state: SessionState, serving: Serving, why: str, moment: Moment) -> Failure | None:
+    """A server elsewhere can only be waited for, and not for ever."""
+    if not state.policy.elsewhere or serving.unheard_since is None:
+        return None
+    seconds = moment.now - serving.unheard_since
+    if seconds < state.policy.lost_after - ROUNDING:
+        return None
+    return failures.of_silence(state.policy.elsewhere, seconds, why)
+
+
 def _probe_failed(
     state: SessionState, serving: Serving, message: m.ProbeFailed, moment: Moment
 ) -> SessionStep:
     serving = evolve(serving, liveness=serving.liveness.probe_failed(moment.now))
-    if serving.liveness.verdict is Verdict.DEAD and not serving.liveness.may_be_busy(moment.now):
+    lost = _lost(state, serving, message.reason, moment)
+    if lost is not None:
+        return _crashed(state, lost, Rung.STOP, moment)
+    dead = serving.liveness.verdict is Verdict.DEAD and not state.policy.elsewhere
+    if dead and not serving.liveness.may_be_busy(moment.now):
         quiet = serving.liveness.silent_for(moment.now)
         failure = Failure(
             cause=Cause.SERVER_HUNG,
@@ -664,8 +727,11 @@ def _perhaps_silent(state: SessionState, serving: Serving, moment: Moment) -> Se
 
 
 def _crashed(state: SessionState, failure: Failure, rung: Rung | None, moment: Moment) -> SessionStep:
-    """The container, or the server in it, is of no use any more. `rung` is None when it has exited."""
+    """The container, or the server in it, is of no use any more. `rung` is None when it has exited. One
+    that somebody else runs has been waited for already."""
     decision = after_crash(state.policy.restart, state.crashes, moment)
+    if state.policy.elsewhere:
+        decision = GiveUp(history=decision.history)
     state = evolve(state, crashes=decision.history)
     return _stop(state, rung or Rung.REMOVE, failure, moment, exited=rung is None, afterwards=decision)
 
@@ -687,7 +753,8 @@ def _stop(
     if exited:
         stopping = evolve(stopping, climb=Climb(ended_by=None))
         state, told = _server_lost(state, stopping, None)
-    step = _enter(state, stopping, detail or (why.message if exited else in_words(rung)))
+    doing = f"letting go of {state.policy.elsewhere}" if state.policy.elsewhere else in_words(rung)
+    step = _enter(state, stopping, detail or (why.message if exited else doing))
     forget: list[SessionEffect] = [
         Forget(kind=m.LaunchContainer),
         Forget(kind=m.ProbeServer),
@@ -803,7 +870,7 @@ def _server_lost(
     job = state.current
     if job is None:
         return state, ()
-    again = stopping.afterwards is not None and not state.closing
+    again = stopping.afterwards is not None and not state.closing and not state.policy.elsewhere
     lost = ServerLost(failure=stopping.why, climb=climb, again=again)
     state = evolve(state, current=None, queue=(job, *state.queue) if again else state.queue)
     return state, (m.TellJob(job=job, message=lost),)
@@ -849,6 +916,8 @@ def _quarantine(state: SessionState, stopping: Stopping, ladder: Ladder, moment:
 def _gone(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
     """The engine no longer has the container, so it has certainly exited."""
     climb = stopping.climb or stopping.ladder.ended(moment.now)
+    if state.policy.elsewhere:
+        climb = Climb(ended_by=None)  # it runs on
     told: Effects = ()
     if stopping.climb is None:
         state, told = _server_lost(state, stopping, climb)
@@ -880,6 +949,9 @@ def _after_its_end(state: SessionState, stopping: Stopping, climb: Climb, moment
 
 
 def _give_up(state: SessionState, why: Failure) -> SessionStep:
+    if state.policy.elsewhere:
+        state, failed = _fail_jobs(state, why)
+        return _before(_enter(state, GivenUp(why=why), why.message), failed)
     in_a_row = state.crashes.failed_starts > state.policy.restart.max_restarts
     when = "in a row" if in_a_row else f"within {state.policy.restart.period:g} s"
     failure = Failure(

@@ -64,6 +64,13 @@ class Refused:
 
 
 @frozen(kw_only=True)
+class WakeSession:
+    """Gets its server up without a job, if nothing speaks against it. Answered with `Accepted` or `Refused`."""
+
+    ask: AskId
+
+
+@frozen(kw_only=True)
 class CloseSession:
     """Fails its jobs, ends its container by the ladder, and is answered with the `Climb`."""
 
@@ -210,6 +217,7 @@ class SessionTimerFired:
 
 SessionMessage = (
     AddJob
+    | WakeSession
     | CloseSession
     | ResetSession
     | RetireSession

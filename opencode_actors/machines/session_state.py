@@ -33,6 +33,10 @@ class SessionPolicy:
     max_disk: int  # 0: no bound
     restart: RestartPolicy
     graces: Graces
+    # The address of a server that somebody else runs: it is reached where a container would be started, let go
+    # of where one would be ended, and waited for where one would be started anew.
+    elsewhere: str = ""
+    lost_after: float = 0.0  # how long that one may be away
 
 
 @frozen(kw_only=True)
@@ -54,6 +58,7 @@ class Starting:
     endpoint: Endpoint
     within: float = health.STARTUP_PROBE_WITHIN
     failed_probes: int = 0
+    why: str = ""
     version: str = ""
     streaming: bool = False
     opened: bool = False
@@ -63,7 +68,8 @@ class Starting:
 class Serving:
     """Ready, or for the moment not: no new job is let in while the server does not answer.
 
-    `deaf` counts how often in a row the event stream was opened and brought nothing. `usage` is the running
+    `deaf` counts how often in a row the event stream was opened and brought nothing, since
+    `unheard_since`. `usage` is the running
     job's last reading, `memory_bytes` that of any job of this container.
     """
 
@@ -72,6 +78,7 @@ class Serving:
     liveness: Liveness
     streaming: bool = True
     deaf: int = 0
+    unheard_since: float | None = None
     usage: Usage | None = None
     usage_at: float = 0.0
     memory_bytes: int = 0
@@ -157,7 +164,8 @@ class SessionState:
 def snapshot(state: SessionState) -> SessionSnapshot:
     phase = state.phase
     why = phase.why if isinstance(phase, Stopping | BackingOff | GivenUp | Quarantined) else None
-    has_container = isinstance(phase, Creating | Starting | Serving | Stopping | Quarantined)
+    up = isinstance(phase, Creating | Starting | Serving | Stopping | Quarantined)
+    has_container = up and not state.policy.elsewhere
     return SessionSnapshot(
         key=state.key,
         status=status(phase),
@@ -168,6 +176,7 @@ def snapshot(state: SessionState) -> SessionSnapshot:
         crashes=state.crashes.count,
         failure=why,
         disk_bytes=state.disk_bytes,
+        server=state.policy.elsewhere,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from opencode_actors.machines import failures
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.server_events import ConversationRetrying
@@ -87,6 +89,17 @@ def over_budget(policy: JobPolicy, work: Work) -> Failure | None:
         cause=Cause.BUDGET,
         message=f"the job has cost {dollars(cost)}, and may cost {dollars(policy.max_cost_usd)} at most",
     )
+
+
+def not_ended(policy: JobPolicy, verdict: Failure | None, why: str) -> Failure:
+    """The ladder ends at its first rung where the server is somebody else's."""
+    rest = (
+        f"the answer could not be ended at {policy.elsewhere}: {why}; it may still be running there, and a server "
+        "that somebody else runs is never stopped"
+    )
+    if verdict is None:
+        return Failure(cause=Cause.NOT_ENDED, message=rest)
+    return evolve(verdict, message=f"{verdict.message}; {rest}")
 
 
 def timed_out(policy: JobPolicy) -> Failure:

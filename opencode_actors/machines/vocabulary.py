@@ -27,6 +27,9 @@ SessionKey = NewType("SessionKey", str)
 
 AskId = NewType("AskId", int)
 
+# Asked for by nobody who waits: the answer is dropped.
+NOBODY = AskId(0)
+
 
 @frozen(kw_only=True)
 class Moment:
@@ -53,6 +56,9 @@ class Cause(Enum):
     OOM = "oom"
     REMOVED = "removed"
     SERVER_HUNG = "server_hung"
+    SERVER_LOST = "server_lost"
+    SERVER_REFUSED = "server_refused"
+    NOT_ENDED = "not_ended"
     UNANSWERED = "unanswered"
     BUDGET = "budget"
     IDLE_TIMEOUT = "idle_timeout"
@@ -248,8 +254,9 @@ class SessionStatus(Enum):
 
 @frozen(kw_only=True)
 class SessionSnapshot:
-    """A session as it was at one moment. `container` is the container's name, where there is one;
-    `disk_bytes` what its OpenCode data takes, once that was measured."""
+    """A session as it was at one moment. `container` is the container's name, where there is one, and
+    `server` the address of the one that somebody else runs; `disk_bytes` what its OpenCode data takes, once
+    that was measured."""
 
     key: SessionKey
     status: SessionStatus
@@ -260,6 +267,7 @@ class SessionSnapshot:
     crashes: int
     failure: Failure | None = None
     disk_bytes: int | None = None
+    server: str = ""
 
 
 OperationT = TypeVar("OperationT")

@@ -20,6 +20,12 @@ export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROV
 /opencode sessions [--all]         with --all those that have ended, too
 /opencode statistics [DAYS]       cost, time, outcomes
 /opencode notify [JOB|channel] [+KIND] [-KIND] [=KIND]   what this chat is told; = as the settings say
+/opencode attach NAME URL [--password-env VARIABLE | --password-file PATH] [--directory PATH] [--conversation ID]
+                                  a session on a server that somebody else runs
+/opencode detach SESSION          forget it; nothing there is touched
+/opencode conversations SESSION   those of its server
+/opencode agents [SESSION]
+/opencode models [SESSION] [--match WORD]
 /opencode cleanup [--delete-workspaces]`;
 
 /** @typedef {{operation: string, params: Record<string, unknown>} | {wrong: string}} Parsed */
@@ -37,6 +43,17 @@ const FLAGS = {
 
 /** Of these the value is a number above 0, of this. @type {Record<string, string>} */
 const NUMBERS = { max_cost_usd: "a bound is an amount of dollars", report_every: "reports come after a number of seconds" };
+
+/** @type {Record<string, string>} */
+const ATTACH_FLAGS = {
+  "password-env": "password_env",
+  "password-file": "password_file",
+  directory: "directory",
+  conversation: "conversation",
+};
+
+/** @type {Record<string, string>} */
+const MODEL_FLAGS = { match: "match", session: "session_id" };
 
 /** @param {string} text what stands behind `/opencode` @returns {Parsed} */
 export function parse(text) {
@@ -85,6 +102,18 @@ export function parse(text) {
     case "sessions":
       if (rest && rest !== "--all") return { wrong: `sessions takes --all, not ${rest}` };
       return { operation: "sessions", params: rest ? { all: true } : {} };
+    case "attach":
+      return parseAttach(rest);
+    case "detach":
+    case "conversations":
+      return rest ? { operation: verb, params: { session_id: unquoted(rest) } } : { wrong: `${verb} needs a session` };
+    case "agents":
+      return { operation: "agents", params: rest ? { session_id: unquoted(rest) } : {} };
+    case "models": {
+      const flags = flagsOf(rest, MODEL_FLAGS, "models");
+      if ("wrong" in flags) return flags;
+      return { operation: "models", params: { ...flags.params, ...(flags.rest ? { session_id: unquoted(flags.rest) } : {}) } };
+    }
     case "cleanup":
       if (rest && rest !== "--delete-workspaces") return { wrong: `cleanup takes --delete-workspaces, not ${rest}` };
       return { operation: "cleanup", params: rest ? { delete_workspaces: true } : {} };
@@ -125,18 +154,41 @@ const FLAG = /^--([a-z-]+)(?:=|\s+)(?:"([^"\n]*)"|(\S+))\s*/;
 
 /** @param {string} text @returns {Parsed} */
 function parseStart(text) {
+  const flags = flagsOf(text, FLAGS, "start");
+  if ("wrong" in flags) return flags;
+  return flags.rest
+    ? { operation: "start", params: { ...flags.params, prompt: flags.rest } }
+    : { wrong: "start needs a prompt" };
+}
+
+/** @param {string} text @returns {Parsed} */
+function parseAttach(text) {
+  const [name, afterName] = firstWord(text);
+  const [url, afterUrl] = firstWord(afterName);
+  if (!name || !url) return { wrong: "attach needs a name and the server's URL" };
+  const flags = flagsOf(afterUrl, ATTACH_FLAGS, "attach");
+  if ("wrong" in flags) return flags;
+  if (flags.rest) return { wrong: `attach does not know what ${firstWord(flags.rest)[0]} is` };
+  return { operation: "attach", params: { name, url, ...flags.params } };
+}
+
+/**
+ * @param {string} text @param {Record<string, string>} known @param {string} verb
+ * @returns {{params: Record<string, unknown>, rest: string} | {wrong: string}}
+ */
+function flagsOf(text, known, verb) {
   /** @type {Record<string, unknown>} */
   const params = {};
   let rest = text;
   for (let flag = FLAG.exec(rest); flag; flag = FLAG.exec(rest)) {
-    const name = FLAGS[flag[1]];
-    if (!name) return { wrong: `start knows no --${flag[1]}` };
+    const name = known[flag[1]];
+    if (!name) return { wrong: `${verb} knows no --${flag[1]}` };
     const value = flag[2] ?? flag[3];
     if (NUMBERS[name] && !(Number(value) > 0)) return { wrong: `${NUMBERS[name]}, not ${value}` };
     params[name] = NUMBERS[name] ? Number(value) : value;
     rest = rest.slice(flag[0].length);
   }
-  return rest ? { operation: "start", params: { ...params, prompt: rest } } : { wrong: "start needs a prompt" };
+  return { params, rest };
 }
 
 /** @param {string} text @returns {Parsed} */
@@ -184,7 +236,7 @@ const CHAT_PAGE = 3_000; // bytes: a chat message is short
 export function registerCommands(api, link) {
   api.registerCommand({
     name: "opencode",
-    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, fork, answer, follow, requests, statistics, notify, cancel, sessions, cleanup",
+    description: "OpenCode jobs: start, status, output, respond, interrupt, resume, fork, answer, follow, requests, statistics, notify, cancel, sessions, attach, models, cleanup",
     acceptsArgs: true,
     requireAuth: true,
     /** @param {any} context */

@@ -19,6 +19,12 @@ export function textOf(operation, result) {
       return listOf("open requests", result.requests ?? []);
     case "cleanup":
       return cut(JSON.stringify(result, null, 1));
+    case "conversations":
+      return listOf(`conversations of ${result.sessionKey}`, result.conversations ?? []);
+    case "agents":
+      return listOf(`agents of ${result.sessionKey}`, result.agents ?? []);
+    case "models":
+      return listOf(`models of ${result.sessionKey}`, result.models ?? []);
     case "start":
     case "respond":
     case "resume":
@@ -52,6 +58,16 @@ export function chatTextOf(operation, result) {
       return statisticsText(result);
     case "notify":
       return notifyText(result);
+    case "attach":
+      return attachText(result);
+    case "detach":
+      return `${result.sessionKey} is detached from ${result.server}. Nothing there was touched.`;
+    case "conversations":
+      return few(result.conversations ?? [], conversationText, "There are no conversations.");
+    case "agents":
+      return few(result.agents ?? [], agentText, "There are no agents.");
+    case "models":
+      return few(result.models ?? [], modelText, "There are no models like that.");
     default:
       return "Done.";
   }
@@ -118,6 +134,41 @@ function doing(status) {
   return `${state}${activity}, ${duration(status.elapsedSeconds)}, ${status.outputSize ?? 0} bytes of output`;
 }
 
+const SHOWN = 20; // lines of a list that a phone shows
+
+/** @param {any[]} items @param {(item: any) => string} line @param {string} nothing */
+function few(items, line, nothing) {
+  if (!items.length) return nothing;
+  const lines = items.slice(0, SHOWN).map(line);
+  if (items.length > SHOWN) lines.push(`and ${items.length - SHOWN} more`);
+  return lines.join("\n");
+}
+
+/** @param {any} result */
+function attachText({ sessionKey, server, version, directory, conversation, notes = [] }) {
+  const where = directory ? `, in ${directory}` : "";
+  const which = conversation ? `conversation ${conversation}` : "a new conversation, with its first job";
+  const lines = [`${sessionKey} is attached to ${server} (OpenCode ${version})${where}: ${which}.`];
+  for (const note of notes) lines.push(`note: ${note}`);
+  return lines.join("\n");
+}
+
+/** @param {any} one */
+function conversationText({ conversation, title, directory, state, ours }) {
+  const more = [state === "idle" ? "" : state, ours ? "this session's" : ""].filter(Boolean).join(", ");
+  return `${conversation}: ${title} (${directory})${more ? `, ${more}` : ""}`;
+}
+
+/** @param {any} one */
+function agentText({ name, description }) {
+  return description ? `${name}: ${cut(description, 100)}` : name;
+}
+
+/** @param {any} one */
+function modelText({ name, title, priced }) {
+  return `${name}${title ? `: ${title}` : ""}${priced ? "" : " (no price known)"}`;
+}
+
 /** @param {any} session */
 function sessionText(session) {
   const active = session.activeJob ? `, works on ${session.activeJob}` : "";
@@ -125,7 +176,8 @@ function sessionText(session) {
   const seconds = session.lastActivitySecondsAgo ?? undefined;
   const name = session.name ? ` (${session.name})` : "";
   const lost = session.resumable === false ? ", its conversation is not kept" : "";
-  return `${session.sessionKey}${name}: ${session.status}${lost}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
+  const where = session.server ? ` on ${session.server}` : "";
+  return `${session.sessionKey}${name}: ${session.status}${where}${lost}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
 }
 
 /** @param {any} result */

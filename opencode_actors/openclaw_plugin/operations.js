@@ -14,6 +14,11 @@ export const OPERATIONS = {
   cancel: { within: 90_000 }, // answered when it has settled; the ladder's rungs sum up to 45 s
   cleanup: { within: 90_000 },
   sessions: {},
+  attach: {},
+  detach: { again: false },
+  conversations: {},
+  agents: { within: 120_000 }, // a container may have to be started to be asked
+  models: { within: 120_000 },
   answer: { again: false },
   requests: {},
   statistics: {},

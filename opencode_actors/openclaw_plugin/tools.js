@@ -105,6 +105,51 @@ export const TOOLS = {
       "those that have ended and can be resumed.",
     properties: { all: { type: "boolean", description: "Also those that have ended" } },
   },
+  opencode_attach: {
+    operation: "attach",
+    label: "OpenCode: attach",
+    description:
+      "A session on an OpenCode server that somebody else runs; only when the person names the server. Its jobs run " +
+      "there, in that server's files; nothing there is ever stopped but what a job of this session does.",
+    required: ["name", "url"],
+    properties: {
+      name: { type: "string", description: "What the session is called: the session_id of its jobs" },
+      url: { type: "string", description: "http:// or https://, without a password in it" },
+      password_env: { type: "string", description: "The NAME of the service's environment variable with the password" },
+      password_file: { type: "string", description: "The PATH of the file with the password; never the password itself" },
+      directory: { type: "string", description: "Where it works, an absolute path on that machine" },
+      conversation: { type: "string", description: "Go on with this conversation, from opencode_conversations" },
+    },
+  },
+  opencode_detach: {
+    operation: "detach",
+    label: "OpenCode: detach",
+    description: "Forgets a session that was attached. Nothing on its server is touched.",
+    required: ["session_id"],
+    properties: { session_id: sessionId },
+  },
+  opencode_conversations: {
+    operation: "conversations",
+    label: "OpenCode: conversations",
+    description: "The conversations that a session's server has, newest first: title, directory, whether one is at work.",
+    required: ["session_id"],
+    properties: { session_id: sessionId },
+  },
+  opencode_agents: {
+    operation: "agents",
+    label: "OpenCode: agents",
+    description: "The agents that a start may name.",
+    properties: { session_id: { ...sessionId, description: "Of this session's server; default: of any container" } },
+  },
+  opencode_models: {
+    operation: "models",
+    label: "OpenCode: models",
+    description: "The models that a start may name, as provider/model. There may be hundreds: narrow it with match.",
+    properties: {
+      session_id: { ...sessionId, description: "Of this session's server; default: of any container" },
+      match: { type: "string", description: "Only those with this word in their name" },
+    },
+  },
   opencode_answer: {
     operation: "answer",
     label: "OpenCode: answer",

@@ -13,7 +13,15 @@ import cattrs
 from attrs import evolve, frozen
 
 from opencode_actors.machines.matters import Choice, Matter, Scope
-from opencode_actors.machines.notices import Accepted, JobEnded, JobRecorded, SessionForked, SessionRecorded
+from opencode_actors.machines.notices import (
+    Accepted,
+    Attachment,
+    JobEnded,
+    JobRecorded,
+    SessionAttached,
+    SessionForked,
+    SessionRecorded,
+)
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession
@@ -44,6 +52,10 @@ _FORKED = """
 INSERT INTO sessions (key, conversation, source, before, image) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, source = excluded.source,
     before = excluded.before, image = excluded.image
+"""
+_ATTACHED = """
+INSERT INTO sessions (key, conversation, server) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, server = excluded.server
 """
 _IMAGE = """
 INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
@@ -77,11 +89,13 @@ WHERE jobs.id = ?
 """
 
 
-def row_of(record: SessionRecorded | SessionForked | JobRecorded) -> Row:
+def row_of(record: SessionRecorded | SessionForked | SessionAttached | JobRecorded) -> Row:
     match record:
         case SessionForked():
             branch = (record.conversation, record.source, record.before)
             return Row(_FORKED, (record.session, *branch, record.image))
+        case SessionAttached():
+            return Row(_ATTACHED, (record.session, record.conversation, _in_json(record.attachment)))
         case SessionRecorded():
             return Row(_SESSION, (record.session, record.conversation))
         case JobRecorded(snapshot=job, accepted=accepted):
@@ -192,6 +206,19 @@ def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSess
         image=image,
         source=source,
         before=before,
+    )
+
+
+def read_attached(database: sqlite3.Connection) -> tuple[SessionAttached, ...]:
+    query = "SELECT key, conversation, server FROM sessions WHERE server IS NOT NULL ORDER BY key"
+    found = cast(list[tuple[str, str | None, str]], database.execute(query).fetchall())
+    return tuple(
+        SessionAttached(
+            session=SessionKey(key),
+            attachment=_converter.structure(json.loads(server), Attachment),
+            conversation=None if conversation is None else ConversationId(conversation),
+        )
+        for key, conversation, server in found
     )
 
 

@@ -351,6 +351,7 @@ class Journal:
             owner=db.read_owner(self._reading),
             unsettled=open_rows.read_open(self._reading, self._outputs.take_back),
             housed=open_rows.read_housed(self._reading),
+            attached=db.read_attached(self._reading),
             last_seq=notice_rows.read_last(self._reading),
             choices=db.read_choices(self._reading),
         )

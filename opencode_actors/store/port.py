@@ -8,7 +8,7 @@ from typing import Protocol
 from attrs import frozen
 
 from opencode_actors.machines.matters import Choice
-from opencode_actors.machines.notices import Accepted, Begun, Notice, Record
+from opencode_actors.machines.notices import Accepted, Begun, Notice, Record, SessionAttached
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.totals import Totals
@@ -46,11 +46,13 @@ class Housed:
 @frozen(kw_only=True)
 class Remembered:
     """What an earlier process left: `unsettled` jobs in the order in which they came, the sessions that are
-    `housed`, the number of the last notice, and who chose to be told what."""
+    `housed`, those that are `attached` to somebody else's servers, the number of the last notice, and who chose
+    to be told what."""
 
     owner: str
     unsettled: tuple[OpenJob, ...] = ()
     housed: tuple[Housed, ...] = ()
+    attached: tuple[SessionAttached, ...] = ()
     last_seq: int = 0
     choices: tuple[Choice, ...] = ()
 

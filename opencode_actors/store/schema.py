@@ -156,6 +156,12 @@ INSERT INTO dearest SELECT day, id, name, session, model, outcome, cost FROM
 DROP TABLE past;
 """
 
+# Where a server is that somebody else runs, and where its password is, in JSON.
+_ATTACHED = """
+ALTER TABLE sessions ADD COLUMN server TEXT;
+CREATE INDEX attached ON sessions (key) WHERE server IS NOT NULL;
+"""
+
 MIGRATIONS = (
     _JOBS_AND_SESSIONS,
     _NOTICES,
@@ -168,6 +174,7 @@ MIGRATIONS = (
     _ENDED,
     _CHOICES,
     _TOTALS,
+    _ATTACHED,
 )
 
 

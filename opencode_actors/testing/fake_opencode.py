@@ -26,6 +26,7 @@ from opencode_actors.errors import ServerRefused, ServerSilent, ServerUnreachabl
 from opencode_actors.machines.server_events import ConversationId, Message, MessageId, ServerEvent, Todo
 from opencode_actors.ports import (
     Agent,
+    Catalog,
     ContainerId,
     Conversation,
     ConversationState,
@@ -122,15 +123,19 @@ class FakeOpenCode:
         await self._reach(within=within)
         return ServerHealth(version=VERSION)
 
-    async def warm_up(self) -> None:
-        await self._reach()
+    async def warm_up(self) -> Catalog:
+        return (await self._reach()).catalog()
 
     async def create_conversation(self, *, title: str) -> Conversation:
-        return (await self._reach()).create(title)
+        return (await self._reach()).create(title, directory=self.endpoint.directory)
 
     async def conversation(self, conversation: ConversationId) -> Conversation | None:
         stored = (await self._reach()).disk.conversations.get(conversation)
         return None if stored is None else stored.about
+
+    async def conversations(self) -> tuple[Conversation, ...]:
+        every = [stored.about for stored in (await self._reach()).disk.conversations.values()]
+        return tuple(about for about in reversed(every) if about.parent is None)
 
     async def children(self, conversation: ConversationId) -> tuple[Conversation, ...]:
         server = await self._reach()
@@ -159,7 +164,7 @@ class FakeOpenCode:
         return tuple(message for message in found if message.info.id > since)
 
     async def status(self) -> Mapping[ConversationId, ConversationState]:
-        return (await self._reach()).status()
+        return (await self._reach()).status(self.endpoint.directory)
 
     async def todos(self, conversation: ConversationId) -> tuple[Todo, ...]:
         return (await self._reach()).stored(conversation).todos

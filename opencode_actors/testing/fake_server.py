@@ -32,8 +32,10 @@ from opencode_actors.machines.server_events import (
 )
 from opencode_actors.ports import (
     Agent,
+    Catalog,
     Conversation,
     ConversationState,
+    Model,
     PendingPermission,
     PendingQuestion,
     PermissionReply,
@@ -116,6 +118,7 @@ class FakeServer:
     ready_at: float = 0.0
     streams_from: float = 0.0
     answers_after: float = 0.0  # settable: seconds that each call takes
+    ignores_aborts: bool = False  # settable: they are taken, and end nothing
     garbles: StreamFaults = field(factory=StreamFaults, repr=False)
     _streams: set[FakeStream] = field(factory=set[FakeStream], repr=False)
     _changed: trio.Event = field(factory=trio.Event, repr=False)
@@ -211,8 +214,10 @@ class FakeServer:
             raise ServerRefused(f"Session not found: {conversation}", status=404)
         return found
 
-    def create(self, title: str, parent: ConversationId | None = None) -> Conversation:
-        about = self.disk.new_conversation(title, self.behaviour.directory, parent).about
+    def create(
+        self, title: str, parent: ConversationId | None = None, *, directory: str = ""
+    ) -> Conversation:
+        about = self.disk.new_conversation(title, directory or self.behaviour.directory, parent).about
         self.publish(ConversationCreated(conversation=about.id, parent=parent))
         return about
 
@@ -289,6 +294,8 @@ class FakeServer:
 
     def abort(self, conversation: ConversationId) -> None:
         """True for anything, known or not, at work or not."""
+        if self.ignores_aborts:
+            return
         work = self.works.pop(conversation, None)
         for stored in self.disk.conversations.values():
             if stored.about.parent == conversation and stored.about.id in self.works:
@@ -301,8 +308,20 @@ class FakeServer:
             self.fail(conversation, ABORTED)
         self.say_idle(conversation)
 
-    def status(self) -> Mapping[ConversationId, ConversationState]:
-        return {conversation: work.state for conversation, work in self.works.items()}
+    def status(self, directory: str) -> Mapping[ConversationId, ConversationState]:
+        """Of one directory only."""
+        asked = directory or self.behaviour.directory
+        return {
+            conversation: work.state
+            for conversation, work in self.works.items()
+            if self.stored(conversation).about.directory == asked
+        }
+
+    def catalog(self) -> Catalog:
+        models = self.behaviour.models if self.behaviour.models is not None else ("scripted/demo",)
+        return Catalog(
+            agents=self.agents(), models=tuple(Model(name=name, priced=True) for name in sorted(models))
+        )
 
     def agents(self) -> tuple[Agent, ...]:
         shown = tuple(

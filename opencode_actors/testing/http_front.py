@@ -95,8 +95,7 @@ class HttpFront:
             case "GET", "agent":
                 return [{"name": a.name, "mode": a.mode, "hidden": a.hidden} for a in await opencode.agents()]
             case "GET", "config", "providers":
-                await opencode.warm_up()
-                return {}
+                return wire_json.providers((await opencode.warm_up()).models)
             case "POST", "tui", "show-toast":
                 await opencode.warm_up()
                 for channel in self._words:
@@ -116,6 +115,8 @@ class HttpFront:
                 return True
             case "POST", "session":
                 return wire_json.conversation(await opencode.create_conversation(title=given["title"]))
+            case "GET", "session":
+                return [wire_json.conversation(one) for one in await opencode.conversations()]
             case "GET", "session", "status":
                 states = await opencode.status()
                 return {

@@ -28,6 +28,7 @@ from opencode_actors.machines.notices import (
     NotificationRecorded,
     OutputRecorded,
     Record,
+    SessionAttached,
     SessionChanged,
     SessionForgotten,
     SessionForked,
@@ -116,6 +117,7 @@ class MemoryStore:
     _directories: dict[SessionKey, set[str]] = field(factory=dict[SessionKey, set[str]])
     choices: dict[tuple[Scope, str, Matter], Choice] = field(factory=dict[tuple[Scope, str, Matter], Choice])
     _settled_at: dict[JobId, float] = field(factory=dict[JobId, float])
+    _attached: dict[SessionKey, SessionAttached] = field(factory=dict[SessionKey, SessionAttached])
     outbox: dict[JobId, OutboxRow] = field(factory=dict[JobId, OutboxRow])
 
     def jobs(self) -> tuple[JobSnapshot, ...]:
@@ -128,6 +130,7 @@ class MemoryStore:
             owner=self.owner,
             unsettled=tuple(self._open(job) for job in self._jobs.values() if not job.settled),
             housed=tuple(self._housed.values()),
+            attached=tuple(self._attached.values()),
             last_seq=len(self.told),
             choices=tuple(choice for choice in self.choices.values() if choice.on is not None),
         )
@@ -225,6 +228,12 @@ class MemoryStore:
             case SessionForgotten():
                 self._conversations.pop(record.session, None)
                 self._forks.pop(record.session, None)
+            case SessionAttached():
+                self._conversations[record.session] = record.conversation
+                if record.attachment is None:
+                    self._attached.pop(record.session, None)
+                else:
+                    self._attached[record.session] = record
             case ContainerForgotten():
                 self._housed.pop(record.session, None)
             case ContainerRecorded():

@@ -98,6 +98,9 @@ SESSION_POLICY = SessionPolicy(
     restart=RestartPolicy(max_restarts=2, period=900.0, delay=0.5, factor=2.0, delay_cap=30.0, jitter=0.5),
     graces=GRACES,
 )
+ELSEWHERE = "http://127.0.0.1:4096"
+ELSEWHERE_POLICY = evolve(SESSION_POLICY, elsewhere=ELSEWHERE, server_ready_timeout=60.0, lost_after=60.0)
+ELSEWHERE_JOB_POLICY = evolve(JOB_POLICY, elsewhere=ELSEWHERE)
 
 # Above every prompt's id of our own, as an answer's id is.
 USER = e.MessageId("msg_z0")
@@ -248,6 +251,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
 SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.AddJob(ask=ASK, job=JOB),
     s.AddJob(ask=ASK, job=JobId("job-3"), first=True),
+    s.WakeSession(ask=AskId(3)),
     s.CloseSession(ask=ASK),
     s.ResetSession(ask=ASK),
     s.RetireSession(ask=AskId(2), why="its place is needed"),
@@ -305,13 +309,21 @@ class Decision(Generic[StateT, MessageT, EffectT]):
 def job_decisions() -> Iterator[Decision[JobState, j.JobMessage, j.JobEffect]]:
     """Every kind of job state that the samples reach, with every sample."""
     resuming = evolve(JOB_POLICY, on_crash=OnCrash.RESUME)
-    starts = (first_job(), first_job(policy=resuming), left_job(), left_job(alive=True, policy=resuming))
+    starts = (
+        first_job(),
+        first_job(policy=resuming),
+        left_job(),
+        left_job(alive=True, policy=resuming),
+        # Where the server is makes a difference to its end alone.
+        left_job(alive=True, stopping=True, policy=ELSEWHERE_JOB_POLICY),
+    )
     return _explored(job.handle, starts, JOB_MESSAGES, _job_kind)
 
 
 def session_decisions() -> Iterator[Decision[SessionState, s.SessionMessage, s.SessionEffect]]:
     """Every kind of session state that the samples reach, with every sample."""
-    return _explored(session.handle, (fresh_session(), _nearly_given_up()), SESSION_MESSAGES, _session_kind)
+    starts = (fresh_session(), _nearly_given_up(), fresh_session(policy=ELSEWHERE_POLICY))
+    return _explored(session.handle, starts, SESSION_MESSAGES, _session_kind)
 
 
 def _nearly_given_up() -> SessionState:
@@ -353,6 +365,7 @@ def _explored(
 def _job_kind(state: JobState) -> Hashable:
     phase = state.phase
     shape: tuple[Hashable, ...] = (type(phase).__name__, bool(state.waiting), state.policy.on_crash)
+    shape += (state.policy.elsewhere,)
     if isinstance(phase, Interrupted):
         rung = phase.stopping.rung if phase.stopping is not None else None
         shape += (phase.alive, rung, phase.verdict is None, bool(phase.requests))
@@ -378,12 +391,13 @@ def _session_kind(state: SessionState) -> Hashable:
         bool(state.retiring),
         (state.disk_bytes or 0) > state.policy.max_disk,
         len(state.crashes.at),
+        state.policy.elsewhere,
     )
     if isinstance(phase, Starting):
         shape += (phase.streaming, phase.opened)
     if isinstance(phase, Serving):
         full = phase.memory_bytes > SESSION_POLICY.recycle_memory_share * SESSION_POLICY.memory
-        shape += (phase.streaming, phase.liveness.failures, phase.deaf == session.DEAF_TO_DEAD - 1, full)
+        shape += (phase.streaming, phase.liveness.verdict, phase.deaf == session.DEAF_TO_DEAD - 1, full)
     if isinstance(phase, ContainerStopping):
         shape += (phase.ladder.rung, phase.climb is None, type(phase.afterwards).__name__)
         shape += (phase.launching, phase.away_since is None)

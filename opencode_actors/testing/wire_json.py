@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from opencode_actors.machines import server_events as e
-from opencode_actors.ports import Conversation, PendingQuestion
+from opencode_actors.ports import Conversation, Model, PendingQuestion
 
 Json = dict[str, Any]
 
@@ -13,6 +13,15 @@ Json = dict[str, Any]
 def conversation(about: Conversation) -> Json:
     made: Json = {"id": about.id, "title": about.title, "directory": about.directory}
     return made if about.parent is None else {**made, "parentID": about.parent}
+
+
+def providers(models: tuple[Model, ...]) -> Json:
+    found: dict[str, Json] = {}
+    for model in models:
+        provider, _, name = model.name.partition("/")
+        cost = {"input": 1, "output": 4} if model.priced else {"input": 0, "output": 0}
+        found.setdefault(provider, {})[name] = {"name": model.title, "cost": cost}
+    return {"providers": [{"id": id_, "models": known} for id_, known in found.items()]}
 
 
 def info(about: e.MessageInfo) -> Json:

@@ -213,11 +213,32 @@ async def test_ids_cannot_leave_their_place_in_a_path() -> None:
 async def test_neither_password_nor_key_is_written_anywhere_P14(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serving(always(reply({"provider": {"key": "sk-very-secret"}}))) as opencode:
-        await opencode.warm_up()
+        with pytest.raises(ServerUnintelligible) as odd:
+            await opencode.warm_up()
         with pytest.raises(ServerUnintelligible) as wrong:
             await opencode.health(within=5)
         assert "secret" not in repr(opencode)
-    assert "very-secret" not in caplog.text + str(wrong.value)
+    assert "very-secret" not in caplog.text + str(odd.value) + str(wrong.value)
+
+
+async def test_of_the_providers_only_names_are_kept_P14() -> None:
+    offered = {
+        "id": "a",
+        "key": "sk-very-secret",
+        "options": {"apiKey": "sk-very-secret"},
+        "models": {"one": {"name": "One", "cost": {"input": 1, "output": 4}}, "two": {"name": "Two"}},
+    }
+
+    def answers(target: str) -> bytes:
+        if target == "GET /agent":
+            return reply([{"name": "build", "mode": "primary"}])
+        return reply({"providers": [offered], "default": {}})
+
+    async with serving(answers) as opencode:
+        catalog = await opencode.warm_up()
+    assert [(model.name, model.priced) for model in catalog.models] == [("a/one", True), ("a/two", False)]
+    assert [agent.name for agent in catalog.agents] == ["build"]
+    assert "very-secret" not in repr(catalog)
 
 
 # ---- the event stream

@@ -79,6 +79,7 @@ async def the_next(peer: Peer, example: Any) -> Any:
 async def test_every_example_is_what_a_door_does() -> None:
     names: Names = {}
     async with a_service() as service, a_peer(service.door) as peer:
+        service.world.servers.start("http://opencode.example:4096", password="").create("what they work on")
         for direction, message in EXAMPLES:
             if direction == "-->":
                 await peer.send(rewritten(message, names))

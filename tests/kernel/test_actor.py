@@ -12,10 +12,11 @@ import trio.testing
 from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import ActorGone, StoreError
-from opencode_actors.kernel.actor import NOBODY, Actor, Post
+from opencode_actors.kernel.actor import Actor, Post
 from opencode_actors.kernel.mailbox import PLACES
 from opencode_actors.machines.notices import JobQueued, Notice, Publish, Record, SessionRecorded, Step
 from opencode_actors.machines.vocabulary import (
+    NOBODY,
     AskId,
     Finish,
     Forget,

@@ -35,6 +35,7 @@ from opencode_actors.machines.notices import (
     OutputRecorded,
     Publish,
     Record,
+    SessionAttached,
     SessionForgotten,
     SessionForked,
     SessionRecorded,
@@ -282,6 +283,8 @@ class World:
                 actor.verdict = record.verdict or actor.verdict
             case SessionRecorded():
                 self.conversation = record.conversation
+            case SessionAttached():
+                raise AssertionError(record)
             case ContainerRecorded():
                 self.housed = record.container
             case ContainerForgotten():

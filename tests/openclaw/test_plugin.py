@@ -16,18 +16,9 @@ from tests.openclaw.scripted_door import HangUp, Refusal
 pytestmark = pytest.mark.openclaw
 
 OPERATIONS = (
-    "start",
-    "status",
-    "output",
-    "cancel",
-    "cleanup",
-    "sessions",
-    "answer",
-    "respond",
-    "requests",
-    "statistics",
-    "notify",
-)
+    "start", "status", "output", "cancel", "cleanup", "sessions", "answer", "respond",
+    "resume", "fork", "requests", "statistics", "notify", "attach", "detach", "conversations", "agents", "models",
+)  # fmt: skip
 TOOLS = {f"opencode_{operation}" for operation in OPERATIONS}
 
 

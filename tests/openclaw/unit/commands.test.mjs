@@ -48,6 +48,23 @@ const READ = {
     params: { job_id: "login page", on: ["text", "tool"], reset: ["report"] },
   },
   "start --report-every 60 mend it": { operation: "start", params: { report_every: 60, prompt: "mend it" } },
+  "attach far https://far:4096": { operation: "attach", params: { name: "far", url: "https://far:4096" } },
+  "attach far http://far:4096/x --password-env FAR_PASSWORD --directory=/srv/a --conversation ses_1": {
+    operation: "attach",
+    params: {
+      name: "far",
+      url: "http://far:4096/x",
+      password_env: "FAR_PASSWORD",
+      directory: "/srv/a",
+      conversation: "ses_1",
+    },
+  },
+  "detach far": { operation: "detach", params: { session_id: "far" } },
+  "conversations far": { operation: "conversations", params: { session_id: "far" } },
+  agents: { operation: "agents", params: {} },
+  "agents far": { operation: "agents", params: { session_id: "far" } },
+  models: { operation: "models", params: {} },
+  "models --match opus far": { operation: "models", params: { match: "opus", session_id: "far" } },
   cleanup: { operation: "cleanup", params: {} },
   "cleanup --delete-workspaces": { operation: "cleanup", params: { delete_workspaces: true } },
 };
@@ -56,7 +73,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "start --report-every often x"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "attach far", "attach far http://far secret", "attach far http://far --password x", "detach", "conversations", "models --colour x", "start --report-every often x"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 
