@@ -108,6 +108,11 @@ class SessionOperations:
             # The same image and command would end the same way.
             failure = Failure(cause=Cause.CRASH, message=error.message, exit_code=error.exit_code)
             return m.LaunchFailed(failure=failure, retryable=False)
+        except ContainerMissing:
+            failure = Failure(
+                cause=Cause.REMOVED, message="somebody removed the container while it was started"
+            )
+            return m.LaunchFailed(failure=failure, retryable=True)
         except EngineUnavailable as error:
             failure = Failure(cause=Cause.ENGINE_UNAVAILABLE, message=error.message)
             return m.LaunchFailed(failure=failure, retryable=True)

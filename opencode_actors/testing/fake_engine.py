@@ -244,7 +244,7 @@ class FakeEngine:
         if not found.is_alive:
             self._run(found)
         await self._take_time("start", self.start_delay)
-        return found.snapshot()
+        return self.find(container).snapshot()
 
     def _run(self, container: FakeContainer) -> None:
         self._serial += 1

@@ -10,6 +10,7 @@ import json
 import socket
 from base64 import b64decode
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -18,7 +19,7 @@ from attrs import define, field
 
 from opencode_actors.errors import OpenCodeError, ServerRefused
 from opencode_actors.machines.server_events import ConversationId, MessageId, PartId, ServerEvent
-from opencode_actors.ports import ConversationState, Endpoint, Prompt
+from opencode_actors.ports import ConversationState, Endpoint, PermissionReply, Prompt
 from opencode_actors.testing import wire_json
 from opencode_actors.testing.fake_opencode import FakeOpenCode, FakeServers
 from opencode_actors.testing.provider_http import HttpConnection, HungUp
@@ -26,22 +27,22 @@ from opencode_actors.testing.provider_http import HttpConnection, HungUp
 
 @define(eq=False)
 class HttpFront:
-    """`url` is free to use before `serve` runs, which ends with the fake server at that address."""
+    """`url` is free to use before `serve` runs, which ends with the fake server at that address. The port is any
+    free one, unless one is wanted: a server that begins again is where it was."""
 
     servers: FakeServers
+    wanted: int = 0
     url: str = field(init=False)
+    port: int = field(init=False)
     _socket: socket.socket = field(init=False, repr=False)
     _words: set[trio.MemorySendChannel[str]] = field(factory=set[trio.MemorySendChannel[str]], repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", self.wanted))
+        self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-
-    @property
-    def port(self) -> int:
-        port: int = self._socket.getsockname()[1]
-        return port
 
     async def serve(self) -> None:
         with self._socket:
@@ -104,8 +105,11 @@ class HttpFront:
             case "GET", "question":
                 return [wire_json.question(asked) for asked in await opencode.questions()]
             case "GET", "permission":
-                await opencode.permissions()
-                return []
+                return [wire_json.permission(asked) for asked in await opencode.permissions()]
+            case "POST", "permission", request, "reply":
+                reply = PermissionReply(given["reply"])
+                await opencode.answer_permission(request, reply, message=given.get("message"))
+                return True
             case "POST", "question", request, "reply":
                 answers = tuple(tuple(answer) for answer in given["answers"])
                 await opencode.answer_question(request, answers)
@@ -151,6 +155,10 @@ class HttpFront:
             case "POST", "prompt_async":
                 await opencode.submit(of, _prompt(given))
                 return None
+            case "POST", "fork":
+                before = given.get("messageID")
+                made = await opencode.fork(of, before=None if before is None else MessageId(before))
+                return wire_json.conversation(made)
             case "POST", "abort":
                 await opencode.abort(of)
                 return True
@@ -169,10 +177,17 @@ class HttpFront:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(told.tell_words, receive)
+                nursery.start_soon(_cancel_at_hang_up, connection, nursery.cancel_scope)
                 async for batch in events:
                     await told.tell(*map(wire_json.event, batch))
         finally:
             self._words.discard(send)
+
+
+async def _cancel_at_hang_up(connection: HttpConnection, scope: trio.CancelScope) -> None:
+    with suppress(HungUp):
+        await connection.wait_hang_up()
+    scope.cancel()
 
 
 @define(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from opencode_actors.machines import server_events as e
-from opencode_actors.ports import Conversation, Model, PendingQuestion
+from opencode_actors.ports import Conversation, Model, PendingPermission, PendingQuestion
 
 Json = dict[str, Any]
 
@@ -102,6 +102,16 @@ def _asked(request: str, of: e.ConversationId, text: str, options: tuple[str, ..
     """One question each, as the scripted model asks them."""
     item = {"question": text, "options": [{"label": label} for label in options]}
     return {"id": request, "sessionID": of, "questions": [item]}
+
+
+def permission(about: PendingPermission) -> Json:
+    made: Json = {
+        "id": about.request,
+        "sessionID": about.conversation,
+        "permission": about.permission,
+        "patterns": [about.text],
+    }
+    return made if about.message is None else {**made, "tool": {"messageID": about.message}}
 
 
 def todo(about: e.Todo) -> Json:

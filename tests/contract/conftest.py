@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .engines import bench, limits, podman_service, real_bench, real_limits, real_runtime, runtime
-from .servers import real_opencode, server_bench, server_process
+from .servers import real_opencode, server_bench, server_opening
 
 __all__ = [
     "bench",
@@ -15,5 +15,5 @@ __all__ = [
     "real_runtime",
     "runtime",
     "server_bench",
-    "server_process",
+    "server_opening",
 ]

@@ -1,4 +1,4 @@
-"""The two servers that are held to one contract: a fake, and the real OpenCode.
+"""The servers that are held to one contract: a fake, the same behind real HTTP, and the real OpenCode.
 
 The real one is a process on loopback with a home of its own, and its model is the scripted provider. It
 is looked for in `OPENCODE_ACTORS_TEST_OPENCODE`, then on PATH. A missing one is a failure where
@@ -16,7 +16,8 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -42,6 +43,7 @@ from opencode_actors.machines.vocabulary import Moment
 from opencode_actors.ports import Conversation, Endpoint, OpenCodeServer, Prompt
 from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
 from opencode_actors.testing.fake_server import FakeBehaviour, FakeServer
+from opencode_actors.testing.http_front import HttpFront
 from opencode_actors.testing.provider import MODEL, ScriptedProvider, open_provider, provider_config
 
 from .engines import missing
@@ -198,6 +200,43 @@ class FakeProcess:
         self._server.thaw()
 
 
+@define
+class FrontProcess:
+    """The fake behind a real socket, and the real client before it."""
+
+    _servers: FakeServers
+    _nursery: trio.Nursery
+    endpoint: Endpoint = field(init=False)
+    _front: HttpFront = field(init=False)
+    _server: FakeServer = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._begin(HttpFront(self._servers))
+
+    def connect(self, password: str = PASSWORD) -> OpenCodeServer:
+        return HttpOpenCode(Endpoint(url=self.endpoint.url, password=password))
+
+    def model_requests(self, conversation: ConversationId) -> int:
+        return sum(count for key, count in self._server.attempts.items() if key[0] == conversation)
+
+    def kill(self) -> None:
+        self._server.crash()
+
+    def start(self) -> None:
+        self._begin(HttpFront(self._servers, self._front.port))
+
+    def freeze(self) -> None:
+        self._server.freeze()
+
+    def thaw(self) -> None:
+        self._server.thaw()
+
+    def _begin(self, front: HttpFront) -> None:
+        self._front, self.endpoint = front, Endpoint(url=front.url, password=PASSWORD)
+        self._server = self._servers.start(front.url, password=PASSWORD)
+        self._nursery.start_soon(front.serve)
+
+
 def _asks_permission(tool: str, arguments: Mapping[str, Any]) -> bool:
     return tool == "bash" and str(arguments["command"]).startswith(ASKED_FOR)
 
@@ -209,6 +248,21 @@ async def fake_server_bench() -> AsyncGenerator[ServerBench, None]:
         bench = ServerBench(process, process.connect())
         await bench.wait_ready()
         yield bench
+
+
+@asynccontextmanager
+async def front_bench() -> AsyncGenerator[ServerBench, None]:
+    async with (
+        open_fake_servers(FakeBehaviour(asks_permission=_asks_permission)) as servers,
+        trio.open_nursery() as nursery,
+    ):
+        process = FrontProcess(servers, nursery)
+        opencode = process.connect()
+        bench = ServerBench(process, opencode)
+        await bench.wait_ready()
+        yield bench
+        await opencode.aclose()
+        nursery.cancel_scope.cancel()
 
 
 # ---- the real one
@@ -329,15 +383,20 @@ def _free_ports(count: int) -> Sequence[int]:
     return ports
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.opencode)])
-def server_process(request: pytest.FixtureRequest) -> RealProcess | None:
-    """None stands for a fake, which is made anew for each test."""
-    return request.getfixturevalue("real_opencode") if request.param == "real" else None
+Opening = Callable[[], AbstractAsyncContextManager[ServerBench]]
+
+
+@pytest.fixture(params=["fake", "front", pytest.param("real", marks=pytest.mark.opencode)])
+def server_opening(request: pytest.FixtureRequest) -> Opening:
+    """Fakes are made anew for each test."""
+    if request.param == "real":
+        return partial(real_server_bench, request.getfixturevalue("real_opencode"))
+    return fake_server_bench if request.param == "fake" else front_bench
 
 
 @pytest.fixture
-async def server_bench(server_process: RealProcess | None) -> AsyncGenerator[ServerBench, None]:
-    async with fake_server_bench() if server_process is None else real_server_bench(server_process) as bench:
+async def server_bench(server_opening: Opening) -> AsyncGenerator[ServerBench, None]:
+    async with server_opening() as bench:
         yield bench
 
 

@@ -224,6 +224,27 @@ async def test_what_the_engine_refuses_is_said_as_what_it_is(
         assert not engine.containers
 
 
+async def test_a_container_that_somebody_removes_while_it_is_started_is_no_fault_of_its_image(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_fake_servers() as servers:
+        engine = SlowEngine(start_delay=20.0)
+        outcomes: list[object] = []
+
+        async def launching() -> None:
+            outcomes.append(await launch(operations(engine, servers)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(launching)
+            await trio.sleep(5)
+            (container,) = engine.containers
+            engine.take_away(container)
+        (failed,) = outcomes
+        assert isinstance(failed, m.LaunchFailed)
+        assert (failed.failure.cause, failed.retryable) == (Cause.REMOVED, True)
+        assert "somebody removed the container" in failed.failure.message
+
+
 async def test_directories_that_cannot_be_made_are_not_the_engines_fault(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

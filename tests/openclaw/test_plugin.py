@@ -351,10 +351,8 @@ async def test_a_persons_command_and_a_persons_message_say_that_somebody_is_ther
 
 
 async def test_agents_and_persons_sign_what_they_answer_C13(desk: Desk) -> None:
-    desk.door.answers["status"] = lambda _: {
-        "jobId": "j-9",
-        "pending": [{"requestId": "q-9", "kind": "question", "text": "Which?", "options": []}],
-    }
+    question = {"requestId": "q-9", "kind": "question", "text": "Which?", "options": list[str]()}
+    desk.door.answers["status"] = lambda _: {"jobId": "j-9", "pending": [question]}
     session = "agent:signing:main"
     forged = call("opencode_answer", job_id="j-9", request_id="q-9", answers=["Red"], by="person")
     await desk.turn(session, forged.replace(', "by": "person"', ""))

@@ -18,7 +18,7 @@ from opencode_actors.ports import Prompt
 from opencode_actors.store import database as db
 from opencode_actors.store import total_rows
 from opencode_actors.store.journal import open_journal
-from opencode_actors.store.schema import MIGRATIONS, script
+from opencode_actors.store.schema import _TOTALS, MIGRATIONS, script
 
 from .samples import job
 from .test_store import OpenStore, open_store
@@ -138,7 +138,7 @@ async def test_reading_walks_along_the_days_that_are_asked_for_and_no_further(tm
 
 @pytest.mark.usefixtures("berlin")
 async def test_what_had_settled_before_there_were_sums_is_counted(tmp_path: Path) -> None:
-    before = len(MIGRATIONS) - 1
+    before = MIGRATIONS.index(_TOTALS)
     old = sqlite3.connect(tmp_path / "journal.sqlite")
     for number, step in enumerate(MIGRATIONS[:before], start=1):
         old.executescript(script(step, number))

@@ -27,13 +27,13 @@ from opencode_actors.stress.virtual import run_virtual
 DOCS = Path(__file__).parents[2] / "docs" / "stress.md"
 DIES = """
 name = "dies"
-jobs = 30
-duration = 300
+jobs = 12
+duration = 120
 prompts = { stream = 1 }
 
 [[faults]]
 kind = "container_oom"
-times = 20
+times = 10
 """
 
 
