@@ -187,8 +187,11 @@ class FakeEngine:
 
     def find(self, container: ContainerId | str) -> FakeContainer:
         """By id or name. Raises `ContainerMissing`."""
+        by_id = self.containers.get(ContainerId(container))
+        if by_id is not None:
+            return by_id
         for found in self.containers.values():
-            if container in (found.id, found.name):
+            if found.name == container:
                 return found
         raise ContainerMissing(f"The fake engine knows no container {container}")
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-BENCHMARKS = ("start", "calls", "streaming", "death", "history")
+BENCHMARKS = ("start", "calls", "streaming", "cancel", "death", "history", "recovery", "scale")
 
 _HEAD = """\
 # Performance

@@ -46,7 +46,6 @@ _JOBS_OF_A_SESSION = 20
 _PIECES = 8
 _OPEN = 5
 _ROUNDS = 200
-_OPENINGS = 5
 _ON_DISK = 8
 # The directories of all sessions but these few are cleaned up: what has to be listed is what is there.
 _CLEANED_UP = """
@@ -129,8 +128,8 @@ def _job(number: int) -> JobId:
     return JobId(f"job_{number:016x}")
 
 
-async def measure(folder: Path, jobs: int) -> dict[str, float]:
-    found = await _openings(folder)
+async def measure(folder: Path, jobs: int, rounds: int) -> dict[str, float]:
+    found = await _openings(folder, max(1, rounds // 40))
     async with open_journal(folder) as journal:
         last = (await journal.load()).last_seq
         some = _job(jobs // 2 - jobs // 2 % max(1, jobs // 100))
@@ -147,11 +146,11 @@ async def measure(folder: Path, jobs: int) -> dict[str, float]:
             "append": partial(append, journal, count()),
         }
         for name, call in calls.items():
-            found[name] = await _median(call)
+            found[name] = await _median(call, rounds)
     return found
 
 
-async def _openings(folder: Path) -> dict[str, float]:
+async def _openings(folder: Path, times: int) -> dict[str, float]:
     async def seconds() -> float:
         begun = perf_counter()
         async with open_journal(folder):
@@ -159,13 +158,13 @@ async def _openings(folder: Path) -> dict[str, float]:
 
     examined: list[float] = []
     killed: list[float] = []
-    for _ in range(_OPENINGS):
+    for _ in range(times):
         os.utime(folder / "journal.sqlite")
         examined.append(await seconds())
         await trio.run_process([sys.executable, "-c", _KILLED, str(folder)], check=False)
         killed.append(await seconds())
     return {
-        "open": statistics.median([await seconds() for _ in range(_OPENINGS * 4)]),
+        "open": statistics.median([await seconds() for _ in range(times * 4)]),
         "open, killed": statistics.median(killed),
         "open, examined": statistics.median(examined),
     }
@@ -178,17 +177,17 @@ async def append(journal: Journal, numbers: count[int]) -> None:
     await journal.append((record,), (notice,), at=1.0)
 
 
-async def _median(call: Callable[[], Awaitable[object]]) -> float:
+async def _median(call: Callable[[], Awaitable[object]], rounds: int) -> float:
     times: list[float] = []
     over = perf_counter() + 5
-    while len(times) < _ROUNDS and perf_counter() < over:
+    while len(times) < rounds and perf_counter() < over:
         begun = perf_counter()
         await call()
         times.append(perf_counter() - begun)
     return statistics.median(times)
 
 
-async def main(sizes: tuple[int, ...]) -> None:
+async def main(sizes: tuple[int, ...], rounds: int = _ROUNDS) -> None:
     table: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="oa-history-") as base:
         for size in sizes:
@@ -196,7 +195,7 @@ async def main(sizes: tuple[int, ...]) -> None:
             await trio.to_thread.run_sync(fill, folder, size)
             megabytes = (folder / "journal.sqlite").stat().st_size / 1e6
             print(f"{size:,} jobs: {megabytes:.1f} MB", file=sys.stderr)  # noqa: T201
-            table[size] = await measure(folder, size)
+            table[size] = await measure(folder, size, rounds)
     print(f"{'':16}" + "".join(f"{f'{size:,} jobs':>24}" for size in sizes))  # noqa: T201
     for name, first in table[sizes[0]].items():
         cells = (f"{found[name] * 1000:12.2f} ms {found[name] / first:7.1f}x" for found in table.values())

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class House:
 
 
 @contextmanager
-def open_house(agents: tuple[str, ...], settings: Mapping[str, object]) -> Iterator[House]:
+def open_house(agents: tuple[str, ...], settings: Mapping[str, object]) -> Generator[House]:
     """The first of the agents is the default one. `settings` are the plugin's."""
     with short_folder() as base:
         house = House(gateway=Gateway(installation(), base, free_port()), model_port=free_port())
