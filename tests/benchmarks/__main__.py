@@ -1,6 +1,7 @@
-"""All benchmarks, one after another, and docs/performance.md made from what they print.
+"""The benchmarks, one after another, and docs/performance.md made from what they print.
 
-python -m tests.benchmarks            # some minutes; on a machine that has nothing else to do
+python -m tests.benchmarks            # all: some ten minutes; on a machine that has nothing else to do
+python -m tests.benchmarks scale      # these alone; the page keeps what it has of the others
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,35 +22,58 @@ _HEAD = """\
 # Performance
 
 Figures of one machine say little; ratios to something that was measured in the same run, in turns, say more. Each
-benchmark prints its own; `python -m tests.benchmarks` runs all of them and writes this page. Nothing in the tests
-depends on them.
+benchmark prints its own; `python -m tests.benchmarks` runs all of them and writes this page, and with names it runs
+those alone. Nothing in the tests depends on the figures.
 
-Measured {day} on {cores} cores ({machine}, Python {python}), load {load:.1f} at the beginning.
+Measured on {cores} cores ({machine}, Python {python}).
+"""
+_ONE = """\
+## {title}
+
+{about}
+
+{day}, load {load:.1f} at the beginning:
+
+```
+{printed}
+```
 """
 
 
-def main() -> int:
-    page = [_page_head()]
+def main(names: tuple[str, ...]) -> int:
+    if unknown := set(names) - set(BENCHMARKS):
+        print(f"there is no {', '.join(unknown)}: choose of {', '.join(BENCHMARKS)}", file=sys.stderr)  # noqa: T201
+        return 2
+    there = sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
     for name in BENCHMARKS:
+        if names and name not in names:
+            continue
         print(f"{name} …", file=sys.stderr)  # noqa: T201
+        load = os.getloadavg()[0]
         done = subprocess.run(
             [sys.executable, "-m", f"tests.benchmarks.{name}"], stdout=subprocess.PIPE, text=True, check=False
         )
         if done.returncode:
             return done.returncode
-        page.append(f"## {name.capitalize()}\n\n{_about(name)}\n\n```\n{done.stdout.rstrip()}\n```\n")
-    PAGE.write_text("\n".join(page), encoding="utf-8")
+        there[name] = _ONE.format(
+            title=name.capitalize(),
+            about=_about(name),
+            day=datetime.now(UTC).date(),
+            load=load,
+            printed=done.stdout.rstrip(),
+        )
+        head = _HEAD.format(
+            cores=os.cpu_count(), machine=platform.machine(), python=platform.python_version()
+        )
+        found = (there[one] for one in (*BENCHMARKS, "before and after") if one in there)
+        PAGE.write_text("\n".join([head, *found]), encoding="utf-8")
     return 0
 
 
-def _page_head() -> str:
-    return _HEAD.format(
-        day=datetime.now(UTC).date(),
-        cores=os.cpu_count(),
-        machine=platform.machine(),
-        python=platform.python_version(),
-        load=os.getloadavg()[0],
-    )
+def sections(page: str) -> dict[str, str]:
+    """What the page has, by the names of the benchmarks; what was written by hand is kept."""
+    _, *found = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    return {part.splitlines()[0].removeprefix("## ").lower(): part.rstrip("\n") + "\n" for part in found}
 
 
 def _about(name: str) -> str:
@@ -61,4 +86,4 @@ def _about(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(tuple(sys.argv[1:])))
