@@ -137,6 +137,7 @@ class JobOperations:
     async def _list(self, operation: ReadRequests) -> JobMessage:
         try:
             server = self.servers.at(operation.endpoint)
+            todos = await server.todos(operation.conversation)
             children = await self._descendants(server, operation.conversation)
             questions = await server.questions()
             permissions = await server.permissions()
@@ -157,7 +158,8 @@ class JobOperations:
             *(question(q, sub_agent=q.conversation != own) for q in questions if waits(q)),
             *(permission(p, sub_agent=p.conversation != own) for p in permissions if waits(p)),
         )
-        return RequestsRead(children=children, busy=busy, requests=listed if own in busy else ())
+        pending = listed if own in busy else ()
+        return RequestsRead(children=children, busy=busy, requests=pending, todos=todos)
 
     async def _descendants(
         self, server: OpenCodeServer, conversation: ConversationId

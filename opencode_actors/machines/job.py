@@ -338,6 +338,7 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
         after=known,
         submitting=False,
         looked_with=frozenset(known.requests),
+        looked_todos=known.todos,
     )
     state = evolve(state, phase=running)
     if known.stopping is not None:
@@ -481,12 +482,12 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
         case m.StreamOpened():
             work = evolve(running.work, transcript=running.work.transcript.after_gap())
-            running = evolve(running, work=work, looked_with=frozenset(work.requests))
+            running = _about_to_look(evolve(running, work=work))
             return Step(state=evolve(state, phase=running), effects=(_read(work), _look(work)))
         case m.ReadFailed():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.RequestsRead():
-            heard = looked(running.work, message, running.looked_with, now)
+            heard = looked(running.work, message, running.looked_with, running.looked_todos, now)
             return _running_heard(state, running, heard, moment)
         case m.RequestsUnread():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY),))
@@ -515,6 +516,11 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return Step(state=state)
         case _:
             assert_never(message)
+
+
+def _about_to_look(running: Running) -> Running:
+    work = running.work
+    return evolve(running, looked_with=frozenset(work.requests), looked_todos=work.todos)
 
 
 def _acted(acted: requests.Acted) -> JobStep:
@@ -574,7 +580,7 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             report = n.JobReported(job=state.id, session=state.session, seconds=lasted)
             return Step(state=state, effects=(Publish(notice=report), *_next_report(state, lasted)))
         case JobTimer.LOOK:
-            running = evolve(running, looked_with=frozenset(work.requests))
+            running = _about_to_look(running)
             return Step(state=evolve(state, phase=running), effects=(_look(work),))
         case JobTimer.UNANSWERED:
             return _unanswered(state, running, now)

@@ -14,6 +14,7 @@ from opencode_actors.machines.server_events import (
     Message,
     MessageId,
     ServerEvent,
+    Todo,
 )
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -193,11 +194,13 @@ class ReadFailed:
 
 @frozen(kw_only=True)
 class RequestsRead:
-    """What waits for an answer by the server's own lists, without the ghosts that aborts leave there."""
+    """What waits for an answer by the server's own lists, without the ghosts that aborts leave there; and what is to
+    be done in the conversation."""
 
     children: frozenset[ConversationId]
     busy: frozenset[ConversationId]
     requests: tuple[PendingRequest, ...]
+    todos: tuple[Todo, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -7,7 +7,7 @@ from attrs import evolve
 from opencode_actors.machines import notices as n
 from opencode_actors.machines import requests
 from opencode_actors.machines.job_messages import JobEffect
-from opencode_actors.machines.job_state import JobState, Running
+from opencode_actors.machines.job_state import JobState, Running, snapshot
 from opencode_actors.machines.output import admit, merged
 from opencode_actors.machines.work import Heard
 
@@ -51,4 +51,5 @@ def given_out(state: JobState, heard: Heard, now: float) -> tuple[JobState, list
     if heard.todos_changed:
         changed = n.TodosChanged(job=job, session=session, todos=heard.work.todos)
         effects.append(n.Publish(notice=changed))
+        records.append(n.JobRecorded(snapshot=snapshot(state, now)))  # for a process that goes on with it
     return state, effects, records

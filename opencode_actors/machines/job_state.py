@@ -98,6 +98,7 @@ class Running:
     fruitless_reads: int = 0
     # What waited for an answer when the lists of it that are on their way were asked for.
     looked_with: frozenset[str] = frozenset()
+    looked_todos: tuple[Todo, ...] = ()  # the same of what is to be done
 
 
 @frozen(kw_only=True)

@@ -119,9 +119,12 @@ def read(work: Work, messages: tuple[Message, ...], now: float) -> Heard:
     return _compared(work, _progress(heard, now) if moved else heard)
 
 
-def looked(work: Work, read: RequestsRead, known: frozenset[str], now: float) -> Heard:
+def looked(
+    work: Work, read: RequestsRead, known: frozenset[str], todos: tuple[Todo, ...], now: float
+) -> Heard:
     """The lists of what waits for an answer. Of the requests that were `known` before they were read, those
-    that are not on them are over; what was asked or answered since is not on them yet."""
+    that are not on them are over; what was asked or answered since is not on them yet. The list of what is to be
+    done is the conversation's: it is taken over where the job has one, and none newer than `todos` was heard."""
     children = work.children | read.children
     listed = {about.id: about for about in read.requests}
     over = frozenset(id_ for id_ in work.requests if id_ in known and id_ not in listed)
@@ -130,7 +133,10 @@ def looked(work: Work, read: RequestsRead, known: frozenset[str], now: float) ->
     after = without_requests(after, over, now)
     for about in listed.values():
         after = _with_request(after, about, now, listed=True)
-    return _compared(work, Heard(work=after))
+    changed = bool(todos) and work.todos == todos != read.todos
+    if changed:
+        after = evolve(after, todos=read.todos)
+    return _compared(work, Heard(work=after, todos_changed=changed))
 
 
 def without_requests(work: Work, over: Collection[str], now: float) -> Work:

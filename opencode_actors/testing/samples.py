@@ -122,6 +122,7 @@ def left_job(
     stopping: bool = False,
     told: tuple[Piece, ...] = (),
     wanted: tuple[PendingRequest, ...] = (),
+    todos: tuple[e.Todo, ...] = (),
 ) -> JobState:
     """By an earlier process, which had sent its prompt ten seconds ago."""
     moment = Moment(now=now, wall=EPOCH + now, roll=0.5)
@@ -135,7 +136,7 @@ def left_job(
         told=told,
         told_bytes=sum(len(piece.text.encode()) for piece in told),
         wanted=wanted,
-        todos=(),
+        todos=todos,
     )
     return taken_over(first_job(now=now - 10.0, policy=policy), left, moment)
 

@@ -22,8 +22,10 @@ from opencode_actors.machines.notices import (
     Notice,
     OutputAdded,
     SessionChanged,
+    TodosChanged,
     ToolStarted,
 )
+from opencode_actors.machines.server_events import Todo
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
@@ -298,3 +300,25 @@ async def test_a_system_that_is_left_while_it_takes_over_leaves_its_jobs_as_they
         async with world.system(leave=Leave.NOTHING) as system:
             for job in jobs:
                 assert not (await system.status(job.id)).settled
+
+
+async def test_what_is_to_be_done_is_known_after_a_restart_and_read_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave=Leave.ALL) as system:
+            job = await system.start("::todo first; second\n::hang", session="a")
+            await until(system, job, TodosChanged)
+        (stored,) = [job for job in world.store.jobs() if not job.settled]
+        assert [todo.content for todo in stored.todos] == ["first", "second"]
+        (server,) = world.servers.running()
+        (conversation,) = server.disk.conversations
+        server.put_todos(
+            conversation, (Todo(content="third", status="in_progress"),)
+        )  # while nobody hears it
+        async with world.system(leave=Leave.NOTHING) as system:
+            async for notice in system.follow(job.id, since=len(world.store.told)):
+                if isinstance(notice, TodosChanged):
+                    break
+            assert [todo.content for todo in (await system.status(job.id)).todos] == ["third"]
+            await system.cancel(job.id)

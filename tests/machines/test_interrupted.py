@@ -21,6 +21,7 @@ from opencode_actors.machines.notices import (
     JobStarted,
     OutputKind,
     OutputRecorded,
+    TodosChanged,
     ToolStarted,
 )
 from opencode_actors.machines.output import OutputMeter, admit, going_on
@@ -429,3 +430,39 @@ def test_an_interrupted_job_is_neither_idle_nor_gone() -> None:
     assert seen.output_bytes == 3
     assert seen.elapsed_seconds == pytest.approx(10.0)
     assert not [word for word in left("Hel").tell(TURN).notices if isinstance(word, JobStarted)]
+
+
+# ---- what is to be done
+
+FIRST, SECOND = (e.Todo(content=word, status="pending") for word in ("first", "second"))
+
+
+def todo_lists(*todos: e.Todo) -> j.RequestsRead:
+    return j.RequestsRead(children=frozenset(), busy=frozenset((CONVERSATION,)), requests=(), todos=todos)
+
+
+def test_what_is_to_be_done_is_recorded_when_it_changes() -> None:
+    book = says(running(), e.TodosUpdated(conversation=CONVERSATION, todos=(FIRST,)))
+    (*_, recorded) = [record for record in book.recorded if isinstance(record, JobRecorded)]
+    assert recorded.snapshot.todos == (FIRST,)
+
+
+def test_a_job_that_is_taken_over_reads_again_what_is_to_be_done() -> None:
+    book = left(alive=True, todos=(FIRST,)).tell(TURN)
+    assert snapshot(book.state, book.now).todos == (FIRST,)
+    book.answer(j.ReadRequests, todo_lists(SECOND))
+    assert snapshot(book.state, book.now).todos == (SECOND,)
+    assert [word.todos for word in book.notices if isinstance(word, TodosChanged)] == [(SECOND,)]
+
+
+def test_a_list_that_was_read_before_a_newer_one_was_heard_is_not_taken() -> None:
+    book = left(alive=True, todos=(FIRST,)).tell(TURN)
+    says(book, e.TodosUpdated(conversation=CONVERSATION, todos=(FIRST, SECOND)))
+    book.answer(j.ReadRequests, todo_lists(FIRST))
+    assert snapshot(book.state, book.now).todos == (FIRST, SECOND)
+
+
+def test_what_an_earlier_job_of_the_conversation_was_to_do_is_not_this_ones() -> None:
+    book = left(alive=True).tell(TURN)
+    book.answer(j.ReadRequests, todo_lists(SECOND))
+    assert snapshot(book.state, book.now).todos == ()
