@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from attrs import Attribute, field, fields, frozen
 
-from opencode_actors.errors import SettingsError
+from opencode_actors.errors import SettingsError, UsageError
+from opencode_actors.machines.permissions import rule_of
 
 
 @frozen
@@ -294,6 +295,15 @@ def environment_names(value: tuple[object, ...]) -> str | None:
     for name in value:
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             return f"must be a list of environment variable names, and {describe_value(name)} is none"
+    return None
+
+
+def permission_rules(value: tuple[object, ...]) -> str | None:
+    for rule in value:
+        try:
+            rule_of(rule if isinstance(rule, str) else "")
+        except UsageError:
+            return f"must be a list of rules like bash:git push*=deny, and {describe_value(rule)} is none"
     return None
 
 

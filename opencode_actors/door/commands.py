@@ -10,6 +10,8 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError
 from cattrs.errors import AttributeValidationNote, BaseValidationError
 
 from opencode_actors.door.faults import Code, Fault, Refused
+from opencode_actors.kernel.wishes import DEFAULT
+from opencode_actors.machines.permissions import MODES
 
 _LONGEST_WORD = 256  # characters of an id, a key, a name
 _LONGEST_ADDRESS = 4096
@@ -48,6 +50,7 @@ _positive = _checked(lambda number: 0 < number < 1 << 53, "must be above 0, and 
 _seconds = _checked(
     lambda seconds: 0 <= seconds <= _LONGEST_DURATION, "must be a number of seconds, at most a year"
 )
+_mode = _checked(lambda word: word in (*MODES, DEFAULT), f"must be {', '.join(MODES)} or {DEFAULT}")
 _reply = _checked(lambda word: word in ("once", "always", "reject"), "must be once, always or reject")
 
 
@@ -70,6 +73,9 @@ class Ping:
     pass
 
 
+Words = tuple[str, ...]
+
+
 @frozen(kw_only=True)
 class Wishes:
     """What `start` and `respond` have in common."""
@@ -82,6 +88,8 @@ class Wishes:
     timeout: float | None = field(default=None, validator=_seconds)
     image: str | None = field(default=None, validator=_word)
     key: str | None = field(default=None, validator=_word)
+    permission_mode: str | None = field(default=None, validator=_mode)
+    permission_rules: Words | None = None
     origin: Asker | None = None
 
 
@@ -300,6 +308,17 @@ def _answer(value: object) -> tuple[str, ...]:
     return tuple(cast("list[str]", labels))
 
 
+def _words(value: object, _: object) -> Words:
+    words = cast("list[object]", value) if isinstance(value, list) else [value]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("must be a list of texts")
+    return tuple(cast("list[str]", words))
+
+
+def _is_words(wanted: object) -> bool:
+    return wanted == Words
+
+
 def _is_answers(wanted: object) -> bool:
     return wanted == Answers
 
@@ -320,6 +339,7 @@ def _make_converter() -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(bool, _flag)
     converter.register_structure_hook_func(_is_answers, _answers)
+    converter.register_structure_hook_func(_is_words, _words)
     converter.register_structure_hook(Asker, _object(converter.get_structure_hook(Asker)))
     return converter
 

@@ -344,6 +344,8 @@ def _asked(wishes: Wishes) -> Asked:
         "job_timeout": wishes.timeout,
         "max_cost_usd": wishes.max_cost_usd,
         "key": wishes.key,
+        "permission_mode": wishes.permission_mode,
+        "permission_rules": wishes.permission_rules,
         "origin": _origin(wishes.origin),
     }
 

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from opencode_actors.machines.notices import (
     Accepted,
     Attachment,
+    Habits,
     JobEnded,
     JobRecorded,
     SessionAttached,
@@ -49,6 +50,9 @@ ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation
 _ATTACHED = """
 INSERT INTO sessions (key, conversation, server) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, server = excluded.server
+"""
+_HABITS = """
+INSERT INTO sessions (key, habits) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET habits = excluded.habits
 """
 _IMAGE = """
 INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
@@ -97,6 +101,16 @@ def row_of(record: SessionRecorded | SessionAttached | JobRecorded) -> Row:
                 job.name or None,
             )
             return Row(_JOB, values)
+
+
+def habits_row(session: SessionKey, habits: Habits) -> Row:
+    """Of what its next jobs are given where they ask for nothing else."""
+    return Row(_HABITS, (session, _in_json(habits)))
+
+
+def read_habits(database: sqlite3.Connection, session: SessionKey) -> Habits | None:
+    found = _one(database, "SELECT habits FROM sessions WHERE key = ?", session)
+    return None if found is None or found[0] is None else _converter.structure(json.loads(found[0]), Habits)
 
 
 def image_row(session: SessionKey, image: str) -> Row:

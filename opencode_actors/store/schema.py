@@ -111,6 +111,11 @@ ALTER TABLE sessions ADD COLUMN server TEXT;
 CREATE INDEX attached ON sessions (key) WHERE server IS NOT NULL;
 """
 
+# What was asked for in a session last, in JSON.
+_HABITS = """
+ALTER TABLE sessions ADD COLUMN habits TEXT;
+"""
+
 MIGRATIONS = (
     _JOBS_AND_SESSIONS,
     _NOTICES,
@@ -120,6 +125,7 @@ MIGRATIONS = (
     _DIRECTORIES,
     _IN_ORDER,
     _ATTACHED,
+    _HABITS,
 )
 
 

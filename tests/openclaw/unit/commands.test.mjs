@@ -30,6 +30,10 @@ const READ = {
   "answer j-1 the blue one": { operation: "answer", params: { job_id: "j-1", answer: "the blue one" } },
   "cancel j-1": { operation: "cancel", params: { job_id: "j-1" } },
   sessions: { operation: "sessions", params: {} },
+  'start --mode plan --rule "edit:docs/*=allow" --rule bash=deny mend it': {
+    operation: "start",
+    params: { permission_mode: "plan", permission_rules: ["edit:docs/*=allow", "bash=deny"], prompt: "mend it" },
+  },
   "attach far https://far:4096": { operation: "attach", params: { name: "far", url: "https://far:4096" } },
   "attach far http://far:4096/x --password-env FAR_PASSWORD --directory=/srv/a --conversation ses_1": {
     operation: "attach",
