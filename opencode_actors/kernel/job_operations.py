@@ -42,7 +42,6 @@ from opencode_actors.machines.job_messages import (
     SubmitPrompt,
 )
 from opencode_actors.machines.offers import objection
-from opencode_actors.machines.permissions import ruleset_of
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import Cause, Failure, RequestKind
 from opencode_actors.machines.work import permission, question
@@ -97,8 +96,9 @@ class JobOperations:
                 return PromptRefused(failure=_taken(operation))
             if self.engine is None and operation.prompt.permissions is not None:
                 # A container has them in its config; here there is only the conversation to put them on.
-                rules = ruleset_of(operation.prompt.permissions)
-                await server.restrict(operation.conversation, rules)
+                await self.servers.restrict(
+                    operation.endpoint, operation.conversation, operation.prompt.permissions
+                )
             await server.submit(operation.conversation, operation.prompt)
         except ServerRefused as refused:
             if refused.status in (_BAD_REQUEST, _NOT_FOUND):

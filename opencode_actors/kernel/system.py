@@ -214,6 +214,14 @@ class System:
         return evolve(self.settings, model="", agent="")
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> Job:
+        attachment = None if session is None else self._sessions.attachments.get(session)
+        wanted = wish.prompt.permissions
+        if attachment is not None and wanted is not None and wanted.mode == "allow":
+            raise UsageError(
+                f"what an agent may do at {attachment.url} is for whoever runs that server to say: it can be narrowed "
+                "from here (ask, plan, rules), and not widened",
+                hint="give default: what was put on its conversation stays, a new conversation has none of it",
+            )
         if session is not None:
             await self._catalogs.check(session, model=wish.prompt.model, agent=wish.prompt.agent)
         return Job(*await self._jobs.start(session, wish), self)

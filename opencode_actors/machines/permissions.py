@@ -70,12 +70,22 @@ def config_of(permissions: Permissions, *, questions: bool) -> dict[str, object]
 
 
 def ruleset_of(permissions: Permissions) -> list[dict[str, str]]:
-    """For one conversation of a server that somebody else runs. OpenCode hands down to sub-agents what is
-    denied, and nothing that is asked for: where something is to be asked, there are no sub-agents."""
-    rules = [*_ruleset(permissions, questions=True)]
+    """For one conversation of a server that somebody else runs, to be put behind what that server says: a mode
+    takes away there, and gives nothing. OpenCode hands down to sub-agents what is denied, and nothing that is
+    asked for: where something is to be asked, there are no sub-agents."""
+    rules: list[Rule] = []
+    if permissions.mode == "plan":
+        rules = [Rule(tool="*", pattern="*", action="deny"), *_all(_READING, "allow")]
+    elif permissions.mode == "ask":
+        rules = _all(_ASKED_FOR, "ask")
+    rules += permissions.rules
     if any(rule.action == "ask" for rule in rules):
         rules.append(Rule(tool="task", pattern="*", action="deny"))
     return [{"permission": rule.tool, "pattern": rule.pattern, "action": rule.action} for rule in rules]
+
+
+def _all(tools: Iterable[str], action: str) -> list[Rule]:
+    return [Rule(tool=tool, pattern="*", action=action) for tool in tools]
 
 
 def writes_nothing(permissions: Permissions) -> bool:
@@ -89,9 +99,9 @@ def _ruleset(permissions: Permissions, *, questions: bool) -> list[Rule]:
     plain = "deny" if permissions.mode == "plan" else "allow"
     rules = [Rule(tool="*", pattern="*", action=plain)]
     if permissions.mode == "plan":
-        rules += [Rule(tool=tool, pattern="*", action="allow") for tool in _READING]
+        rules += _all(_READING, "allow")
     if permissions.mode == "ask":
-        rules += [Rule(tool=tool, pattern="*", action="ask") for tool in _ASKED_FOR]
+        rules += _all(_ASKED_FOR, "ask")
     rules.append(Rule(tool="question", pattern="*", action="allow" if questions else "deny"))
     every = [rule for rule in permissions.rules if rule.tool == "*"]
     if every:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio.testing
 
-from opencode_actors import JobStatus, Leave, SessionChanged, SessionStatus
+from opencode_actors import JobStatus, Leave, SessionChanged, SessionStatus, UsageError
 from opencode_actors.testing.fake_server import FakeBehaviour
 
 from .world import World, open_world
@@ -102,5 +102,10 @@ async def test_elsewhere_they_are_put_on_the_conversation(
             await (await system.start("::say x", session="far", permission_mode="plan")).wait()
             (stored,) = server.disk.conversations.values()
             assert stored.rules[0] == {"permission": "*", "pattern": "*", "action": "deny"}
+            put = stored.rules
+            await (await system.start("::say x", session="far")).wait()
+            assert stored.rules is put  # once for each change: the server keeps all of them
+            with pytest.raises(UsageError, match="not widened"):
+                await system.start("::say x", session="far", permission_mode="allow")
             # No model or agent of our settings is asked of their server.
             assert {plan.prompt.model for plan in world.store._accepted.values()} == {None}

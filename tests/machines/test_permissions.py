@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import cast
 
 import pytest
 
@@ -25,9 +26,11 @@ def with_rules(mode: str, *rules: str) -> Permissions:
 def allowed(permissions: Permissions, tool: str, what: str = "x") -> str:
     """As OpenCode decides: the last rule that matches."""
     action = ""
-    for rule in ruleset_of(permissions):
-        if fnmatchcase(tool, rule["permission"]) and fnmatchcase(what, rule["pattern"]):
-            action = rule["action"]
+    for known, rules in config_of(permissions, questions=True).items():
+        patterns = {"*": rules} if isinstance(rules, str) else cast("dict[str, str]", rules)
+        for pattern, given in patterns.items():
+            if fnmatchcase(tool, known) and fnmatchcase(what, pattern):
+                action = given
     return action
 
 
@@ -93,11 +96,24 @@ def test_the_config_keeps_their_order() -> None:
     assert list(again["bash"].items())[-1] == ("a", "allow")  # type: ignore[attr-defined]
 
 
+def elsewhere(permissions: Permissions) -> dict[str, str]:
+    return {rule["permission"]: rule["action"] for rule in ruleset_of(permissions) if rule["pattern"] == "*"}
+
+
+def test_elsewhere_a_mode_takes_away_and_gives_nothing() -> None:
+    assert elsewhere(Permissions(mode="allow")) == {}
+    asking = elsewhere(Permissions(mode="ask"))
+    assert set(asking.values()) == {"ask", "deny"}
+    planning = elsewhere(Permissions(mode="plan"))
+    assert planning["*"] == "deny"
+    assert not {"edit", "bash"} & planning.keys()
+
+
 def test_where_something_is_asked_for_elsewhere_there_are_no_sub_agents() -> None:
-    assert allowed(Permissions(mode="ask"), "task") == "deny"
-    assert allowed(with_rules("allow", "bash:rm *=ask"), "task") == "deny"
-    assert allowed(Permissions(mode="allow"), "task") == "allow"
-    assert allowed(Permissions(mode="plan"), "task") == "allow"  # what is denied is handed down
+    assert elsewhere(Permissions(mode="ask"))["task"] == "deny"
+    assert elsewhere(with_rules("plan", "bash:rm *=ask"))["task"] == "deny"
+    assert elsewhere(Permissions(mode="plan"))["task"] == "allow"  # what is denied is handed down
+    assert elsewhere(Permissions(rules=(rule_of("bash=deny"),))) == {"bash": "deny"}
 
 
 def test_only_a_plan_without_exceptions_writes_nothing() -> None:
