@@ -9,8 +9,9 @@ from typing import cast
 
 from attrs import field, frozen
 
+from opencode_actors.machines.permissions import config_of, rule_of, writes_nothing
 from opencode_actors.machines.vocabulary import SessionKey
-from opencode_actors.ports import ContainerSpec, Mount
+from opencode_actors.ports import ContainerSpec, Mount, Permissions
 from opencode_actors.settings import Settings
 
 OWNER_LABEL = "io.opencode-actors.owner"
@@ -22,9 +23,6 @@ AUTH_FILE = Path("opencode/auth.json")  # below the data directory
 DATABASE = Path("opencode/opencode.db")  # the same
 
 _PROVIDER_FOLDER = "/run/opencode-actors/provider"
-
-# What an agent changes or reaches with: OpenCode's own names of permissions.
-_ASKED_FOR = ("bash", "edit", "webfetch", "websearch", "external_directory")
 
 # The image's entry script forwards this address to the mounted socket.
 PROVIDER_URL_INSIDE = "http://127.0.0.1:4097/v1"
@@ -67,17 +65,25 @@ def config_copy(config_file: Path) -> Path:
 
 
 def container_spec(
-    settings: Settings, access: ModelAccess, place: SessionPlace, *, password: str
+    settings: Settings,
+    access: ModelAccess,
+    place: SessionPlace,
+    *,
+    password: str,
+    permissions: Permissions | None = None,
 ) -> ContainerSpec:
+    """Without `permissions` they are those of the settings. Who may only read has a workspace that cannot be
+    written to, whatever a command does."""
+    wanted = effective(settings, permissions)
     mounts = [
-        Mount(source=place.workspace, target=WORKSPACE),
+        Mount(source=place.workspace, target=WORKSPACE, read_only=writes_nothing(wanted)),
         Mount(source=place.data, target=DATA),
     ]
     environment = {
         **access.environment,
         **_git_identity(settings, access),
         "OPENCODE_SERVER_PASSWORD": password,
-        "OPENCODE_CONFIG_CONTENT": json.dumps(_config(settings, access)),
+        "OPENCODE_CONFIG_CONTENT": json.dumps(_config(settings, access, wanted)),
     }
     if access.config_file is not None:
         environment["OPENCODE_CONFIG"] = f"{DATA}/{config_copy(access.config_file)}"
@@ -111,13 +117,13 @@ def _git_identity(settings: Settings, access: ModelAccess) -> dict[str, str]:
     return identity
 
 
-def _config(settings: Settings, access: ModelAccess) -> dict[str, object]:
+def _config(settings: Settings, access: ModelAccess, permissions: Permissions) -> dict[str, object]:
     """What wins over the baked-in config, the host's and the workspace's."""
     config: dict[str, object] = {
         "autoupdate": False,
         "share": "disabled",
         "snapshot": False,
-        "permission": _permission(settings),
+        "permission": config_of(permissions, questions=settings.questions == "ask"),
         **access.config,
     }
     if settings.model:
@@ -126,11 +132,15 @@ def _config(settings: Settings, access: ModelAccess) -> dict[str, object]:
     return config
 
 
-def _permission(settings: Settings) -> dict[str, str]:
-    """A denied question is a tool that the agent does not have. Reading is never asked for."""
-    asked = _ASKED_FOR if settings.permissions == "ask" else ()
-    question = "allow" if settings.questions == "ask" else "deny"
-    return {"*": "allow", **dict.fromkeys(asked, "ask"), "question": question}
+def effective(settings: Settings, permissions: Permissions | None) -> Permissions:
+    """With the mode, and before its rules the rules, of the settings where nothing else is asked for."""
+    if permissions is not None and permissions.mode is not None:
+        return permissions
+    rules = (
+        *(rule_of(text) for text in settings.permission_rules),
+        *(permissions.rules if permissions else ()),
+    )
+    return Permissions(mode=settings.permissions, rules=rules)
 
 
 def _bound_providers(config: dict[str, object], settings: Settings, usable: tuple[str, ...]) -> None:

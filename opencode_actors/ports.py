@@ -8,7 +8,7 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from pathlib import Path
@@ -257,6 +257,24 @@ _NO_PART = PartId("")
 
 
 @frozen(kw_only=True)
+class Rule:
+    """What becomes of a tool's call that matches: `action` is allow, ask or deny."""
+
+    tool: str
+    pattern: str
+    action: str
+
+
+@frozen(kw_only=True)
+class Permissions:
+    """What an agent may do: by its `mode`, which is allow, ask, plan, or that of the settings when it is None,
+    and by the rules, of which the last one that matches holds."""
+
+    mode: str | None = None
+    rules: tuple[Rule, ...] = ()
+
+
+@frozen(kw_only=True)
 class Prompt:
     """One prompt under ids of our own, which make sending it twice the same as once.
 
@@ -269,6 +287,7 @@ class Prompt:
     model: str | None = None  # "provider/model"
     agent: str | None = None
     system: str | None = None
+    permissions: Permissions | None = None  # None: those of the settings, or of somebody else's server
 
 
 @frozen(kw_only=True)
@@ -379,6 +398,10 @@ class OpenCodeServer(Protocol):
 
     async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
         """Returns when the server took the prompt, which is not yet acceptance."""
+        ...
+
+    async def restrict(self, conversation: ConversationId, rules: Sequence[Mapping[str, str]]) -> None:
+        """From its next prompt on: OpenCode's own rules, which go before those of its config and agents."""
         ...
 
     async def abort(self, conversation: ConversationId) -> None: ...

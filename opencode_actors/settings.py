@@ -33,6 +33,7 @@ from opencode_actors.settings_knobs import (
     one_line,
     one_of,
     own_directory,
+    permission_rules,
     secret_text,
     show_size,
     size,
@@ -154,8 +155,16 @@ class Settings:
     )
     permissions: str = knob(
         "allow",
-        "what agents may do in their container: allow, all of it; ask, before commands, edits and web access",
-        check=one_of("allow", "ask"),
+        "what agents may do in their container: allow, all of it; ask, before commands, edits and web access; plan, "
+        "read and nothing else",
+        check=one_of("allow", "ask", "plan"),
+    )
+    permission_rules: tuple[str, ...] = knob(
+        (),
+        "rules that go before what permissions says, each as TOOL:PATTERN=ACTION (allow, ask or deny), for example "
+        "bash:git push*=deny; the last one that matches holds",
+        empty="none",
+        check=permission_rules,
     )
     on_unanswered: str = knob(
         "reject",

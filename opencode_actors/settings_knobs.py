@@ -20,6 +20,7 @@ from attrs import Attribute, field, fields, frozen
 
 from opencode_actors.errors import SettingsError, UsageError
 from opencode_actors.machines.matters import settings_of
+from opencode_actors.machines.permissions import rule_of
 from opencode_actors.routes import routes_of
 
 
@@ -317,6 +318,15 @@ def chat_routes(value: tuple[object, ...]) -> str | None:
 
 def _texts(value: tuple[object, ...]) -> tuple[str, ...]:
     return tuple(one if isinstance(one, str) else describe_value(one) for one in value)
+
+
+def permission_rules(value: tuple[object, ...]) -> str | None:
+    for rule in value:
+        try:
+            rule_of(rule if isinstance(rule, str) else "")
+        except UsageError:
+            return f"must be a list of rules like bash:git push*=deny, and {describe_value(rule)} is none"
+    return None
 
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -156,6 +156,11 @@ class HttpOpenCode:
         answer = await self._call("POST", path, _prompt_body(prompt))
         if answer.status_code != 204:
             check_json(answer.headers.get("content-type", ""), what=f"POST {path}")
+
+    async def restrict(self, conversation: ConversationId, rules: Sequence[Mapping[str, str]]) -> None:
+        path = _path(conversation)
+        body = {"permission": [dict(rule) for rule in rules]}
+        self._body(await self._call("PATCH", path, body), f"PATCH {path}")
 
     async def abort(self, conversation: ConversationId) -> None:
         path = _path(conversation, "abort")

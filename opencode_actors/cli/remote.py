@@ -91,6 +91,8 @@ def _wishes(arguments: argparse.Namespace) -> dict[str, object]:
     return {
         "name": arguments.name,
         "model": arguments.model,
+        "permission_mode": arguments.mode,
+        "permission_rules": arguments.rule,
         "agent": arguments.agent,
         "system": arguments.system,
         "max_cost_usd": arguments.max_cost_usd,

@@ -200,6 +200,17 @@ def _add_wishes(parser: Parser) -> None:
     parser.add_argument("--follow", action="store_true", help="and show it until its end, as `run` does")
     parser.add_argument("--name", metavar="NAME", help="what people call the job")
     parser.add_argument("--model", metavar="PROVIDER/MODEL", help="the model that answers")
+    parser.add_argument(
+        "--mode",
+        choices=("allow", "ask", "plan", "default"),
+        help="what the agent may do: all; what a person allows; only read; what the settings say",
+    )
+    parser.add_argument(
+        "--rule",
+        metavar="TOOL:PATTERN=ACTION",
+        action="append",
+        help="before the mode: allow, ask or deny, for example 'bash:git push*=deny'; may be given several times",
+    )
     parser.add_argument("--agent", metavar="NAME", help="the OpenCode agent that answers")
     parser.add_argument("--system", metavar="TEXT", help="added to the agent's system prompt")
     parser.add_argument(

@@ -11,6 +11,8 @@ from cattrs.errors import AttributeValidationNote, BaseValidationError
 
 from opencode_actors.door.faults import Code, Fault, Refused
 from opencode_actors.kernel.system import LONGEST_LOOK_BACK
+from opencode_actors.kernel.wishes import DEFAULT
+from opencode_actors.machines.permissions import MODES
 
 _LONGEST_WORD = 256  # characters of an id, a key, a name
 _LONGEST_ADDRESS = 4096
@@ -49,6 +51,7 @@ _positive = _checked(lambda number: 0 < number < 1 << 53, "must be above 0, and 
 _seconds = _checked(
     lambda seconds: 0 <= seconds <= _LONGEST_DURATION, "must be a number of seconds, at most a year"
 )
+_mode = _checked(lambda word: word in (*MODES, DEFAULT), f"must be {', '.join(MODES)} or {DEFAULT}")
 _reply = _checked(lambda word: word in ("once", "always", "reject"), "must be once, always or reject")
 
 
@@ -75,6 +78,9 @@ class Ping:
     pass
 
 
+Words = tuple[str, ...]
+
+
 @frozen(kw_only=True)
 class Wishes:
     """What `start` and `respond` have in common."""
@@ -87,6 +93,8 @@ class Wishes:
     timeout: float | None = field(default=None, validator=_seconds)
     image: str | None = field(default=None, validator=_word)
     key: str | None = field(default=None, validator=_word)
+    permission_mode: str | None = field(default=None, validator=_mode)
+    permission_rules: Words | None = None
     origin: Asker | None = None
     by: str = field(default="person", validator=_by)
     report_every: float | None = field(default=None, validator=_seconds)

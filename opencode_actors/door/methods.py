@@ -388,6 +388,8 @@ def _asked(wishes: Wishes) -> Asked:
         "max_cost_usd": wishes.max_cost_usd,
         "report_every": wishes.report_every,
         "key": wishes.key,
+        "permission_mode": wishes.permission_mode,
+        "permission_rules": wishes.permission_rules,
         "origin": _origin(wishes.origin),
     }
 

@@ -94,6 +94,11 @@ class JobOperations:
                 return PromptRefused(failure=Failure(cause=Cause.REJECTED, message=wrong))
             if self.engine is None and await _is_taken(server, operation):
                 return PromptRefused(failure=_taken(operation))
+            if self.engine is None and operation.prompt.permissions is not None:
+                # A container has them in its config; here there is only the conversation to put them on.
+                await self.servers.restrict(
+                    operation.endpoint, operation.conversation, operation.prompt.permissions
+                )
             await server.submit(operation.conversation, operation.prompt)
         except ServerRefused as refused:
             if refused.status in (_BAD_REQUEST, _NOT_FOUND):

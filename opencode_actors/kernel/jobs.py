@@ -176,7 +176,13 @@ class Jobs:
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
         has_place = False
         try:
-            ahead = await self.sessions.add_job(session, job, image=wish.image, first=wish.first)
+            ahead = await self.sessions.add_job(
+                session,
+                job,
+                image=wish.image,
+                first=wish.first,
+                permissions=wish.prompt.permissions,
+            )
             has_place = True
         finally:
             if not has_place:
@@ -325,6 +331,7 @@ class Jobs:
             key=wish.key,
             request=wish.request,
             first=wish.first,
+            habits=wish.habits,
         )
         return self._entry(state, plan)
 

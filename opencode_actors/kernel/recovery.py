@@ -73,6 +73,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             jobs=tuple(job.snapshot.id for job in work),
             container=where.container,
             endpoint=where.endpoint,
+            permissions={job.snapshot.id: job.accepted.prompt.permissions for job in work if job.accepted},
         )
         announced = frozenset(job.snapshot.id for job in work if job.snapshot.notify)
         sessions.take_over(key, recalled[key], left, announced=announced)

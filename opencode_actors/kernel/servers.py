@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import trio
 from attrs import define, field
 
 from opencode_actors.errors import ServerUnreachable
-from opencode_actors.ports import Catalog, Endpoint, OpenCodeServer
+from opencode_actors.machines.permissions import ruleset_of
+from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.ports import Catalog, Endpoint, OpenCodeServer, Permissions
 
 Connect = Callable[[Endpoint], OpenCodeServer]
 
@@ -19,6 +22,9 @@ class Servers:
     _open: dict[Endpoint, OpenCodeServer] = field(factory=dict[Endpoint, OpenCodeServer], init=False)
     # Several sessions may be attached to one server.
     _users: Counter[Endpoint] = field(factory=Counter[Endpoint], init=False)
+    _restricted: dict[tuple[Endpoint, ConversationId], Permissions] = field(
+        factory=dict[tuple[Endpoint, ConversationId], Permissions], init=False
+    )
     _offers: dict[Endpoint, Catalog] = field(factory=dict[Endpoint, Catalog], init=False)
 
     def __repr__(self) -> str:
@@ -43,6 +49,14 @@ class Servers:
         if endpoint in self._open:
             self._offers[endpoint] = catalog
 
+    async def restrict(self, endpoint: Endpoint, conversation: ConversationId, wanted: Permissions) -> None:
+        """Once for each change: the server keeps all that was ever put on a conversation."""
+        if self._restricted.get((endpoint, conversation)) == wanted:
+            await trio.lowlevel.checkpoint()
+            return
+        await self.at(endpoint).restrict(conversation, ruleset_of(wanted))
+        self._restricted[endpoint, conversation] = wanted
+
     def offered(self, endpoint: Endpoint) -> Catalog | None:
         return self._offers.get(endpoint)
 
@@ -55,6 +69,7 @@ class Servers:
     async def _close(self, endpoint: Endpoint) -> None:
         del self._users[endpoint]
         self._offers.pop(endpoint, None)
+        self._restricted = {key: put for key, put in self._restricted.items() if key[0] != endpoint}
         server = self._open.pop(endpoint, None)
         if server is not None:
             await server.aclose()

@@ -32,6 +32,7 @@ from opencode_actors.ports import (
     Death,
     Endpoint,
     Engine,
+    Permissions,
 )
 
 _log = logging.getLogger("opencode_actors")
@@ -63,7 +64,7 @@ class SessionOperations:
 
     engine: Engine
     servers: Servers
-    prepare: Callable[[str], Awaitable[ContainerSpec]]
+    prepare: Callable[[str, Permissions | None], Awaitable[ContainerSpec]]
     tidy: Callable[[], Awaitable[int]]
     new_password: Callable[[], str]
     _endpoint: Endpoint | None = field(default=None, init=False)
@@ -98,7 +99,7 @@ class SessionOperations:
         password = self.new_password()
         await self.disconnect()
         try:
-            spec = evolve(await self.prepare(password), name=operation.name)
+            spec = evolve(await self.prepare(password, operation.permissions), name=operation.name)
             async with self._making:
                 container = await self._make(spec)
         except ImageMissing as error:

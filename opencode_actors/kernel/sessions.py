@@ -63,7 +63,7 @@ from opencode_actors.machines.vocabulary import (
     SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import ContainerId, ContainerSpec, Endpoint
+from opencode_actors.ports import ContainerId, ContainerSpec, Endpoint, Permissions
 from opencode_actors.workdirs import Directories
 
 _log = logging.getLogger("opencode_actors")
@@ -174,7 +174,13 @@ class Sessions:
         return entry.actor.mailbox if entry is not None else None
 
     async def add_job(
-        self, key: SessionKey, job: JobId, *, image: str | None = None, first: bool = False
+        self,
+        key: SessionKey,
+        job: JobId,
+        *,
+        image: str | None = None,
+        first: bool = False,
+        permissions: Permissions | None = None,
     ) -> int:
         """A place in the session, which is opened if need be, before all that wait if it is the `first`; how
         many jobs are ahead. Raises `Busy`, `UsageError` when it runs with another image, and `StoreError`
@@ -185,7 +191,7 @@ class Sessions:
                 entry.use(image)
             answer: object = None
             with suppress(ActorGone):
-                answer = await self._ask_for_place(entry, job, first=first)
+                answer = await self._ask_for_place(entry, job, first=first, permissions=permissions)
             if answer is None:
                 # It ended meanwhile. Its successor may begin when the last of it is gone.
                 await entry.done.wait()
@@ -425,9 +431,11 @@ class Sessions:
         attachment = self.attachments.get(key)
         elsewhere = attachment.url if attachment is not None else ""
 
-        async def prepare(password: str) -> ContainerSpec:
+        async def prepare(password: str, permissions: Permissions | None) -> ContainerSpec:
             await self.directories.make(place, here.engine.directory_owner())
-            spec = container_spec(here.settings, self.access, place, password=password)
+            spec = container_spec(
+                here.settings, self.access, place, password=password, permissions=permissions
+            )
             return evolve(spec, image=entry.image)
 
         async def tidy() -> int:
@@ -453,11 +461,15 @@ class Sessions:
         here.nursery.start_soon(self._run, key, entry)
         return entry
 
-    async def _ask_for_place(self, entry: SessionEntry, job: JobId, *, first: bool) -> object:
+    async def _ask_for_place(
+        self, entry: SessionEntry, job: JobId, *, first: bool, permissions: Permissions | None
+    ) -> object:
         answer: object = None
         entry.asking += 1
         try:
-            answer = await entry.actor.ask(lambda ask: AddJob(ask=ask, job=job, first=first))
+            answer = await entry.actor.ask(
+                lambda ask: AddJob(ask=ask, job=job, first=first, permissions=permissions)
+            )
         finally:
             entry.asking -= 1
             if answer is None:

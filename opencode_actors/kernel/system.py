@@ -43,7 +43,7 @@ from opencode_actors.kernel.wishes import Asked, Wish, wish_of
 from opencode_actors.machines.attention import is_word
 from opencode_actors.machines.matters import Party
 from opencode_actors.machines.names import directory_name, session_key
-from opencode_actors.machines.notices import Attachment, JobEnded, Notice
+from opencode_actors.machines.notices import Attachment, Habits, JobEnded, Notice
 from opencode_actors.machines.totals import Totals
 from opencode_actors.machines.vocabulary import (
     Climb,
@@ -181,12 +181,18 @@ class System:
         report_every: float | None = None,
         key: str | None = None,
         origin: Origin | None = None,
+        permission_mode: str | None = None,
+        permission_rules: Sequence[str] | None = None,
     ) -> Job:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
         Without `session` it gets one of its own, and with `image` that session's containers are made from it,
         from now on. `name` is what people call the job, and its own until it has settled (`find`). Without a
         name, and without a session, they are called by the prompt's key words.
+        `model`, `agent`, `system` and the permissions are those that the session used last, where nothing is
+        asked for, and those of the settings for the word `default`. `permission_mode` is allow, ask or plan
+        (reading only), and `permission_rules` go before it, each as `TOOL:PATTERN=ACTION`; where they are others
+        than before, the session gets a new container between two jobs.
         `job_timeout` is in seconds, 0 for none, and the setting's when it is not given. A job that has cost
         more than `max_cost_usd` is ended, as far as OpenCode knows the model's price
         (`JobSnapshot.cost_known`). Every `report_every` seconds its chat is told how far it is, as the setting
@@ -196,9 +202,11 @@ class System:
         Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
         be recorded. When it is cancelled, so is the job.
         """
+        where = None if session is None else session_key(session)
         wish = wish_of(
-            self.settings,
+            self._settings_for(where),
             prompt,
+            before=await self._habits(where),
             session=session,
             name=name,
             image=image,
@@ -210,10 +218,30 @@ class System:
             report_every=report_every,
             key=key,
             origin=origin,
+            permission_mode=permission_mode,
+            permission_rules=permission_rules,
         )
-        return await self._start(None if session is None else session_key(session), wish)
+        return await self._start(where, wish)
+
+    async def _habits(self, session: SessionKey | None) -> Habits:
+        kept = None if session is None else await self._surroundings.store.habits(session)
+        return kept or Habits()
+
+    def _settings_for(self, session: SessionKey | None) -> Settings:
+        """A model or an agent of ours is no default for a server that somebody else set up."""
+        if session not in self._sessions.attachments:
+            return self.settings
+        return evolve(self.settings, model="", agent="")
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> Job:
+        attachment = None if session is None else self._sessions.attachments.get(session)
+        wanted = wish.prompt.permissions
+        if attachment is not None and wanted is not None and wanted.mode == "allow":
+            raise UsageError(
+                f"what an agent may do at {attachment.url} is for whoever runs that server to say: it can be narrowed "
+                "from here (ask, plan, rules), and not widened",
+                hint="give default: what was put on its conversation stays, a new conversation has none of it",
+            )
         if session is not None:
             await self._catalogs.check(session, model=wish.prompt.model, agent=wish.prompt.agent)
         return Job(*await self._jobs.start(session, wish), self)
@@ -229,7 +257,14 @@ class System:
         `JobSnapshot.interrupted_by` names the new one. `asked` and the errors are those of `start` and `find`.
         """
         session = await self.find_session(where)
-        wish = wish_of(self.settings, message, session=session, first=interrupt, **asked)
+        wish = wish_of(
+            self._settings_for(session),
+            message,
+            before=await self._habits(session),
+            session=session,
+            first=interrupt,
+            **asked,
+        )
         return await self._start(session, wish)
 
     async def resume(self, where: str, message: str | None = None, **asked: Unpack[Asked]) -> Job:
@@ -237,7 +272,14 @@ class System:
         without a message the agent is asked to finish what it was at. Raises `UsageError` where a job is
         under way already, or the conversation is not kept any more, and otherwise as `respond` does."""
         session = await self.find_session(where)
-        wish = wish_of(self.settings, message or GO_ON, session=session, resumes=True, **asked)
+        wish = wish_of(
+            self._settings_for(session),
+            message or GO_ON,
+            before=await self._habits(session),
+            session=session,
+            resumes=True,
+            **asked,
+        )
         return await self._start(session, wish)
 
     async def fork(

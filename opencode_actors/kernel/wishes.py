@@ -6,18 +6,22 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import TypedDict
 
 from attrs import frozen
 
 from opencode_actors.errors import UsageError
 from opencode_actors.machines.names import job_name
+from opencode_actors.machines.notices import Habits
+from opencode_actors.machines.permissions import permissions_of
 from opencode_actors.machines.vocabulary import Origin
 from opencode_actors.ports import Prompt
 from opencode_actors.settings import Settings
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
 LONGEST_KEY = 200
+DEFAULT = "default"  # as model, agent, system or mode: what the settings say, whatever was used last
 _MODEL = re.compile(r"[^\s/]+/\S+")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
@@ -35,6 +39,8 @@ class Asked(TypedDict, total=False):
     report_every: float | None
     key: str | None
     origin: Origin | None
+    permission_mode: str | None
+    permission_rules: Sequence[str] | None
 
 
 @frozen(kw_only=True)
@@ -42,6 +48,7 @@ class Wish:
     """All that is asked for. `request` is the same for the same, and another for anything else."""
 
     prompt: Prompt
+    habits: Habits
     name: str = ""
     image: str | None = None
     timeout: float | None = None
@@ -59,6 +66,7 @@ def wish_of(
     prompt: str,
     *,
     session: str | None,
+    before: Habits,
     first: bool = False,
     resumes: bool = False,
     name: str | None = None,
@@ -71,8 +79,11 @@ def wish_of(
     report_every: float | None = None,
     key: str | None = None,
     origin: Origin | None = None,
+    permission_mode: str | None = None,
+    permission_rules: Sequence[str] | None = None,
 ) -> Wish:
-    """Raises `UsageError` for what cannot be. The settings say what is not asked for."""
+    """Raises `UsageError` for what cannot be. What is not asked for is as it was `before`, or else as the settings
+    say; the word `default` means the settings."""
     _check_prompt(prompt)
     _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd)
     if report_every is not None and not (math.isfinite(report_every) and report_every >= 0):
@@ -81,11 +92,22 @@ def wish_of(
         )
     _check_key(key)
     _check_image(image)
+    habits = Habits(
+        model=_kept(model, before.model),
+        agent=_kept(agent, before.agent),
+        system=_kept(system, before.system),
+        permissions=permissions_of(
+            None if permission_mode == DEFAULT else permission_mode,
+            permission_rules,
+            before=None if permission_mode == DEFAULT else before.permissions,
+        ),
+    )
     wanted = Prompt(
         text=prompt,
-        model=model or settings.model or None,
-        agent=agent or settings.agent or None,
-        system=system,
+        model=habits.model or settings.model or None,
+        agent=habits.agent or settings.agent or None,
+        system=habits.system,
+        permissions=habits.permissions,
     )
     return Wish(
         prompt=wanted,
@@ -100,10 +122,23 @@ def wish_of(
             *(prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd),
             *(first,) * first,
             *(() if report_every is None else (report_every,)),
+            *_if_any(permission_mode, permission_rules),
         ),
+        habits=habits,
         first=first,
         resumes=resumes,
     )
+
+
+def _kept(asked: str | None, before: str | None) -> str | None:
+    if asked == DEFAULT:
+        return None
+    return asked or before
+
+
+def _if_any(mode: str | None, rules: Sequence[str] | None) -> tuple[str, ...]:
+    """A key that was given before there were permissions still stands for the same."""
+    return () if mode is None and rules is None else (f"permissions {mode} {list(rules or ())}",)
 
 
 def _check_prompt(prompt: str) -> None:
@@ -125,7 +160,7 @@ def _check_wish(
     job_timeout: float | None,
     max_cost_usd: float | None,
 ) -> None:
-    if model and not _MODEL.fullmatch(model):
+    if model and model != DEFAULT and not _MODEL.fullmatch(model):
         raise UsageError(f"{model!r} cannot be a model", hint="name it as provider/model")
     for name, text in (("model", model), ("agent", agent), ("system prompt", system)):
         if len(_encoded(name, text or "")) > LONGEST_PROMPT:

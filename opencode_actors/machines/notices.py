@@ -27,7 +27,7 @@ from opencode_actors.machines.vocabulary import (
     SessionStatus,
     StateT,
 )
-from opencode_actors.ports import ContainerId, Endpoint, Prompt
+from opencode_actors.ports import ContainerId, Endpoint, Permissions, Prompt
 
 _NO_PART = PartId("")
 
@@ -319,6 +319,16 @@ class DirectoriesForgotten:
 
 
 @frozen(kw_only=True)
+class Habits:
+    """What was asked for in a session last, and holds for its next jobs where they ask for nothing else."""
+
+    model: str | None = None
+    agent: str | None = None
+    system: str | None = None
+    permissions: Permissions | None = None
+
+
+@frozen(kw_only=True)
 class Accepted:
     """What was asked for, as far as it does not stand in the job's snapshot.
 
@@ -334,6 +344,7 @@ class Accepted:
     report_every: float | None = None  # None: as the setting says
     image: str | None = None
     key: str | None = None
+    habits: Habits | None = None
     request: str = ""
     first: bool = False  # it goes before those that wait, and the one that runs is ended for it
 

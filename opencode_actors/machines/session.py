@@ -94,6 +94,9 @@ _IDLE = Failure(cause=Cause.CLOSED, message="the session was idle, and its conta
 _GROWN = Failure(
     cause=Cause.CLOSED, message="the server had grown too large, and was stopped between two jobs"
 )
+_OTHER_PERMISSIONS = Failure(
+    cause=Cause.CLOSED, message="the container was stopped between two jobs: the next has other permissions"
+)
 _CANCELLED = Failure(cause=Cause.CLOSED, message="the container was stopped to end the job")
 
 
@@ -150,7 +153,8 @@ def _add_job(state: SessionState, message: m.AddJob, moment: Moment) -> SessionS
     ahead = running + (0 if message.first else len(state.queue))
     stays, state = _stay(state, f"session {state.key} has a job again"), evolve(state, retiring=())
     queue = (message.job, *state.queue) if message.first else (*state.queue, message.job)
-    state = evolve(state, queue=queue, used_at=moment.now)
+    wanted = {**state.wanted, message.job: message.permissions}
+    state = evolve(state, queue=queue, used_at=moment.now, wanted=wanted)
     reply = Reply(ask=message.ask, value=m.Accepted(ahead=ahead))
     match state.phase:
         case Absent():
@@ -188,11 +192,13 @@ def _take_over(state: SessionState, left: m.TakeOver) -> SessionStep:
     """A server that still answers is followed on; whoever works in it has the turn already."""
     if not isinstance(state.phase, Absent):
         return Step(state=state)
+    state = evolve(state, wanted={**state.wanted, **left.permissions})
     if left.container is None or left.endpoint is None:
         state = evolve(state, queue=(*left.jobs, *state.queue))
         return _create(state) if state.queue else Step(state=state)
     at_work, *waiting = left.jobs
     state = evolve(state, current=at_work, queue=(*waiting, *state.queue))
+    state = evolve(state, permissions=left.permissions.get(at_work))
     # It is up already, and may be slow because it is at work.
     starting = Starting(container=left.container, endpoint=left.endpoint, within=health.LIVENESS_PROBE_WITHIN)
     return _run_in(state, starting, "found the container of an earlier run")
@@ -264,6 +270,9 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
         )
     if _is_full(state, serving):
         return _recycle(state, serving, moment)
+    if state.wanted.get(state.queue[0]) != state.permissions and not state.policy.elsewhere:
+        detail = "the next job has other permissions, and gets a new container with them"
+        return _stop(state, Rung.STOP, _OTHER_PERMISSIONS, moment, detail=detail)
     job, *rest = state.queue
     crashes = after_health(state.policy.restart, state.crashes, moment)
     state = evolve(state, queue=tuple(rest), current=job, crashes=crashes)
@@ -283,6 +292,8 @@ def _turn(state: SessionState, serving: Serving, job: JobId, conversation: Conve
 
 def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionStep:
     had_the_turn = message.job == state.current
+    wanted = {job: permissions for job, permissions in state.wanted.items() if job != message.job}
+    state = evolve(state, wanted=wanted)
     if had_the_turn:
         state = evolve(state, current=None, used_at=moment.now)
     else:
@@ -410,10 +421,12 @@ def _closed(state: SessionState, climb: Climb) -> SessionStep:
 
 
 def _create(state: SessionState) -> SessionStep:
+    wanted = state.wanted.get(state.queue[0]) if state.queue else state.permissions
+    state = evolve(state, permissions=wanted)
     elsewhere = state.policy.elsewhere
     step = _enter(state, Creating(), f"reaching {elsewhere}" if elsewhere else "creating the container")
     effects: Effects = (
-        Run(operation=m.LaunchContainer(name=state.container_name)),
+        Run(operation=m.LaunchContainer(name=state.container_name, permissions=wanted)),
         StartTimer(timer=SessionTimer.LAUNCH, seconds=state.policy.startup_timeout),
     )
     return evolve(step, effects=(*step.effects, *effects))

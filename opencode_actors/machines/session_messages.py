@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 from attrs import frozen
@@ -37,6 +38,7 @@ from opencode_actors.ports import (
     ContainerId,
     Death,
     Endpoint,
+    Permissions,
     Usage,
 )
 
@@ -48,6 +50,7 @@ class AddJob:
     ask: AskId
     job: JobId
     first: bool = False
+    permissions: Permissions | None = None
 
 
 @frozen(kw_only=True)
@@ -101,6 +104,7 @@ class TakeOver:
     jobs: tuple[JobId, ...]
     container: Container | None = None
     endpoint: Endpoint | None = None
+    permissions: Mapping[JobId, Permissions | None] = {}
 
 
 @frozen(kw_only=True)
@@ -247,7 +251,10 @@ SessionMessage = (
 
 @frozen(kw_only=True)
 class LaunchContainer:
+    """`permissions` are built into it: a job with others needs another one."""
+
     name: str
+    permissions: Permissions | None = None
 
 
 @frozen(kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import Factory, frozen
 
 from opencode_actors.machines import health
@@ -19,7 +21,7 @@ from opencode_actors.machines.vocabulary import (
     SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import Container, Endpoint, Usage
+from opencode_actors.ports import Container, Endpoint, Permissions, Usage
 
 
 @frozen(kw_only=True)
@@ -159,6 +161,9 @@ class SessionState:
     retiring: tuple[AskId, ...] = ()
     used_at: float = 0.0
     disk_bytes: int | None = None
+    # What the container was made with, and what its jobs want; None: what the settings say.
+    permissions: Permissions | None = None
+    wanted: Mapping[JobId, Permissions | None] = {}
 
 
 def snapshot(state: SessionState) -> SessionSnapshot:

@@ -4,7 +4,7 @@ import { textOfError } from "./errors.js";
 import { chatTextOf } from "./format.js";
 import { originOf, perform } from "./operations.js";
 
-export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] [--report-every SECONDS] PROMPT
+export const HELP = `/opencode start [--name NAME] [--session KEY] [--model PROVIDER/MODEL] [--agent NAME] [--image IMAGE] [--max-cost-usd USD] [--report-every SECONDS] [--mode allow|ask|plan] [--rule "TOOL:PATTERN=allow|ask|deny"] PROMPT
 /opencode status [JOB]            its id, its name or its session's; without a job: all sessions
 /opencode output JOB [OFFSET]
 /opencode respond SESSION PROMPT  a follow-up: same files, same conversation
@@ -35,6 +35,8 @@ const FLAGS = {
   session: "session_id",
   name: "name",
   model: "model",
+  mode: "permission_mode",
+  rule: "permission_rules",
   agent: "agent",
   image: "image",
   "max-cost-usd": "max_cost_usd",
@@ -185,7 +187,8 @@ function flagsOf(text, known, verb) {
     if (!name) return { wrong: `${verb} knows no --${flag[1]}` };
     const value = flag[2] ?? flag[3];
     if (NUMBERS[name] && !(Number(value) > 0)) return { wrong: `${NUMBERS[name]}, not ${value}` };
-    params[name] = NUMBERS[name] ? Number(value) : value;
+    if (name === "permission_rules") params[name] = [...(/** @type {string[]} */ (params[name] ?? [])), value];
+    else params[name] = NUMBERS[name] ? Number(value) : value;
     rest = rest.slice(flag[0].length);
   }
   return { params, rest };

@@ -16,6 +16,16 @@ const startOptions = {
   model: { type: "string", description: "provider/model; default: as configured" },
   agent: { type: "string", description: "The OpenCode agent that answers, for example build or plan" },
   system: { type: "string", description: "Added to the agent's system prompt" },
+  permission_mode: {
+    type: "string",
+    enum: ["allow", "ask", "plan", "default"],
+    description: "What it may do in this session from now on: all, what a person allows, only read; default: as configured",
+  },
+  permission_rules: {
+    type: "array",
+    items: { type: "string" },
+    description: "Before the mode, the last match holds; each TOOL:PATTERN=ACTION, for example bash:git push*=deny",
+  },
   max_cost_usd: {
     type: "number",
     description: "Dollars; a job that has cost more is ended, and fails of its budget. Default: no bound",

@@ -16,6 +16,7 @@ from opencode_actors.machines.matters import Choice, Matter, Scope
 from opencode_actors.machines.notices import (
     Accepted,
     Attachment,
+    Habits,
     JobEnded,
     JobRecorded,
     SessionAttached,
@@ -56,6 +57,9 @@ ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, source = e
 _ATTACHED = """
 INSERT INTO sessions (key, conversation, server) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, server = excluded.server
+"""
+_HABITS = """
+INSERT INTO sessions (key, habits) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET habits = excluded.habits
 """
 _IMAGE = """
 INSERT INTO sessions (key, image) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET image = excluded.image
@@ -129,6 +133,16 @@ def read_choices(database: sqlite3.Connection) -> tuple[Choice, ...]:
         Choice(scope=Scope(scope), name=name, matter=Matter(matter), on=bool(on))
         for scope, name, matter, on in found
     )
+
+
+def habits_row(session: SessionKey, habits: Habits) -> Row:
+    """Of what its next jobs are given where they ask for nothing else."""
+    return Row(_HABITS, (session, _in_json(habits)))
+
+
+def read_habits(database: sqlite3.Connection, session: SessionKey) -> Habits | None:
+    found = _one(database, "SELECT habits FROM sessions WHERE key = ?", session)
+    return None if found is None or found[0] is None else _converter.structure(json.loads(found[0]), Habits)
 
 
 def image_row(session: SessionKey, image: str) -> Row:

@@ -23,6 +23,7 @@ from opencode_actors.machines.notices import (
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
+    Habits,
     JobForgotten,
     JobRecorded,
     Notice,
@@ -123,6 +124,8 @@ class _Batch:
             batch.rows.append(db.row_of(record))
             if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.image:
                 batch.rows.append(db.image_row(record.snapshot.session, record.accepted.image))
+            if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.habits:
+                batch.rows.append(db.habits_row(record.snapshot.session, record.accepted.habits))
             if isinstance(record, JobRecorded) and record.snapshot.settled:
                 batch.settled.append(record.snapshot.id)
                 if record.snapshot.notify:
@@ -186,6 +189,9 @@ class Journal:
         await batch.done.wait()
         if batch.error is not None:
             raise batch.error
+
+    async def habits(self, session: SessionKey) -> Habits | None:
+        return await self._read(db.read_habits, self._reading, session)
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         return await self._read(db.read_conversation, self._reading, session)

@@ -8,7 +8,7 @@ from typing import Protocol
 from attrs import frozen
 
 from opencode_actors.machines.matters import Choice
-from opencode_actors.machines.notices import Accepted, Begun, Notice, Record, SessionAttached
+from opencode_actors.machines.notices import Accepted, Begun, Habits, Notice, Record, SessionAttached
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.totals import Totals
@@ -163,6 +163,10 @@ class Store(Protocol):
     async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
         """A bounded number of those with `after < seq <= upto`: of the job and of its session itself, or
         else of all in the session, or else of all. `reached` is `upto` when there are no more."""
+        ...
+
+    async def habits(self, session: SessionKey) -> Habits | None:
+        """Those of the job that the session accepted last."""
         ...
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:

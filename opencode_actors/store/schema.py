@@ -162,6 +162,11 @@ ALTER TABLE sessions ADD COLUMN server TEXT;
 CREATE INDEX attached ON sessions (key) WHERE server IS NOT NULL;
 """
 
+# What was asked for in a session last, in JSON.
+_HABITS = """
+ALTER TABLE sessions ADD COLUMN habits TEXT;
+"""
+
 MIGRATIONS = (
     _JOBS_AND_SESSIONS,
     _NOTICES,
@@ -175,6 +180,7 @@ MIGRATIONS = (
     _CHOICES,
     _TOTALS,
     _ATTACHED,
+    _HABITS,
 )
 
 

@@ -47,6 +47,7 @@ class StoredConversation:
     about: Conversation
     messages: dict[MessageId, StoredMessage] = field(factory=dict[MessageId, StoredMessage])
     todos: tuple[Todo, ...] = ()
+    rules: tuple[dict[str, str], ...] = ()
     forks: int = 0
 
     def last_user(self) -> StoredMessage | None:

@@ -15,7 +15,7 @@ caller. It takes time only where a script says so, and then trio's (`MockClock` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 
@@ -148,6 +148,9 @@ class FakeOpenCode:
 
     async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
         (await self._reach()).submit(conversation, prompt)
+
+    async def restrict(self, conversation: ConversationId, rules: Sequence[Mapping[str, str]]) -> None:
+        (await self._reach()).stored(conversation).rules = tuple(dict(rule) for rule in rules)
 
     async def abort(self, conversation: ConversationId) -> None:
         (await self._reach()).abort(conversation)

@@ -18,6 +18,7 @@ from opencode_actors.machines.notices import (
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
+    Habits,
     InputAnswered,
     InputWanted,
     JobEnded,
@@ -257,6 +258,12 @@ class MemoryStore:
         wanted = [notice for notice in self.told[after:upto] if _is_wanted(notice, job, session)]
         page = tuple(wanted[:_PAGE])
         return Page(notices=page, reached=upto if page == tuple(wanted) else page[-1].seq)
+
+    async def habits(self, session: SessionKey) -> Habits | None:
+        await trio.lowlevel.checkpoint()
+        of_session = (self._accepted.get(job.id) for job in self._jobs.values() if job.session == session)
+        kept = [plan.habits for plan in of_session if plan is not None and plan.habits is not None]
+        return kept[-1] if kept else None
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         await trio.lowlevel.checkpoint()

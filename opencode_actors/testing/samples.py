@@ -45,6 +45,7 @@ from opencode_actors.ports import (
     Death,
     Endpoint,
     PermissionReply,
+    Permissions,
     Process,
     Prompt,
     Usage,
@@ -252,6 +253,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
 SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.AddJob(ask=ASK, job=JOB),
     s.AddJob(ask=ASK, job=JobId("job-3"), first=True),
+    s.AddJob(ask=ASK, job=JobId("job-4"), permissions=Permissions(mode="plan")),
     s.WakeSession(ask=AskId(3)),
     s.CloseSession(ask=ASK),
     s.ResetSession(ask=ASK),

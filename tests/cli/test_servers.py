@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ async def test_attach_conversations_detach(
             await shell.type("attach", "other", URL, "--password-env", "HOME")
     with pytest.raises(SystemExit):
         build_parser().parse_args(["attach", "far", URL, "--password-env", "A", "--password-file", "b"])
+
+
+async def test_a_mode_and_rules_are_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        words = ("--mode", "plan", "--rule", "edit:docs/*=allow", "--rule", "bash=deny")
+        await shell.ended((await shell.json("start", "::say x", "--session", "demo", *words))["jobId"])
+        (container,) = shell.service.world.engine.containers.values()
+        config = json.loads(container.spec.environment["OPENCODE_CONFIG_CONTENT"])["permission"]
+        assert config["edit"] == {"*": "deny", "docs/*": "allow"}
 
 
 async def test_agents_and_models_are_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from opencode_actors.kernel.servers import Servers
 from opencode_actors.kernel.session_operations import SessionOperations
 from opencode_actors.machines.session_messages import LaunchContainer, LaunchFailed, SessionMessage
 from opencode_actors.machines.vocabulary import Cause
-from opencode_actors.ports import Container, ContainerId, ContainerSpec, Endpoint, OpenCodeServer
+from opencode_actors.ports import Container, ContainerId, ContainerSpec, Endpoint, OpenCodeServer, Permissions
 
 from .engines import Program, RealBench, within
 
@@ -42,7 +42,7 @@ async def test_p25_a_container_that_ended_at_once_is_told_with_its_last_words_an
     monkeypatch.setattr(DockerApiEngine, "start", start_slowly)
     spec = real_bench.spec(Program.ENDS_WITH_7)
 
-    async def prepare(password: str) -> ContainerSpec:
+    async def prepare(password: str, _: Permissions | None) -> ContainerSpec:
         del password
         await trio.lowlevel.checkpoint()
         return spec

@@ -66,6 +66,30 @@ async def test_what_cannot_be_attached_is_refused_without_its_secrets() -> None:
         assert (await peer.call("sessions"))["sessions"] == []
 
 
+async def test_a_mode_and_rules_go_with_a_start_and_stay_with_the_session() -> None:
+    async with a_service() as service, a_peer(service.door) as peer:
+        config: dict[str, object] = {}
+        begun: tuple[dict[str, object], ...] = (
+            {"permission_mode": "plan"},
+            {},
+            {"permission_rules": ["bash:rm *=deny"]},
+        )
+        for params in begun:
+            started = await peer.call("start", prompt="::say x", session_id="demo", **params)
+            await service.system.wait(started["jobId"])
+            (container,) = service.world.engine.containers.values()
+            config = json.loads(container.spec.environment["OPENCODE_CONFIG_CONTENT"])["permission"]
+            assert config["*"] == "deny"
+        assert config["bash"] == {"*": "deny", "rm *": "deny"}
+        wrong: tuple[tuple[dict[str, object], Code], ...] = (
+            ({"permission_mode": "sudo"}, Code.INVALID_PARAMS),
+            ({"permission_rules": ["bash=perhaps"]}, Code.USAGE),
+            ({"permission_rules": [1]}, Code.INVALID_PARAMS),
+        )
+        for params, code in wrong:
+            assert (await peer.call("start", prompt="x", session_id="demo", **params))["code"] == code
+
+
 async def test_agents_and_models_are_listed_and_wrong_ones_refused_with_the_nearest() -> None:
     async with a_service() as service, a_peer(service.door) as peer:
         agents = await peer.call("agents")

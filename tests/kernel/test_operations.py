@@ -26,7 +26,7 @@ from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import session_messages as m
 from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.vocabulary import Cause, Rung
-from opencode_actors.ports import ContainerSpec, Endpoint
+from opencode_actors.ports import ContainerSpec, Endpoint, Permissions
 from opencode_actors.testing.fake_opencode import FakeServers, open_fake_servers
 
 from .schedules import schedules
@@ -139,7 +139,7 @@ async def _says_nothing(message: m.SessionMessage) -> None:
 def operations(
     engine: SlowEngine, servers: FakeServers, *, broken: StoreError | None = None
 ) -> SessionOperations:
-    async def prepare(password: str) -> ContainerSpec:
+    async def prepare(password: str, _: Permissions | None) -> ContainerSpec:
         await trio.lowlevel.checkpoint()
         if broken is not None:
             raise broken

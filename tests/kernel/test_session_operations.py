@@ -16,7 +16,7 @@ from opencode_actors.machines.session_messages import (
     SessionMessage,
 )
 from opencode_actors.machines.vocabulary import Cause, JobStatus
-from opencode_actors.ports import ContainerSpec, Death
+from opencode_actors.ports import ContainerSpec, Death, Permissions
 from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.fake_opencode import open_fake_servers
@@ -31,7 +31,7 @@ async def _unheard(message: SessionMessage) -> None:
     raise AssertionError(message)
 
 
-async def _prepare(password: str) -> ContainerSpec:
+async def _prepare(password: str, _: Permissions | None) -> ContainerSpec:
     del password
     await trio.lowlevel.checkpoint()
     return ContainerSpec(name="", image="localhost/opencode-actors:latest", labels={}, environment={})

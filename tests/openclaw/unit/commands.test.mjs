@@ -48,6 +48,10 @@ const READ = {
     params: { job_id: "login page", on: ["text", "tool"], reset: ["report"] },
   },
   "start --report-every 60 mend it": { operation: "start", params: { report_every: 60, prompt: "mend it" } },
+  'start --mode plan --rule "edit:docs/*=allow" --rule bash=deny mend it': {
+    operation: "start",
+    params: { permission_mode: "plan", permission_rules: ["edit:docs/*=allow", "bash=deny"], prompt: "mend it" },
+  },
   "attach far https://far:4096": { operation: "attach", params: { name: "far", url: "https://far:4096" } },
   "attach far http://far:4096/x --password-env FAR_PASSWORD --directory=/srv/a --conversation ses_1": {
     operation: "attach",

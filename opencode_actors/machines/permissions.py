@@ -1,0 +1,118 @@
+"""What an agent may do, as a mode and rules: read from words, and written in OpenCode's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from opencode_actors.errors import UsageError
+from opencode_actors.ports import Permissions, Rule
+
+MODES = ("allow", "ask", "plan")
+ACTIONS = ("allow", "ask", "deny")
+MOST_RULES = 50
+_TOOL = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
+_LONGEST_PATTERN = 256
+_EXAMPLE = "write TOOL:PATTERN=ACTION, for example `bash:git push*=deny`, or TOOL=ACTION"
+
+# What an agent changes or reaches with: OpenCode's own names of permissions.
+_ASKED_FOR = ("bash", "edit", "webfetch", "websearch", "external_directory")
+# All that reads, and what is only written into the agent's own list. Whatever else there is, or will be, may write.
+_READING = (
+    "read", "grep", "glob", "list", "lsp", "codesearch", "webfetch", "websearch", "skill", "task", "todoread",
+    "todowrite", "doom_loop",
+)  # fmt: skip
+_WRITING = ("*", "bash", "edit")
+
+
+def rule_of(text: str) -> Rule:
+    """`TOOL:PATTERN=ACTION` or `TOOL=ACTION`. Raises `UsageError`."""
+    left, equals, action = text.rpartition("=")
+    tool, colon, pattern = left.partition(":")
+    if not equals or action.strip() not in ACTIONS or not _TOOL.fullmatch(tool.strip()):
+        raise UsageError(f"{text[:80]!r} is no rule for permissions", hint=_EXAMPLE)
+    pattern = pattern.strip() if colon else "*"
+    if not (0 < len(pattern) <= _LONGEST_PATTERN and pattern.isprintable()):
+        raise UsageError(f"{text[:80]!r} has no pattern that could be matched", hint=_EXAMPLE)
+    if tool.strip() == "*" and pattern != "*":
+        raise UsageError(f"{text[:80]!r} has a pattern for every tool", hint="name the tool that it is for")
+    return Rule(tool=tool.strip(), pattern=pattern, action=action.strip())
+
+
+def permissions_of(
+    mode: str | None, rules: Iterable[str] | None, *, before: Permissions | None
+) -> Permissions | None:
+    """A mode begins afresh, rules alone are those of the mode `before`; without either nothing changes. Raises
+    `UsageError`."""
+    if mode is not None and mode not in MODES:
+        raise UsageError(f"{mode[:80]!r} is no permission mode: there are {', '.join(MODES)}")
+    if mode is None and rules is None:
+        return before
+    read = tuple(rule_of(text) for text in rules or ())
+    if len(read) > MOST_RULES:
+        raise UsageError(f"{len(read)} rules are more than the {MOST_RULES} that are taken")
+    return Permissions(mode=mode or (before.mode if before is not None else None), rules=read)
+
+
+def in_words(permissions: Permissions) -> str:
+    rules = ", ".join(f"{rule.tool}:{rule.pattern}={rule.action}" for rule in permissions.rules)
+    return f"{permissions.mode or 'the settings'}{f' with {rules}' if rules else ''}"
+
+
+def config_of(permissions: Permissions, *, questions: bool) -> dict[str, object]:
+    """In OpenCode's config. The last rule that matches holds."""
+    table: dict[str, dict[str, str]] = {}
+    for rule in _ruleset(permissions, questions=questions):
+        # A key that comes again stands where it stood first, and a rule for every tool has no later place.
+        table.setdefault(rule.tool, {}).pop(rule.pattern, None)
+        table[rule.tool][rule.pattern] = rule.action
+    return {tool: patterns["*"] if list(patterns) == ["*"] else patterns for tool, patterns in table.items()}
+
+
+def ruleset_of(permissions: Permissions) -> list[dict[str, str]]:
+    """For one conversation of a server that somebody else runs, to be put behind what that server says: a mode
+    takes away there, and gives nothing. OpenCode hands down to sub-agents what is denied, and nothing that is
+    asked for: where something is to be asked, there are no sub-agents."""
+    rules: list[Rule] = []
+    if permissions.mode == "plan":
+        rules = [Rule(tool="*", pattern="*", action="deny"), *_all(_READING, "allow")]
+    elif permissions.mode == "ask":
+        rules = _all(_ASKED_FOR, "ask")
+    rules += permissions.rules
+    if any(rule.action == "ask" for rule in rules):
+        rules.append(Rule(tool="task", pattern="*", action="deny"))
+    return [{"permission": rule.tool, "pattern": rule.pattern, "action": rule.action} for rule in rules]
+
+
+def _all(tools: Iterable[str], action: str) -> list[Rule]:
+    return [Rule(tool=tool, pattern="*", action=action) for tool in tools]
+
+
+def writes_nothing(permissions: Permissions) -> bool:
+    """Whether even what a pattern lets through by mistake may be kept from writing: it reads, and no rule lets
+    it do more."""
+    opened = any(rule.tool in _WRITING and rule.action != "deny" for rule in permissions.rules)
+    return permissions.mode == "plan" and not opened
+
+
+def _ruleset(permissions: Permissions, *, questions: bool) -> list[Rule]:
+    plain = "deny" if permissions.mode == "plan" else "allow"
+    rules = [Rule(tool="*", pattern="*", action=plain)]
+    if permissions.mode == "plan":
+        rules += _all(_READING, "allow")
+    if permissions.mode == "ask":
+        rules += _all(_ASKED_FOR, "ask")
+    rules.append(Rule(tool="question", pattern="*", action="allow" if questions else "deny"))
+    every = [rule for rule in permissions.rules if rule.tool == "*"]
+    if every:
+        # One for every tool takes the place of all that the mode says.
+        rules = [Rule(tool="*", pattern="*", action=every[-1].action), rules[-1]]
+    known = {rule.tool: rule.action for rule in rules}
+    for rule in permissions.rules:
+        if rule.tool == "*":
+            continue
+        if rule.tool not in known:
+            known[rule.tool] = known["*"]
+            rules.append(Rule(tool=rule.tool, pattern="*", action=known["*"]))
+        rules.append(rule)
+    return rules
