@@ -360,11 +360,10 @@ async def test_a_persons_command_and_a_persons_message_say_that_somebody_is_ther
 
 
 async def test_agents_and_persons_sign_what_they_answer_C13(desk: Desk) -> None:
-    desk.door.answers["status"] = lambda _: {
-        "jobId": "j-9",
-        "pending": [{"requestId": "q-9", "kind": "question", "text": "Which?", "options": []}],
-    }
-    session = "agent:signing:main"
+    question = {"requestId": "q-9", "kind": "question", "text": "Which?"}
+    asking: dict[str, Any] = {"jobId": "j-9", "pending": [question]}
+    desk.door.answers["status"] = lambda _: asking
+    session = "agent:main:signing"
     forged = call("opencode_answer", job_id="j-9", request_id="q-9", answers=["Red"], by="person")
     await desk.turn(session, forged.replace(', "by": "person"', ""))
     await chatted(desk, session, "/opencode answer j-9 Blue", "Done.")
