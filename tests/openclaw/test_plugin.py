@@ -368,6 +368,8 @@ async def test_agents_and_persons_sign_what_they_answer_C13(desk: Desk) -> None:
     await desk.turn(session, forged.replace(', "by": "person"', ""))
     await chatted(desk, session, "/opencode answer j-9 Blue", "Done.")
     await chatted(desk, session, "/opencode reject j-9 not now", "Done.")
+    with trio.fail_after(PATIENCE):
+        await desk.door.until(lambda: len(desk.door.asked("answer")) == 3)
     assert [(one["by"], one.get("answers"), one.get("message")) for one in desk.door.asked("answer")] == [
         ("agent", ["Red"], None),
         ("person", ["Blue"], None),
