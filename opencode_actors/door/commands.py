@@ -236,9 +236,6 @@ class Statistics:
     days: int = field(default=7, validator=_days)
 
 
-Words = tuple[str, ...]
-
-
 @frozen(kw_only=True)
 class Notify:
     """What chats are told: of the jobs of a session, or all of a channel."""

@@ -294,9 +294,8 @@ class System:
         """
         source = await self.find_session(where)
         if message is not None:
-            wish_of(
-                self.settings, message, session=session, **asked
-            )  # what cannot be is said before the copying
+            # What cannot be is said before the copying.
+            wish_of(self.settings, message, before=await self._habits(source), session=session, **asked)
         forking = Forking(surroundings=self._surroundings, sessions=self._sessions, jobs=self._jobs)
         forked = await forking.fork(source, None if session is None else session_key(session))
         if message is None:

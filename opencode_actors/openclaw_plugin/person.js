@@ -8,25 +8,31 @@
  *   the same id is told once
  */
 
-/** @param {any} api of OpenClaw @returns {Person} */
-export function personOf(api) {
+/** Parts of OpenClaw that another version of it may not have. */
+const SDK = {
+  channels: () => import("openclaw/plugin-sdk/channel-outbound"),
+  transcripts: () => import("openclaw/plugin-sdk/session-transcript-runtime"),
+};
+
+/** @param {any} api of OpenClaw @param {{channels: () => Promise<any>, transcripts: () => Promise<any>}} [sdk] @returns {Person} */
+export function personOf(api, sdk = SDK) {
   return {
     async tell(origin, text, id) {
       const route = routeOf(api.runtime.agent, origin);
       const config = api.runtime.config?.current?.();
-      if (route) return await toChannel(config, route, text);
+      if (route) return await toChannel(sdk, config, route, text);
       const sessionId = entryOf(api.runtime.agent, origin)?.sessionId;
-      return sessionId ? await toTranscript(config, { ...origin, sessionId }, text, id) : false;
+      return sessionId ? await toTranscript(sdk, config, { ...origin, sessionId }, text, id) : false;
     },
   };
 }
 
-/** @param {any} config @param {any} route @param {string} text */
-async function toChannel(config, route, text) {
-  const sdk = await sdkOf(() => import("openclaw/plugin-sdk/channel-outbound"), "sendDurableMessageBatch");
-  if (!sdk) return false;
+/** @param {typeof SDK} sdk @param {any} config @param {any} route @param {string} text */
+async function toChannel(sdk, config, route, text) {
+  const send = await partOf(sdk.channels, "sendDurableMessageBatch");
+  if (!send) return false;
   const { channel, to, accountId, threadId } = route;
-  const result = await sdk.sendDurableMessageBatch({
+  const result = await send({
     cfg: config,
     channel,
     to,
@@ -41,14 +47,13 @@ async function toChannel(config, route, text) {
 
 /**
  * The gateway's own chat has no channel: what stands in the session's transcript is what its person sees.
- * @param {any} config @param {Origin & {sessionId: string}} place @param {string} text @param {string} id
+ * @param {typeof SDK} sdk @param {any} config @param {Origin & {sessionId: string}} place @param {string} text @param {string} id
  */
-async function toTranscript(config, place, text, id) {
-  const append = "appendAssistantMirrorMessageByIdentity";
-  const sdk = await sdkOf(() => import("openclaw/plugin-sdk/session-transcript-runtime"), append);
-  if (!sdk) return false;
+async function toTranscript(sdk, config, place, text, id) {
+  const append = await partOf(sdk.transcripts, "appendAssistantMirrorMessageByIdentity");
+  if (!append) return false;
   const { session_key: sessionKey, agent_id: agentId, sessionId } = place;
-  const done = await sdk[append]({
+  const done = await append({
     sessionKey,
     sessionId,
     ...(agentId ? { agentId } : {}),
@@ -59,11 +64,11 @@ async function toTranscript(config, place, text, id) {
   return Boolean(done?.ok);
 }
 
-/** Parts of OpenClaw that another version of it may not have. @param {() => Promise<any>} load @param {string} name */
-async function sdkOf(load, name) {
+/** @param {() => Promise<any>} load @param {string} name */
+async function partOf(load, name) {
   try {
-    const sdk = await load();
-    return typeof sdk[name] === "function" ? sdk : null;
+    const part = (await load())[name];
+    return typeof part === "function" ? part : null;
   } catch {
     return null;
   }

@@ -50,9 +50,10 @@ INSERT INTO sessions (key, conversation) VALUES (?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, before = NULL
 """
 _FORKED = """
-INSERT INTO sessions (key, conversation, source, before, image) VALUES (?, ?, ?, ?, ?)
+INSERT INTO sessions (key, conversation, source, before, image, habits)
+    VALUES (?, ?, ?, ?, ?, (SELECT habits FROM sessions WHERE key = ?))
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, source = excluded.source,
-    before = excluded.before, image = excluded.image
+    before = excluded.before, image = excluded.image, habits = excluded.habits
 """
 _ATTACHED = """
 INSERT INTO sessions (key, conversation, server) VALUES (?, ?, ?)
@@ -97,7 +98,7 @@ def row_of(record: SessionRecorded | SessionForked | SessionAttached | JobRecord
     match record:
         case SessionForked():
             branch = (record.conversation, record.source, record.before)
-            return Row(_FORKED, (record.session, *branch, record.image))
+            return Row(_FORKED, (record.session, *branch, record.image, record.source))
         case SessionAttached():
             return Row(_ATTACHED, (record.session, record.conversation, _in_json(record.attachment)))
         case SessionRecorded():

@@ -261,9 +261,13 @@ class MemoryStore:
 
     async def habits(self, session: SessionKey) -> Habits | None:
         await trio.lowlevel.checkpoint()
+        return self._habits(session)
+
+    def _habits(self, session: SessionKey) -> Habits | None:
         of_session = (self._accepted.get(job.id) for job in self._jobs.values() if job.session == session)
         kept = [plan.habits for plan in of_session if plan is not None and plan.habits is not None]
-        return kept[-1] if kept else None
+        fork = self._forks.get(session)
+        return kept[-1] if kept else None if fork is None else self._habits(fork.source)
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         await trio.lowlevel.checkpoint()

@@ -87,6 +87,17 @@ async def test_a_session_keeps_what_it_used_last_and_forgets_it_at_a_word(
             assert [*world.store._accepted.values()][-1].prompt.agent is None
 
 
+async def test_a_branch_may_no_more_than_the_session_that_it_comes_from(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system(leave=Leave.NOTHING) as system:
+        await (await system.start("::say x", session="demo", permission_mode="plan")).wait()
+        await system.cleanup()
+        await system.fork("demo", session="branch")
+        await (await system.respond("branch", "::say y")).wait()
+        assert permission(world)["*"] == "deny"
+
+
 async def test_elsewhere_they_are_put_on_the_conversation(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

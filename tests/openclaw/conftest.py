@@ -32,7 +32,6 @@ AGENTS = (
     "fresh",
     "following",
     "there",
-    "signing",
     "choosing",
 )
 

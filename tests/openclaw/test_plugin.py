@@ -351,13 +351,16 @@ async def test_a_persons_command_and_a_persons_message_say_that_somebody_is_ther
 
 
 async def test_agents_and_persons_sign_what_they_answer_C13(desk: Desk) -> None:
-    question = {"requestId": "q-9", "kind": "question", "text": "Which?", "options": list[str]()}
-    desk.door.answers["status"] = lambda _: {"jobId": "j-9", "pending": [question]}
-    session = "agent:signing:main"
+    question = {"requestId": "q-9", "kind": "question", "text": "Which?"}
+    asking: dict[str, Any] = {"jobId": "j-9", "pending": [question]}
+    desk.door.answers["status"] = lambda _: asking
+    session = "agent:main:signing"
     forged = call("opencode_answer", job_id="j-9", request_id="q-9", answers=["Red"], by="person")
     await desk.turn(session, forged.replace(', "by": "person"', ""))
     await chatted(desk, session, "/opencode answer j-9 Blue", "Done.")
     await chatted(desk, session, "/opencode reject j-9 not now", "Done.")
+    with trio.fail_after(PATIENCE):
+        await desk.door.until(lambda: len(desk.door.asked("answer")) == 3)
     assert [(one["by"], one.get("answers"), one.get("message")) for one in desk.door.asked("answer")] == [
         ("agent", ["Red"], None),
         ("person", ["Blue"], None),

@@ -17,6 +17,7 @@ from opencode_actors.machines.notices import (
     ContainerForgotten,
     ContainerRecorded,
     DirectoriesForgotten,
+    Habits,
     InputAnswered,
     InputEnd,
     InputWanted,
@@ -26,6 +27,7 @@ from opencode_actors.machines.notices import (
     OutputKind,
     OutputRecorded,
     SessionChanged,
+    SessionForked,
 )
 from opencode_actors.machines.output import OutputMeter, Placed, admit
 from opencode_actors.machines.server_events import MessageId, PartId
@@ -96,6 +98,23 @@ async def test_what_was_recorded_is_there_the_next_time(open_store: OpenStore) -
         assert known is not None
         assert known.snapshot == job(JobStatus.COMPLETED).snapshot
         assert (await store.output(JOB, offset=0, limit=100)).text == "héllo"
+
+
+async def test_a_branch_is_used_to_what_its_source_is_until_it_has_jobs_of_its_own(
+    open_store: OpenStore,
+) -> None:
+    branch, habits = SessionKey("branch"), Habits(agent="plan")
+    plan = Accepted(prompt=Prompt(text="x"), timeout=None, at=1.0, since=0, habits=habits)
+    record = JobRecorded(snapshot=job(JobStatus.PENDING).snapshot, accepted=plan)
+    async with open_store() as store:
+        await store.append((conversation(), record))
+        await store.append((SessionForked(session=branch, source=SESSION, conversation=CONVERSATION),))
+        assert await store.habits(branch) == habits
+        own = evolve(plan, habits=Habits(agent="build"))
+        first = evolve(record.snapshot, id=JobId("job_branch"), session=branch)
+        await store.append((JobRecorded(snapshot=first, accepted=own),))
+        assert await store.habits(branch) == Habits(agent="build")
+        assert await store.habits(SESSION) == habits
 
 
 async def test_what_was_never_recorded_is_not_there(open_store: OpenStore) -> None:
