@@ -211,6 +211,7 @@ def ended_session(one: EndedSession, *, workspace: str, now: float) -> Document:
         "activeJob": None,
         "queued": [],
         "image": known.image,
+        "server": None,
         "workspace": workspace,
         "error": None,
         "forkedFrom": known.source,

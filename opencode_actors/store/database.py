@@ -24,7 +24,7 @@ from opencode_actors.machines.notices import (
     SessionRecorded,
 )
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession
 from opencode_actors.store.schema import migrate
 
@@ -48,6 +48,13 @@ class Row:
 _SESSION = """
 INSERT INTO sessions (key, conversation) VALUES (?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, before = NULL
+"""
+# The model and the agent of the last job that was not refused for them.
+_RIGHT_NAMES = """
+UPDATE sessions SET habits = json_set(habits, '$.model', right.model, '$.agent', right.agent)
+FROM (SELECT MAX(number), json_extract(accepted, '$.habits.model') AS model, json_extract(accepted, '$.habits.agent') AS agent
+    FROM jobs WHERE session = ? AND COALESCE(json_extract(snapshot, '$.failure.cause'), '') <> ?) AS right
+WHERE key = ? AND habits IS NOT NULL
 """
 _FORKED = """
 INSERT INTO sessions (key, conversation, source, before, image, habits)
@@ -139,6 +146,11 @@ def read_choices(database: sqlite3.Connection) -> tuple[Choice, ...]:
 def habits_row(session: SessionKey, habits: Habits) -> Row:
     """Of what its next jobs are given where they ask for nothing else."""
     return Row(_HABITS, (session, _in_json(habits)))
+
+
+def right_names_row(session: SessionKey) -> Row:
+    """After a job that was refused: the names that it gave are not used again."""
+    return Row(_RIGHT_NAMES, (session, Cause.REJECTED.value, session))
 
 
 def read_habits(database: sqlite3.Connection, session: SessionKey) -> Habits | None:

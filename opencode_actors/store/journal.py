@@ -36,7 +36,7 @@ from opencode_actors.machines.notices import (
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.totals import Totals, summed
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
 from opencode_actors.store import (
     directory_rows,
@@ -127,6 +127,9 @@ class _Batch:
             if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.habits:
                 batch.rows.append(db.habits_row(record.snapshot.session, record.accepted.habits))
             if isinstance(record, JobRecorded) and record.snapshot.settled:
+                failure = record.snapshot.failure
+                if failure is not None and failure.cause is Cause.REJECTED:
+                    batch.rows.append(db.right_names_row(record.snapshot.session))
                 batch.settled.append(record.snapshot.id)
                 if record.snapshot.notify:
                     batch.rows.append(outbox_rows.new_row(record.snapshot, at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from typing import Self
 
@@ -40,6 +41,7 @@ from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.totals import DearJob, Totals, settled_total, summed
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import (
+    Cause,
     Failure,
     JobId,
     JobSnapshot,
@@ -264,10 +266,18 @@ class MemoryStore:
         return self._habits(session)
 
     def _habits(self, session: SessionKey) -> Habits | None:
-        of_session = (self._accepted.get(job.id) for job in self._jobs.values() if job.session == session)
-        kept = [plan.habits for plan in of_session if plan is not None and plan.habits is not None]
+        kept: Habits | None = None
+        right = Habits()
+        for job in self._jobs.values():
+            plan = self._accepted.get(job.id)
+            if job.session != session or plan is None or plan.habits is None:
+                continue
+            kept = plan.habits
+            if job.failure is not None and job.failure.cause is Cause.REJECTED:
+                kept = evolve(kept, model=right.model, agent=right.agent)
+            right = kept
         fork = self._forks.get(session)
-        return kept[-1] if kept else None if fork is None else self._habits(fork.source)
+        return kept if kept is not None or fork is None else self._habits(fork.source)
 
     async def conversation(self, session: SessionKey) -> ConversationId | None:
         await trio.lowlevel.checkpoint()
@@ -335,7 +345,8 @@ class MemoryStore:
         )[::-1]
 
     def _came(self, job: JobId) -> float:
-        return self._accepted[job].at
+        plan = self._accepted.get(job)
+        return math.inf if plan is None else plan.at  # of one from an older version nobody knows
 
     async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
         await trio.lowlevel.checkpoint()

@@ -46,6 +46,9 @@ _WISHES = {
     "image": "demo",
     "max_cost_usd": 0.5,
     "timeout": 60,
+    "report_every": 60,
+    "permission_mode": "ask",
+    "permission_rules": ["bash:git push*=deny"],
     "interrupt": True,
 }
 

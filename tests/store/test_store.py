@@ -117,6 +117,43 @@ async def test_a_branch_is_used_to_what_its_source_is_until_it_has_jobs_of_its_o
         assert await store.habits(SESSION) == habits
 
 
+async def test_a_name_that_was_refused_is_not_used_again(open_store: OpenStore) -> None:
+    def asked(id_: str, status: JobStatus, cause: Cause | None, habits: Habits) -> JobRecorded:
+        plan = Accepted(prompt=Prompt(text="x"), timeout=None, at=1.0, since=0, habits=habits)
+        failure = None if cause is None else Failure(cause=cause, message="no")
+        snapshot = evolve(job(status).snapshot, id=JobId(id_), failure=failure)
+        return JobRecorded(snapshot=snapshot, accepted=plan)
+
+    async with open_store() as store:
+        await store.append(
+            (asked("job_1", JobStatus.COMPLETED, None, Habits(model="a/right", agent="plan")),)
+        )
+        await store.append(
+            (asked("job_2", JobStatus.FAILED, Cause.CRASH, Habits(model="a/other", agent="plan")),)
+        )
+        wrong = asked(
+            "job_3", JobStatus.RUNNING, None, Habits(model="a/wrong", agent="plan", system="be brief")
+        )
+        await store.append((wrong,))
+        refused = evolve(
+            wrong.snapshot, status=JobStatus.FAILED, failure=Failure(cause=Cause.REJECTED, message="no")
+        )
+        await store.append((JobRecorded(snapshot=refused),))
+        assert await store.habits(SESSION) == Habits(model="a/other", agent="plan", system="be brief")
+
+
+async def test_a_first_name_that_was_refused_leaves_none(open_store: OpenStore) -> None:
+    plan = Accepted(prompt=Prompt(text="x"), timeout=None, at=1.0, since=0, habits=Habits(model="a/wrong"))
+    running = job(JobStatus.RUNNING).snapshot
+    async with open_store() as store:
+        await store.append((JobRecorded(snapshot=evolve(running, failure=None), accepted=plan),))
+        refused = evolve(
+            running, status=JobStatus.FAILED, failure=Failure(cause=Cause.REJECTED, message="no")
+        )
+        await store.append((JobRecorded(snapshot=refused),))
+        assert await store.habits(SESSION) == Habits()
+
+
 async def test_what_was_never_recorded_is_not_there(open_store: OpenStore) -> None:
     async with open_store() as store:
         assert await store.conversation(SessionKey("unknown")) is None
