@@ -72,6 +72,9 @@ class Surroundings:
                 self.nursery.start_soon(self._record_later, records, notices)
 
     async def _record_later(self, records: tuple[Record, ...], notices: tuple[Notice, ...]) -> None:
+        """For as long as the system is open, and that bounds it: a disk may be full for days, and a record that was
+        given up would be a job that the next process goes on with. There is one of these for each actor that ended
+        meanwhile, and a full disk lets no new one begin."""
         recorded = False
         while not recorded:
             await trio.sleep(RECORD_AGAIN)

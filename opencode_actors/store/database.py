@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Keyed, KnownJob, KnownSession
 from opencode_actors.store.schema import migrate
+from opencode_actors.store.sums import fields_in, with_sum
 
 # Somebody who looks into the file with another program may hold it for a moment.
 _LOCKED_AT_MOST = 5.0
@@ -164,7 +164,7 @@ def image_row(session: SessionKey, image: str) -> Row:
 
 
 def _in_json(value: Any) -> str | None:
-    return None if value is None else json.dumps(_converter.unstructure(value))
+    return None if value is None else with_sum(_converter.unstructure(value))
 
 
 def _accepted_in_json(accepted: Accepted | None) -> str | None:
@@ -263,12 +263,12 @@ def read_keyed(database: sqlite3.Connection, key: str) -> Keyed | None:
     found = _one(database, query, key)
     if found is None:
         return None
-    accepted = _converter.structure(json.loads(found[2]), Accepted)
+    accepted = _converter.structure(fields_in(found[2]), Accepted)
     return Keyed(job=JobId(found[0]), session=SessionKey(found[1]), request=accepted.request, at=accepted.at)
 
 
 def snapshot_in(text: str) -> JobSnapshot:
-    return _converter.structure(json.loads(text), JobSnapshot)
+    return _converter.structure(fields_in(text), JobSnapshot)
 
 
 def _one(database: sqlite3.Connection, query: str, *values: str) -> tuple[Any, ...] | None:

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from typing import Any, cast, get_args
+from zlib import crc32
 
 import cattrs
 from attrs import evolve, frozen
@@ -26,6 +27,7 @@ from opencode_actors.machines.notices import (
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.store.database import Row, snapshot_in
 from opencode_actors.store.port import Page
+from opencode_actors.store.sums import check, fields_in, with_sum
 
 PROGRESS_KEPT = 50_000
 KEPT = 250_000
@@ -77,11 +79,12 @@ def notice_row(notice: Notice, at: float) -> NoticeRow:
 
 def _body(notice: Notice) -> str:
     if isinstance(notice, OutputAdded):
-        return json.dumps((notice.kind.value, notice.offset, len(notice.text.encode(errors="replace"))))
+        where = (notice.kind.value, notice.offset, len(notice.text.encode(errors="replace")))
+        return json.dumps((*where, crc32(json.dumps(where).encode())))
     if isinstance(notice, JobEnded):
         return ""
     fields = _converter.unstructure(notice)
-    return json.dumps({name: value for name, value in fields.items() if name not in _COLUMNS})
+    return with_sum({name: value for name, value in fields.items() if name not in _COLUMNS})
 
 
 _COLUMNS = frozenset({"seq", "at", "job", "session"})
@@ -162,16 +165,18 @@ def _notice_in(
 ) -> Notice | None:
     stamp: dict[str, Any] = {"seq": seq, "at": at, "session": session}
     if job is None:
-        return _structured(kind, {**stamp, **json.loads(body)})
+        return _structured(kind, {**stamp, **fields_in(body)})
     stamp["job"] = job
     if kind == OutputAdded.__name__:
-        words, offset, length = json.loads(body)
+        words, offset, length, *sums = json.loads(body)
+        for told in sums:
+            check(json.dumps((words, offset, length)), told)
         text = read_piece(JobId(job), offset, length)
         return OutputAdded(**stamp, kind=OutputKind(words), offset=offset, text=text)
     if kind == JobEnded.__name__:
         found = database.execute("SELECT snapshot FROM jobs WHERE id = ?", (job,)).fetchone()
         return None if found is None else JobEnded(**stamp, snapshot=snapshot_in(found[0]))
-    return _structured(kind, {**stamp, **json.loads(body)})
+    return _structured(kind, {**stamp, **fields_in(body)})
 
 
 def _structured(kind: str, fields: dict[str, Any]) -> Notice:

@@ -5,7 +5,6 @@ Everything here blocks.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
 from typing import cast
@@ -29,6 +28,7 @@ from opencode_actors.machines.vocabulary import Failure, JobId, PendingRequest, 
 from opencode_actors.ports import ContainerId, Endpoint
 from opencode_actors.store.database import Row, snapshot_in
 from opencode_actors.store.port import Housed, OpenJob
+from opencode_actors.store.sums import fields_in
 
 # The output of a job up to so many bytes; what is behind them goes.
 TakeBack = Callable[[JobId, int], bytes]
@@ -98,13 +98,13 @@ def _open_job(
     verdict: str | None,
 ) -> OpenJob:
     known = snapshot_in(snapshot)
-    plan = None if accepted is None else _converter.structure(json.loads(accepted), Accepted)
+    plan = None if accepted is None else _converter.structure(fields_in(accepted), Accepted)
     told, told_bytes = _told(database, take_back, JobId(job))
     return OpenJob(
         snapshot=known,
         accepted=None if plan is None else evolve(plan, prompt=evolve(plan.prompt, text=known.prompt)),
-        begun=None if begun is None else _converter.structure(json.loads(begun), Begun),
-        verdict=None if verdict is None else _converter.structure(json.loads(verdict), Failure),
+        begun=None if begun is None else _converter.structure(fields_in(begun), Begun),
+        verdict=None if verdict is None else _converter.structure(fields_in(verdict), Failure),
         told=told,
         told_bytes=told_bytes,
         wanted=_wanted(database, job),
@@ -132,7 +132,7 @@ def _told(database: sqlite3.Connection, take_back: TakeBack, job: JobId) -> tupl
 def _wanted(database: sqlite3.Connection, job: str) -> tuple[PendingRequest, ...]:
     wanted: dict[str, PendingRequest] = {}
     for kind, body in cast(list[tuple[str, str]], database.execute(_WANTED, (job,)).fetchall()):
-        fields = json.loads(body)
+        fields = fields_in(body)
         id_ = fields["request"]
         if kind == InputAnswered.__name__:
             wanted.pop(id_, None)
