@@ -49,9 +49,10 @@ _SESSION = """
 INSERT INTO sessions (key, conversation) VALUES (?, ?)
 ON CONFLICT (key) DO UPDATE SET conversation = excluded.conversation, before = NULL
 """
-# The model and the agent of the last job that was not refused for them.
+# The model and the agent of the last job that was not refused for them. SQLite makes no sum of what it writes.
 _RIGHT_NAMES = """
-UPDATE sessions SET habits = json_set(habits, '$.model', right.model, '$.agent', right.agent)
+UPDATE sessions
+    SET habits = json_remove(json_set(habits, '$.model', right.model, '$.agent', right.agent), '$."~"')
 FROM (SELECT MAX(number), json_extract(accepted, '$.habits.model') AS model, json_extract(accepted, '$.habits.agent') AS agent
     FROM jobs WHERE session = ? AND COALESCE(json_extract(snapshot, '$.failure.cause'), '') <> ?) AS right
 WHERE key = ? AND habits IS NOT NULL
@@ -155,7 +156,7 @@ def right_names_row(session: SessionKey) -> Row:
 
 def read_habits(database: sqlite3.Connection, session: SessionKey) -> Habits | None:
     found = _one(database, "SELECT habits FROM sessions WHERE key = ?", session)
-    return None if found is None or found[0] is None else _converter.structure(json.loads(found[0]), Habits)
+    return None if found is None or found[0] is None else _converter.structure(fields_in(found[0]), Habits)
 
 
 def image_row(session: SessionKey, image: str) -> Row:
@@ -242,7 +243,7 @@ def read_attached(database: sqlite3.Connection) -> tuple[SessionAttached, ...]:
     return tuple(
         SessionAttached(
             session=SessionKey(key),
-            attachment=_converter.structure(json.loads(server), Attachment),
+            attachment=_converter.structure(fields_in(server), Attachment),
             conversation=None if conversation is None else ConversationId(conversation),
         )
         for key, conversation, server in found

@@ -190,6 +190,51 @@ async def test_a_chat_command_is_answered_without_the_model(desk: Desk) -> None:
     assert len(desk.provider.exchanges) == before
 
 
+async def test_a_message_that_interrupts_a_resume_and_a_fork_come_from_agent_chat_and_gateway(
+    desk: Desk,
+) -> None:
+    forked = {
+        "sessionKey": "b",
+        "forkedFrom": "a",
+        "copied": "directory",
+        "files": 2,
+        "leftOut": None,
+        "job": None,
+    }
+    desk.door.answers |= {"respond": started, "resume": started, "fork": lambda _: forked}
+    session = "agent:main:talking"
+    calls = (
+        call("opencode_respond", session_id="a", message="use tabs", interrupt=True),
+        call("opencode_resume", session_id="a"),
+        call("opencode_fork", session_id="a", name="b"),
+    )
+    for one in calls:
+        await desk.turn(session, one)
+    assert '"forkedFrom": "a"' in desk.last_tool_result()
+    await desk.client.request("opencode.respond", session_id="a", message="use tabs", interrupt=True)
+    await desk.client.request("opencode.resume", session_id="a")
+    await desk.client.request("opencode.fork", session_id="a", name="b")
+    typed = ("interrupt a use tabs", "resume a", "fork --name b a")
+    for number, words in enumerate(typed):
+        message = f"/opencode {words}"
+        await desk.client.request(
+            "chat.send", sessionKey=session, message=message, idempotencyKey=f"t{number}"
+        )
+    with trio.fail_after(PATIENCE):
+        await desk.door.until(
+            lambda: all(len(desk.door.asked(one)) == 3 for one in ("respond", "resume", "fork"))
+        )
+    wanted: dict[str, dict[str, Any]] = {
+        "respond": {"session_id": "a", "message": "use tabs", "interrupt": True},
+        "resume": {"session_id": "a"},
+        "fork": {"session_id": "a", "name": "b"},
+    }
+    for operation, params in wanted.items():
+        for asked in desk.door.asked(operation):
+            assert {key: asked[key] for key in asked if key not in ("key", "origin")} == params
+            assert asked["key"].startswith("openclaw:")
+
+
 async def test_a_gateway_method_says_what_was_wrong(desk: Desk) -> None:
     def refuse(params: dict[str, Any]) -> dict[str, Any]:
         raise Refusal(-32602, "prompt is missing", field="prompt", hint="give a prompt")
