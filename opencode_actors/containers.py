@@ -123,7 +123,7 @@ def _config(settings: Settings, access: ModelAccess, permissions: Permissions) -
         "autoupdate": False,
         "share": "disabled",
         "snapshot": False,
-        "permission": config_of(permissions, questions=settings.questions == "ask"),
+        "permission": config_of(permissions, questions=settings.questions == "ask", directory=WORKSPACE),
         **access.config,
     }
     if settings.model:

@@ -54,7 +54,7 @@ class Servers:
         if self._restricted.get((endpoint, conversation)) == wanted:
             await trio.lowlevel.checkpoint()
             return
-        await self.at(endpoint).restrict(conversation, ruleset_of(wanted))
+        await self.at(endpoint).restrict(conversation, ruleset_of(wanted, directory=endpoint.directory))
         self._restricted[endpoint, conversation] = wanted
 
     def offered(self, endpoint: Endpoint) -> Catalog | None:

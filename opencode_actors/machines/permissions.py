@@ -22,6 +22,8 @@ _READING = (
     "read", "grep", "glob", "list", "lsp", "codesearch", "webfetch", "websearch", "skill", "task", "todoread",
     "todowrite", "doom_loop",
 )  # fmt: skip
+# Whose patterns are paths: below the root of a repository, or of the whole file system where there is none.
+_OF_PATHS = ("edit", "read")
 _WRITING = ("*", "bash", "edit")
 
 
@@ -59,17 +61,17 @@ def in_words(permissions: Permissions) -> str:
     return f"{permissions.mode or 'the settings'}{f' with {rules}' if rules else ''}"
 
 
-def config_of(permissions: Permissions, *, questions: bool) -> dict[str, object]:
-    """In OpenCode's config. The last rule that matches holds."""
+def config_of(permissions: Permissions, *, questions: bool, directory: str) -> dict[str, object]:
+    """In the config of an OpenCode that works in this directory. The last rule that matches holds."""
     table: dict[str, dict[str, str]] = {}
-    for rule in _ruleset(permissions, questions=questions):
+    for rule in _placed(_ruleset(permissions, questions=questions), directory):
         # A key that comes again stands where it stood first, and a rule for every tool has no later place.
         table.setdefault(rule.tool, {}).pop(rule.pattern, None)
         table[rule.tool][rule.pattern] = rule.action
     return {tool: patterns["*"] if list(patterns) == ["*"] else patterns for tool, patterns in table.items()}
 
 
-def ruleset_of(permissions: Permissions) -> list[dict[str, str]]:
+def ruleset_of(permissions: Permissions, *, directory: str) -> list[dict[str, str]]:
     """For one conversation of a server that somebody else runs, to be put behind what that server says: a mode
     takes away there, and gives nothing. OpenCode hands down to sub-agents what is denied, and nothing that is
     asked for: where something is to be asked, there are no sub-agents."""
@@ -78,10 +80,22 @@ def ruleset_of(permissions: Permissions) -> list[dict[str, str]]:
         rules = [Rule(tool="*", pattern="*", action="deny"), *_all(_READING, "allow")]
     elif permissions.mode == "ask":
         rules = _all(_ASKED_FOR, "ask")
-    rules += permissions.rules
+    rules += _placed(permissions.rules, directory)
     if any(rule.action == "ask" for rule in rules):
         rules.append(Rule(tool="task", pattern="*", action="deny"))
     return [{"permission": rule.tool, "pattern": rule.pattern, "action": rule.action} for rule in rules]
+
+
+def _placed(rules: Iterable[Rule], directory: str) -> list[Rule]:
+    """A path holds whether the directory is a repository or not."""
+    placed: list[Rule] = []
+    for rule in rules:
+        placed.append(rule)
+        if rule.tool in _OF_PATHS and directory and not rule.pattern.startswith(("*", "/")):
+            placed.append(
+                Rule(tool=rule.tool, pattern=f"{directory.strip('/')}/{rule.pattern}", action=rule.action)
+            )
+    return placed
 
 
 def _all(tools: Iterable[str], action: str) -> list[Rule]:

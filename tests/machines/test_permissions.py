@@ -26,7 +26,7 @@ def with_rules(mode: str, *rules: str) -> Permissions:
 def allowed(permissions: Permissions, tool: str, what: str = "x") -> str:
     """As OpenCode decides: the last rule that matches."""
     action = ""
-    for known, rules in config_of(permissions, questions=True).items():
+    for known, rules in config_of(permissions, questions=True, directory="/workspace").items():
         patterns = {"*": rules} if isinstance(rules, str) else cast("dict[str, str]", rules)
         for pattern, given in patterns.items():
             if fnmatchcase(tool, known) and fnmatchcase(what, pattern):
@@ -85,19 +85,29 @@ def test_rules_go_before_the_mode_and_the_last_one_holds() -> None:
 
 
 def test_the_config_keeps_their_order() -> None:
-    config = config_of(with_rules("allow", "bash:git *=ask", "bash:git push*=deny"), questions=False)
+    config = config_of(
+        with_rules("allow", "bash:git *=ask", "bash:git push*=deny"), questions=False, directory="/workspace"
+    )
     assert config == {
         "*": "allow",
         "question": "deny",
         "bash": {"*": "allow", "git *": "ask", "git push*": "deny"},
     }
-    assert next(iter(config_of(Permissions(mode="ask"), questions=True))) == "*"
-    again = config_of(with_rules("allow", "bash:a=ask", "bash:b=deny", "bash:a=allow"), questions=True)
+    assert next(iter(config_of(Permissions(mode="ask"), questions=True, directory="/workspace"))) == "*"
+    again = config_of(
+        with_rules("allow", "bash:a=ask", "bash:b=deny", "bash:a=allow"),
+        questions=True,
+        directory="/workspace",
+    )
     assert list(again["bash"].items())[-1] == ("a", "allow")  # type: ignore[attr-defined]
 
 
 def elsewhere(permissions: Permissions) -> dict[str, str]:
-    return {rule["permission"]: rule["action"] for rule in ruleset_of(permissions) if rule["pattern"] == "*"}
+    return {
+        rule["permission"]: rule["action"]
+        for rule in ruleset_of(permissions, directory="/srv/app")
+        if rule["pattern"] == "*"
+    }
 
 
 def test_elsewhere_a_mode_takes_away_and_gives_nothing() -> None:
@@ -114,6 +124,18 @@ def test_where_something_is_asked_for_elsewhere_there_are_no_sub_agents() -> Non
     assert elsewhere(with_rules("plan", "bash:rm *=ask"))["task"] == "deny"
     assert elsewhere(Permissions(mode="plan"))["task"] == "allow"  # what is denied is handed down
     assert elsewhere(Permissions(rules=(rule_of("bash=deny"),))) == {"bash": "deny"}
+
+
+def test_a_path_holds_in_a_repository_and_outside_of_one() -> None:
+    permissions = with_rules("allow", "edit:docs/*=deny", "read:*.key=deny", "bash:docs/*=deny")
+    for path in ("docs/a.md", "workspace/docs/a.md"):
+        assert allowed(permissions, "edit", path) == "deny"
+    assert allowed(permissions, "edit", "src/docs/a.md") == "allow"
+    assert allowed(permissions, "read", "workspace/a.key") == "deny"
+    assert allowed(permissions, "bash", "workspace/docs/run") == "allow"
+    patterns = [rule["pattern"] for rule in ruleset_of(permissions, directory="/srv/app")]
+    assert patterns == ["docs/*", "srv/app/docs/*", "*.key", "docs/*"]
+    assert len(ruleset_of(permissions, directory="")) == 3
 
 
 def test_only_a_plan_without_exceptions_writes_nothing() -> None:
