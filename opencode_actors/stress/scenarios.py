@@ -156,7 +156,7 @@ BRIEF = Scenario(
         # On a host that does much else, two servers that begin at once took 60 s.
         "serverReadyTimeout": 180.0,
         "restartPeriod": 3600.0,
-        "idleTimeout": 20.0,
+        "idleTimeout": 60.0,
         "headerTimeout": 6.0,
         "chunkTimeout": 6.0,
         "questionTimeout": 3.0,

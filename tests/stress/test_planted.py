@@ -35,12 +35,13 @@ SEEDS = range(5)
 
 @frozen
 class Bug:
-    """`rule` is what it breaks, and `shown_by` the usual scenario that has shown it soonest."""
+    """`rule` is what it breaks, and `shown_by` the usual scenario that shows it soonest, with that `seed`."""
 
     name: str
     rule: str
     plant: Plant
     shown_by: str = "fair weather"
+    seed: int = 0
 
 
 def _in(target: object, name: str, wrong: Callable[..., Any]) -> Plant:
@@ -143,7 +144,13 @@ BUGS = (
     Bug("a lost wake-up", "every job settles", _in(session, "_job_over", _no_wake_up)),
     Bug("a doubled settle", "settles once", _in(job, "_settle", _settled_twice)),
     Bug("a rung skipped", "the ladder only climbs", _in(Ladder, "up", _over_a_rung), "cancels have it hard"),
-    Bug("an unanswered ask", "every ask is answered", _in(Actor, "_close", _nobody_answers)),
+    Bug(
+        "an unanswered ask",
+        "every ask is answered",
+        _in(Actor, "_close", _nobody_answers),
+        "the host fails",
+        2,
+    ),
     Bug(
         "a leaked container",
         "nothing is left",
@@ -183,13 +190,12 @@ BUGS = (
 
 
 def found_by(bug: Bug) -> Report | None:
-    """The first run that breaks its rule: of the scenario that is known to show it, then of all."""
-    known = [scenario for scenario in DEFAULTS if scenario.name == bug.shown_by]
-    for seed in SEEDS:
-        for scenario in (*known, *DEFAULTS) if seed == 0 else DEFAULTS:
-            report = run_virtual(make_plan(scenario, seed))
-            if any(violation.rule == bug.rule for violation in report.violations):
-                return report
+    """The run that is known to show it, or the first other one that does."""
+    known = [(bug.seed, scenario) for scenario in DEFAULTS if scenario.name == bug.shown_by]
+    for seed, scenario in (*known, *((seed, scenario) for seed in SEEDS for scenario in DEFAULTS)):
+        report = run_virtual(make_plan(scenario, seed))
+        if any(violation.rule == bug.rule for violation in report.violations):
+            return report
     return None
 
 
