@@ -157,7 +157,7 @@ BUGS = (
         _in(SessionOperations, "_end", _leaves_it_there),
         "containers die",
     ),
-    Bug("an unbounded queue", "bounded", _in(session, "_refusal", _any_number), "crowds"),
+    Bug("an unbounded queue", "bounded", _in(session, "_refusal", _any_number), "crowds", 1),
     Bug("output told twice", "whole output", _in(transcript, "_part_said", _says_it_again)),
     Bug("output written twice", "whole output", _in(MemoryStore, "append", _writes_it_twice)),
     Bug("output cut short", "whole output", _in(MemoryStore, "output", _short_of_an_end)),
