@@ -35,12 +35,13 @@ SEEDS = range(5)
 
 @frozen
 class Bug:
-    """`rule` is what it breaks, and `shown_by` the usual scenario that has shown it soonest."""
+    """`rule` is what it breaks, and `shown_by` the usual scenario that shows it soonest, with that `seed`."""
 
     name: str
     rule: str
     plant: Plant
     shown_by: str = "fair weather"
+    seed: int = 0
 
 
 def _in(target: object, name: str, wrong: Callable[..., Any]) -> Plant:
@@ -143,14 +144,20 @@ BUGS = (
     Bug("a lost wake-up", "every job settles", _in(session, "_job_over", _no_wake_up)),
     Bug("a doubled settle", "settles once", _in(job, "_settle", _settled_twice)),
     Bug("a rung skipped", "the ladder only climbs", _in(Ladder, "up", _over_a_rung), "cancels have it hard"),
-    Bug("an unanswered ask", "every ask is answered", _in(Actor, "_close", _nobody_answers)),
+    Bug(
+        "an unanswered ask",
+        "every ask is answered",
+        _in(Actor, "_close", _nobody_answers),
+        "the host fails",
+        2,
+    ),
     Bug(
         "a leaked container",
         "nothing is left",
         _in(SessionOperations, "_end", _leaves_it_there),
         "containers die",
     ),
-    Bug("an unbounded queue", "bounded", _in(session, "_refusal", _any_number), "crowds"),
+    Bug("an unbounded queue", "bounded", _in(session, "_refusal", _any_number), "crowds", 1),
     Bug("output told twice", "whole output", _in(transcript, "_part_said", _says_it_again)),
     Bug("output written twice", "whole output", _in(MemoryStore, "append", _writes_it_twice)),
     Bug("output cut short", "whole output", _in(MemoryStore, "output", _short_of_an_end)),
@@ -183,13 +190,12 @@ BUGS = (
 
 
 def found_by(bug: Bug) -> Report | None:
-    """The first run that breaks its rule: of the scenario that is known to show it, then of all."""
-    known = [scenario for scenario in DEFAULTS if scenario.name == bug.shown_by]
-    for seed in SEEDS:
-        for scenario in (*known, *DEFAULTS) if seed == 0 else DEFAULTS:
-            report = run_virtual(make_plan(scenario, seed))
-            if any(violation.rule == bug.rule for violation in report.violations):
-                return report
+    """The run that is known to show it, or the first other one that does."""
+    known = [(bug.seed, scenario) for scenario in DEFAULTS if scenario.name == bug.shown_by]
+    for seed, scenario in (*known, *((seed, scenario) for seed in SEEDS for scenario in DEFAULTS)):
+        report = run_virtual(make_plan(scenario, seed))
+        if any(violation.rule == bug.rule for violation in report.violations):
+            return report
     return None
 
 

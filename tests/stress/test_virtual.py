@@ -49,6 +49,17 @@ def test_every_fault_hits_something() -> None:
     assert hit == {fault.kind.value for fault in DEFAULTS[-1].faults}
 
 
+def test_every_latency_is_measured() -> None:
+    """A cancel by each rung that ended one, too: what an abort and a stop cannot end is killed or removed."""
+    names: set[str] = set()
+    for name in ("containers die", "cancels have it hard"):
+        (scenario,) = (one for one in DEFAULTS if one.name == name)
+        for seed in range(3):
+            names |= {latency.name for latency in run_virtual(make_plan(scenario, seed)).latencies}
+    assert names >= {"start", "first text", "status", "crash found", "restart", "cancel (abort)"}
+    assert names & {"cancel (stop)", "cancel (kill)", "cancel (remove)"}
+
+
 _RUN = """
 import json
 from opencode_actors.stress.plan import make_plan

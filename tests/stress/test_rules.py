@@ -1,0 +1,68 @@
+"""Rules of the harness that no planted bug of the system reaches."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from opencode_actors.machines.notices import JobStarted, Notice, OutputAdded, OutputKind
+from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors.stress.memory import ALLOWANCE, Memory
+from opencode_actors.stress.wanderers import Record
+
+JOB, SESSION = JobId("job_1"), SessionKey("demo")
+STARTED = JobStarted(job=JOB, session=SESSION)
+MIB = 1 << 20
+
+
+def words(seq: int, offset: int, text: str) -> OutputAdded:
+    return OutputAdded(seq=seq, job=JOB, session=SESSION, kind=OutputKind.TEXT, offset=offset, text=text)
+
+
+def told(*notices: Notice) -> Record:
+    record = Record()
+    for notice in notices:
+        assert record.add(notice) is None
+    return record
+
+
+def test_a_process_may_take_what_it_was_given_and_no_more() -> None:
+    memory = Memory(warm_after=10.0)
+    memory.look(50 * MIB, 1, 0.0)
+    memory.look(100 * MIB, 1, 10.0)
+    memory.look(100 * MIB + ALLOWANCE, 1, 20.0)
+    assert memory.grown_too_far(jobs=0, output=0) is None
+    memory.look(110 * MIB + ALLOWANCE, 1, 30.0)
+    assert "grew from 100 MiB" in (memory.grown_too_far(jobs=0, output=0) or "")
+    assert memory.grown_too_far(jobs=160, output=0) is None
+    assert memory.grown_too_far(jobs=0, output=2 * MIB) is None
+
+
+def test_a_service_that_begins_again_is_warm_later() -> None:
+    memory = Memory(warm_after=10.0)
+    memory.look(10 * MIB, 1, 10.0)
+    memory.look(900 * MIB, 2, 20.0)
+    assert memory.grown_too_far(jobs=0, output=0) is None
+    assert memory.figures() == {}
+
+
+def test_words_may_come_in_other_pieces_and_nothing_may_be_missing() -> None:
+    whole = told(evolve(STARTED, seq=1), words(2, 0, "one "), words(3, 4, "two"))
+    assert list(told(words(3, 0, "one two")).differs(whole, 1, 3)) == []
+    assert list(told(words(3, 4, "two")).differs(whole, 2, 3)) == []
+    assert list(told(words(3, 4, "twi")).differs(whole, 2, 3)) == [f"other words of {JOB} were told"]
+    assert list(told(words(2, 0, "one ")).differs(whole, 0, 2)) == [
+        f"notice 1 (JobStarted of {JOB}) was not told"
+    ]
+
+
+@pytest.mark.parametrize("again", [evolve(STARTED, seq=1), words(3, 9, "and more")])
+def test_nothing_is_told_twice_or_with_a_gap(again: Notice) -> None:
+    record = told(evolve(STARTED, seq=1), words(2, 0, "one"))
+    assert record.add(again) is not None
+
+
+def test_what_was_told_before_it_had_a_number_is_told_to_the_others_when_it_has() -> None:
+    there, later = told(STARTED), told(evolve(STARTED, seq=1))
+    assert list(later.differs(there, 0, 1)) == []
+    assert list(there.differs(later, 0, 1)) == []
