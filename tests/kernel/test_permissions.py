@@ -45,7 +45,6 @@ async def test_a_mode_is_in_the_container_and_a_change_gets_a_new_one_between_tw
         assert writable(world)
         (conversation,) = {key for server in world.servers.running() for key in server.disk.conversations}
         assert conversation  # both in one
-        said: list[str] = []
         async for notice in following:
             if isinstance(notice, SessionChanged) and "other permissions" in notice.detail:
                 assert notice.status is SessionStatus.STOPPING
