@@ -92,6 +92,7 @@ class FakeWorld:
     rng: random.Random
     nursery: trio.Nursery
     largest_step: float = 3600.0
+    late: float = 0.001
     enter: Callable[[System], AbstractAsyncContextManager[Live]] | None = None
     _wire: Wire = field(factory=Wire)
     _system: System | None = None

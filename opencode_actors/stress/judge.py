@@ -48,6 +48,8 @@ class JobFile:
     ended_at: float | None = None
     end: JobSnapshot | None = None
     numbered: bool = False  # so its end is recorded
+    recalled: bool = False  # the end was asked for, and may still be told
+    early: set[str] = field(factory=set[str])  # requests whose end had no number yet
     text: list[str] = field(factory=list[str])
     size: int = 0
     rungs: list[Rung] = field(factory=list[Rung])
@@ -60,10 +62,12 @@ class JobFile:
 
 @define(eq=False)
 class Judge:
-    """`settings` are those of the system; all times are trio's."""
+    """`settings` are those of the system; all times are trio's. `late` is by how much one notice may be heard
+    later than another."""
 
     settings: Settings
     findings: Findings
+    late: float = 0.001
     hits: list[Hit] = field(factory=list[Hit])
     files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
     latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
@@ -150,6 +154,8 @@ class Judge:
                 if file.wanted.get(notice.request) is not False:
                     self._broke("requests end once", now, f"{notice.request} ended, and did not wait", file)
                 file.wanted[notice.request] = True
+                if notice.seq == 0:
+                    file.early.add(notice.request)
                 self._saw(now, f"{notice.request} is {notice.end.value}", file)
             case n.OutputFilled():
                 self._saw(now, "its output is full", file)
@@ -201,6 +207,9 @@ class Judge:
     def _ended(self, file: JobFile, end: JobSnapshot, now: float) -> None:
         why = "" if end.failure is None else f": {end.failure.cause.value}, {end.failure.message}"
         self._saw(now, f"ended {end.status.value}{why}", file)
+        if file.recalled:
+            file.recalled = False
+            return
         if file.end is not None:
             text = f"it ended {file.end.status.value}, and then {end.status.value}{why}"
             if self._recorded_at(file.ended_at or now):
@@ -278,7 +287,7 @@ class Judge:
         self.findings.saw(now, f"{notice.status.value} {notice.detail}", session=notice.session)
         restarts = self._restarts.get(notice.session)
         if restarts is None:
-            restarts = self._restarts[notice.session] = Restarts(self.settings)
+            restarts = self._restarts[notice.session] = Restarts(self.settings, self.late)
         wrong = restarts.changed(notice.status, now)
         if wrong:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)
@@ -296,13 +305,14 @@ class Judge:
                 self._saw(now, "its end may not be recorded", file)
                 self.doubtful.add(file.id)
                 file.end = file.ended_at = None
+                file.wanted |= dict.fromkeys(file.early, False)
 
     def recalled(self, job: JobId, status: JobSnapshot, now: float) -> None:
         """What the next service knows of a doubtful one."""
         self.doubtful.discard(job)
         file = self.files[job]
         if status.settled and file.end is None:
-            file.end, file.ended_at = status, now
+            file.end, file.ended_at, file.recalled = status, now, True
 
     # ---- at the end
 

@@ -120,6 +120,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 nursery=nursery,
                 enter=_through_the_door,
                 largest_step=5.0,
+                late=0.3,
             )
 
             def on_start(container: FakeContainer) -> None:

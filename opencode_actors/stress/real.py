@@ -114,6 +114,7 @@ class RealWorld:
     receiver: Receiver
     faults: RealFaults
     name: str = "real"
+    late: float = 0.3
     _served: ServedProcess | None = None
     _ended_badly: list[str] = field(factory=list[str])
 

@@ -12,9 +12,10 @@ _AWAY = (SessionStatus.ABSENT, SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED
 
 @define(eq=False)
 class Restarts:
-    """`took` is how long the last change says that a restart took, from the crash to a server that is ready."""
+    """`late` is by how much one notice may be heard later than another; `took` is how long the last change says that a restart took, from the crash to a server that is ready."""
 
     settings: Settings
+    late: float
     took: float | None = None
     _status: SessionStatus = SessionStatus.ABSENT
     _crashed: list[float] = field(factory=list[float])
@@ -41,7 +42,7 @@ class Restarts:
             if self._fruitless > self.settings.max_restarts + 1:
                 return f"start {self._fruitless} in a row without a server that got ready"
             waited = now - self._backed_off_at
-            if before is SessionStatus.BACKING_OFF and waited < self.settings.restart_delay - 0.001:
+            if before is SessionStatus.BACKING_OFF and waited < self.settings.restart_delay - self.late:
                 return f"started again after {waited:g} s"
         elif status is SessionStatus.READY:
             self._fruitless = 0

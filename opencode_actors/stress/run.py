@@ -48,7 +48,7 @@ def _nothing(progress: Progress) -> None:
 async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None] = _nothing) -> Report:
     """`watch` is called every second of the run's own time."""
     findings = Findings()
-    run = _Run(world, plan, Judge(world.settings, findings), watch)
+    run = _Run(world, plan, Judge(world.settings, findings, world.late), watch)
     with _hear_bugs(findings):
         await run.whole()
     return make_report(

@@ -91,6 +91,11 @@ class World(Protocol):
     @property
     def receiver(self) -> Receiver | None: ...
 
+    @property
+    def late(self) -> float:
+        """By how many seconds one notice may be heard later than another, on their way to the run."""
+        ...
+
     def system(self) -> AbstractAsyncContextManager[Live]:
         """A system in this world; after a `kill` another one, with all that the first one left."""
         ...
@@ -133,6 +138,7 @@ class EmbeddedWorld:
     factory: SystemFactory
     name: str = "embedded"
     receiver: Receiver | None = None
+    late: float = 0.3
     _wire: Wire = field(factory=Wire)
     _system: System | None = None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from opencode_actors.cli.main import main
@@ -19,12 +17,8 @@ SEED = 1
 
 @pytest.mark.podman
 @pytest.mark.image
-@pytest.mark.parametrize("fixed", [SEED, None], ids=["fixed", "fresh"])
-def test_the_rules_hold_with_real_containers(
-    fixed: int | None, fresh_seed: Callable[[str, str], int]
-) -> None:
-    seed = fresh_seed("real", BRIEF.name) if fixed is None else fixed
-    report = run_real(make_plan(BRIEF, seed), settings=Settings())
+def test_the_rules_hold_with_real_containers() -> None:
+    report = run_real(make_plan(BRIEF, SEED), settings=Settings())
     assert report.passed, shown(report)
     assert report.accepted + sum(report.refused.values()) == BRIEF.jobs
     assert report.hits["service_killed"] == 1
