@@ -297,3 +297,80 @@ def test_what_cannot_be_made_is_said_in_words(place: SessionPlace) -> None:
     with pytest.raises(StoreError) as raised:
         make(place, ROOT, None)
     assert "check sessionsDir and workspacesDir" in raised.value.hint
+
+
+# ---- a copy for another session
+
+
+@pytest.fixture
+def branch(place: SessionPlace) -> SessionPlace:
+    data = place.data.parent.with_name("branch") / "data"
+    return evolve(place, key=SessionKey("branch"), data=data, workspace=place.workspace.with_name("branch"))
+
+
+def full(place: SessionPlace) -> HostDirectories:
+    (place.data / "opencode").mkdir(parents=True)
+    (place.data / "opencode" / "opencode.db").write_bytes(b"said")
+    os.utime(place.data / "opencode" / "opencode.db", (1.0, 1.0))
+    place.workspace.mkdir(parents=True)
+    (place.workspace / "a.txt").write_text("made")
+    return directories(place)
+
+
+def test_another_session_gets_a_copy_of_its_own(
+    place: SessionPlace, branch: SessionPlace, given: dict[str, tuple[int, int]]
+) -> None:
+    where = full(place)
+    copied = trio.run(where.copy_workspace, place, branch, OWNER)
+    assert (copied.files, copied.size, copied.repository) == (1, 4, False)
+    trio.run(where.copy_conversation, place, branch, OWNER)
+    assert (branch.workspace / "a.txt").read_text() == "made"
+    assert (branch.data / "opencode" / "opencode.db").read_bytes() == b"said"
+    assert set(given.values()) == {OWNER}
+    assert len(given) == 5  # two directories, OpenCode's own, and two files
+    assert trio.run(where.has_conversation, branch)
+
+
+def test_what_another_session_has_already_is_left_alone(place: SessionPlace, branch: SessionPlace) -> None:
+    where = full(place)
+    branch.workspace.mkdir()
+    (branch.workspace / "theirs").touch()
+    with pytest.raises(StoreError, match="is there already"):
+        trio.run(where.copy_workspace, place, branch, ROOT)
+    assert [path.name for path in branch.workspace.iterdir()] == ["theirs"]
+
+
+def test_a_copy_that_fails_leaves_nothing(
+    place: SessionPlace, branch: SessionPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    where = full(place)
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    with pytest.raises(StoreError, match="No space left"):
+        trio.run(where.copy_workspace, place, branch, ROOT)
+    assert [path.name for path in place.workspace.parent.iterdir()] == ["demo"]
+
+
+def test_a_copy_for_which_there_is_no_room_is_not_begun(place: SessionPlace, branch: SessionPlace) -> None:
+    full(place)
+    where = directories(place, min_free_disk=1 << 60)
+    with pytest.raises(StoreError, match=r"a copy of .* takes"):
+        trio.run(where.copy_workspace, place, branch, ROOT)
+    assert not branch.workspace.exists()
+
+
+def test_a_clean_up_leaves_a_copy_that_is_being_made(
+    place: SessionPlace, branch: SessionPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = full(place)
+    copy = os.copy_file_range
+
+    def swept_meanwhile(*arguments: int) -> int:
+        trio.from_thread.run(where.sweep)
+        return copy(*arguments)
+
+    monkeypatch.setattr(os, "copy_file_range", swept_meanwhile)
+    trio.run(where.copy_workspace, place, branch, ROOT)
+    assert (branch.workspace / "a.txt").read_text() == "made"
