@@ -20,7 +20,6 @@ from tests.contract.engines import within
 from tests.contract.servers import PASSWORD
 from tests.e2e.elsewhere import a_remote
 from tests.e2e.rig import short_folder
-from tests.openclaw import tomorrow
 from tests.openclaw.butler import butler
 from tests.openclaw.gateway import GatewayClient
 from tests.openclaw.house import PATIENCE, House, open_house, result_of
@@ -29,6 +28,7 @@ from tests.openclaw.person import Person
 pytestmark = [pytest.mark.openclaw, pytest.mark.opencode, pytest.mark.podman, pytest.mark.image]
 
 A_DAY = 86_400
+TOMORROW = Path(__file__).with_name("tomorrow.py")
 AN_EVENING = 10 * PATIENCE
 
 
@@ -61,7 +61,7 @@ class Home:
 def home() -> Iterator[Home]:
     with short_folder() as base:
         (base / "ahead").write_text("0")
-        command = [sys.executable, str(Path(tomorrow.__file__)), str(base / "ahead"), "serve"]
+        command = [sys.executable, str(TOMORROW), str(base / "ahead"), "serve"]
         with open_house(("main",), {"command": command}) as house:
             yield Home(house=house, base=base)
 
