@@ -52,7 +52,7 @@ class House:
 @contextmanager
 def open_house(servers: int) -> Generator[House]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.fake_house", str(2 * servers)],  # some may start twice
+        [sys.executable, "-m", "tests.benchmarks.fake_house", str(4 * servers)],  # some may start again
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
