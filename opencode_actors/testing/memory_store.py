@@ -328,7 +328,7 @@ class MemoryStore:
                 or sum(sizes[number:]) > most
             )
             and last[job.session] != job.id
-            and (self._accepted[job.id].key is None or self._came(job.id) < limits.unkeyed_before)
+            and (not self._is_keyed(job.id) or self._came(job.id) < limits.unkeyed_before)
             and not (job.id in self.outbox and self.outbox[job.id].open)
         )
 
@@ -345,8 +345,13 @@ class MemoryStore:
         )[::-1]
 
     def _came(self, job: JobId) -> float:
-        plan = self._accepted.get(job)
-        return math.inf if plan is None else plan.at  # of one from an older version nobody knows
+        """Of one that an earlier version took nobody knows how old it is."""
+        accepted = self._accepted.get(job)
+        return math.inf if accepted is None else accepted.at
+
+    def _is_keyed(self, job: JobId) -> bool:
+        accepted = self._accepted.get(job)
+        return accepted is not None and accepted.key is not None
 
     async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
         await trio.lowlevel.checkpoint()

@@ -30,7 +30,7 @@ def butler(request: ChatRequest) -> Sequence[Step]:
     results = [_text(message) for message in messages[last + 1 :] if message["role"] == "tool"]
     if results:
         return (words(_of_result(results[-1])),)
-    told = "\n".join(_text(message) for message in messages[last + 1 :] if message["role"] == "user")
+    told = _unfolded("\n".join(_text(one) for one in messages[last + 1 :] if one["role"] == "user"))
     if notices := _NOTICE.findall(told):
         asked = _REQUEST.search(told)
         if asked is not None:
@@ -44,6 +44,11 @@ def butler(request: ChatRequest) -> Sequence[Step]:
         name, arguments = calls[-1]
         return (CallTool(name=name, arguments=arguments),)
     return (words("Very well."),)
+
+
+def _unfolded(told: str) -> str:
+    """OpenClaw puts `System:` before each line of an event, and quotes events that it gives to a model."""
+    return re.sub(r"^System: (\[[^\]]*\] )?", "", told.replace("\\n", "\n"), flags=re.MULTILINE)
 
 
 def _of_result(result: str) -> str:

@@ -120,6 +120,7 @@ async def test_an_evening_with_many_sessions_and_the_morning_after(
 async def two_at_once(chat: GatewayClient, person: Person) -> None:
     mend = asked("Mend the login test.\n::bash sleep 2\n::say It passes again.", name="login-test")
     await person.asks(chat, f"Please have the login test mended. {mend}")
+    await person.until_told(chat, "login-test has begun")
     await person.types(
         chat,
         "/opencode start --name paint Paint the button.\n::ask Which colour? | Red | Blue\n::say It is painted.",

@@ -86,6 +86,13 @@ async def test_a_job_that_a_key_stands_for_or_that_is_to_be_announced_stays(open
         assert await store.old_jobs(evolve(most, unkeyed_before=1.5)) == ("job_1",)
 
 
+async def test_a_job_of_which_nobody_knows_when_it_came_goes_by_count_alone(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        await store.append((evolve(ended(1, "a"), accepted=None), ended(2, "a"), ended(3, "a")))
+        assert await store.old_jobs(evolve(ALL, jobs_before=9.0)) == ("job_2",)
+        assert await store.old_jobs(evolve(ALL, jobs=2)) == ("job_1",)
+
+
 async def test_sessions_are_old_by_count_and_by_age_and_go_with_all_that_is_theirs(
     open_store: OpenStore,
 ) -> None:
