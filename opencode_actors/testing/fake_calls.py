@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from attrs import define, evolve, field
@@ -16,6 +17,7 @@ from opencode_actors.testing.fake_server import FakeServer
 from opencode_actors.testing.fake_tools import TOOLS, Shell
 from opencode_actors.testing.provider_script import CallTool, is_object
 
+_FORBIDDEN = "The user has specified a rule which prevents you from using this specific tool call."
 _REJECTED = "The user rejected permission to use this specific tool call"
 
 
@@ -56,8 +58,11 @@ class ToolRun:
             await self._perform()
 
     async def _is_permitted(self) -> bool:
-        if not self.server.behaviour.asks_permission(self.call.name, self._arguments):
-            return True
+        action = self._action()
+        if action == "deny":
+            self._end_badly(_FORBIDDEN)
+        if action != "ask":
+            return action == "allow"
         asked = PendingPermission(
             request=self.server.disk.new_request_id("per"),
             conversation=self.message.info.conversation,
@@ -72,6 +77,17 @@ class ToolRun:
         why = f" with the following feedback: {answer.message}" if answer.message else "."
         self._end_badly(_REJECTED + why)
         return False
+
+    def _action(self) -> str:
+        """By the last rule of its conversation that matches, and else as the server was set up."""
+        tool = "edit" if self.call.name in ("write", "edit") else self.call.name
+        said = tool_title(None, self._arguments)
+        rules = self.server.stored(self.message.info.conversation).rules
+        for rule in reversed(rules):
+            if fnmatchcase(tool, rule["permission"]) and fnmatchcase(said, rule["pattern"]):
+                return rule["action"]
+        asks = self.server.behaviour.asks_permission(self.call.name, self._arguments)
+        return "ask" if asks else "allow"
 
     async def _perform(self) -> None:
         match self.call.name:

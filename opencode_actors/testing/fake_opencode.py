@@ -150,7 +150,8 @@ class FakeOpenCode:
         (await self._reach()).submit(conversation, prompt)
 
     async def restrict(self, conversation: ConversationId, rules: Sequence[Mapping[str, str]]) -> None:
-        (await self._reach()).stored(conversation).rules = tuple(dict(rule) for rule in rules)
+        stored = (await self._reach()).stored(conversation)
+        stored.rules = (*stored.rules, *(dict(rule) for rule in rules))
 
     async def abort(self, conversation: ConversationId) -> None:
         (await self._reach()).abort(conversation)

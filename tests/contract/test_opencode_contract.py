@@ -34,7 +34,9 @@ NOBODY = ConversationId("ses_e02ffffffffffh4PnDCJyaIUFl")
 @within()
 async def test_a_healthy_server_tells_its_version(server_bench: ServerBench) -> None:
     assert (await server_bench.opencode.health(within=10)).version
-    await server_bench.opencode.warm_up()
+    offered = await server_bench.opencode.warm_up()
+    assert "scripted/demo" in {model.name for model in offered.models if model.priced}
+    assert {"build", "plan"} <= {agent.name for agent in offered.agents}
     assert "build" in {agent.name for agent in await server_bench.opencode.agents()}
 
 
@@ -60,6 +62,41 @@ async def test_a_conversation_is_found_again(server_bench: ServerBench) -> None:
     assert await server_bench.opencode.messages(made.id) == ()
     assert await server_bench.opencode.children(made.id) == ()
     assert await server_bench.opencode.todos(made.id) == ()
+
+
+@within()
+async def test_conversations_are_listed_the_newest_first(server_bench: ServerBench) -> None:
+    older, newer = await server_bench.converse("older"), await server_bench.converse("newer")
+    listed = [one.id for one in await server_bench.opencode.conversations()]
+    assert listed.index(newer.id) < listed.index(older.id)
+
+
+@within()
+async def test_rules_of_a_conversation_hold_from_its_next_prompt_on(server_bench: ServerBench) -> None:
+    made, other = await server_bench.converse(), await server_bench.converse()
+
+    async def ends(conversation: ConversationId, command: str) -> ToolState:
+        server_bench.forget()
+        await server_bench.say(f"::bash {command}", conversation)
+        await server_bench.wait_idle(conversation)
+        parts = [event.part for event in server_bench.of(PartUpdated) if isinstance(event.part, ToolPart)]
+        return parts[-1].state
+
+    async with server_bench.listening():
+        assert await ends(made.id, "echo one") is ToolState.COMPLETED
+        rules = [
+            {"permission": "bash", "pattern": "*", "action": "deny"},
+            {"permission": "bash", "pattern": "echo fine*", "action": "allow"},
+        ]
+        await server_bench.opencode.restrict(made.id, rules)
+        assert await ends(made.id, "echo two") is ToolState.ERROR
+        assert await ends(made.id, "echo fine") is ToolState.COMPLETED
+        assert await ends(other.id, "echo two") is ToolState.COMPLETED
+        # What comes later is put behind what is there.
+        later = {"permission": "bash", "pattern": "echo two", "action": "allow"}
+        await server_bench.opencode.restrict(made.id, [later])
+        assert await ends(made.id, "echo two") is ToolState.COMPLETED
+        assert await ends(made.id, "echo three") is ToolState.ERROR
 
 
 @within()
