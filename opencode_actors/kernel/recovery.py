@@ -20,7 +20,7 @@ from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.failures import of_death
 from opencode_actors.machines.interruption import Left
-from opencode_actors.machines.notices import InputAnswered, InputEnd, JobEnded, JobRecorded
+from opencode_actors.machines.notices import InputAnswered, InputEnd, JobEnded, JobRecorded, JobStarted
 from opencode_actors.machines.session_messages import TakeOver
 from opencode_actors.machines.spending import Spending
 from opencode_actors.machines.vocabulary import Climb, Failure, JobStatus, SessionKey
@@ -91,9 +91,24 @@ async def _with_one_sent(here: Surroundings, open_jobs: list[OpenJob]) -> list[O
     """A session has one prompt at work. Of several that were sent, the earlier ones have ended, and there was no
     room on the disk to say so: whoever went on with them would take the later answers for theirs."""
     sent = [job for job in open_jobs if job.begun is not None]  # in the order in which they came
-    for job in sent[:-1]:
+    over = sent if sent and await _another_began(here, sent[-1]) else sent[:-1]
+    for job in over:
         await _settle(here, job)
-    return [job for job in open_jobs if job not in sent[:-1]]
+    return [job for job in open_jobs if job not in over]
+
+
+async def _another_began(here: Surroundings, job: OpenJob) -> bool:
+    """Whether another job of its session had its turn after it: then this one has ended as well, also when that
+    other one has ended since, and is not open any more."""
+    began = job.snapshot.id
+    at, upto = 0 if job.accepted is None else job.accepted.since, here.hub.position
+    while at < upto:
+        page = await here.store.notices(None, job.snapshot.session, after=at, upto=upto)
+        at = page.reached
+        for notice in page.notices:
+            if isinstance(notice, JobStarted):
+                began = notice.job
+    return began != job.snapshot.id
 
 
 def _in_order(open_jobs: list[OpenJob]) -> list[OpenJob]:

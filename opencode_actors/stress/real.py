@@ -157,6 +157,7 @@ class RealWorld:
         if served is None:
             return ()
         with trio.move_on_after(_LETS_GO_WITHIN):
+            await trio.lowlevel.checkpoint()
             while more := served.holds_more(live.connections() + _TO_THE_ENGINE):  # noqa: ASYNC110 - nothing tells
                 await trio.sleep(_LOOK_EVERY)
         return (f"the service still holds {more}",) if more else ()
@@ -167,6 +168,7 @@ class RealWorld:
         found = await self.engine.list({OWNER_LABEL: owner})
         left += [f"container {one.name}" for one in found]
         with trio.move_on_after(_LETS_GO_WITHIN):
+            await trio.lowlevel.checkpoint()
             while self._processes(owner):  # noqa: ASYNC110 - conmon ends a moment after its container
                 await trio.sleep(_LOOK_EVERY)
         left += [f"process {line}" for line in self._processes(owner)]

@@ -668,3 +668,37 @@ async def test_a_container_that_dies_while_it_is_taken_over_fails_its_job_as_tha
             assert ended.failure is not None
             assert (ended.failure.cause, ended.failure.exit_code) == (Cause.CRASH, 139)
         world.check_nothing_is_left()
+
+
+async def test_p18_a_job_whose_end_found_no_room_takes_no_later_answer_for_its_own(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed before there was time to record the end, and after another job of the session came and went."""
+    async with open_world(BEHAVIOUR) as world:
+        kept: list[Job] = []
+
+        async def live_and_die() -> None:
+            async with world.system() as system:
+                first = await system.start("::say begun\n::pause 60\n::say and done", session="demo")
+                await trio.sleep(10)
+                world.store.full = True
+                ended = await first.wait()
+                assert ended.failure is not None
+                assert ended.failure.cause is Cause.STORE
+                world.store.full = False
+                await trio.sleep(0.5)  # the session ends, for want of room
+                second = await system.start("::say other words", session="demo")
+                assert (await second.wait()).status is JobStatus.COMPLETED
+                kept.append(first)
+                world.store.full = True
+                for verb in ENDING:
+                    world.engine.lie(verb)
+
+        await live_and_die()
+        world.store.full = False
+        world.engine.be_honest()
+        async with world.system() as system:
+            ended = await system.wait(kept[0].id)
+            assert ended.failure is not None
+            assert ended.failure.cause is Cause.LOST
+            assert (await system.output(kept[0].id)).text == "begun"
