@@ -30,16 +30,17 @@ def butler(request: ChatRequest) -> Sequence[Step]:
     results = [_text(message) for message in messages[last + 1 :] if message["role"] == "tool"]
     if results:
         return (words(_of_result(results[-1])),)
-    told = _unfolded("\n".join(_text(one) for one in messages[last + 1 :] if one["role"] == "user"))
-    if notices := _NOTICE.findall(told):
-        asked = _REQUEST.search(told)
+    told = "\n".join(_text(one) for one in messages[last + 1 :] if one["role"] == "user")
+    lines = _unfolded(told)
+    if notices := _NOTICE.findall(lines):
+        asked = _REQUEST.search(lines)
         if asked is not None:
             job = notices[-1][0]
             answer = {"job_id": job, "request_id": asked[1], "answers": [FAVOURITE]}
             return (CallTool(name="opencode_answer", arguments=json.dumps(answer)),)
-        said = _QUOTED.findall(told)
-        lines = [f"{name} {how}." for _, name, how in notices]
-        return (words(" ".join(lines) + (f' It said: "{said[0]}"' if said else "")),)
+        said = _QUOTED.findall(lines)
+        ends = [f"{name} {how}." for _, name, how in notices]
+        return (words(" ".join(ends) + (f' It said: "{said[0]}"' if said else "")),)
     if calls := _CALL.findall(told):
         name, arguments = calls[-1]
         return (CallTool(name=name, arguments=arguments),)
