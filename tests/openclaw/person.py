@@ -43,7 +43,7 @@ class Person:
         """By the agent, in one message, with all of `words` in it."""
 
         def told(seen: Sequence[dict[str, Any]]) -> str:
-            said = [_text(one) for one in seen if one["role"] == "assistant"]
+            said = [_text(one) for one in seen if one["role"] == "assistant" and not _is_answer(one)]
             return next((text for text in said if all(word in text for word in words)), "")
 
         return await self._until(client, told)
@@ -76,9 +76,13 @@ def _screen(messages: Sequence[dict[str, Any]]) -> str:
         if message["role"] == "user":
             lines += ["", *_under("person", _without_scripts(text))]
         elif message["role"] == "assistant" and text:
-            injected = message.get("model") == "gateway-injected"
-            lines += _under("opencode" if injected else "agent", text)
+            lines += _under("opencode" if _is_answer(message) else "agent", text)
     return "\n".join(lines)
+
+
+def _is_answer(message: dict[str, Any]) -> bool:
+    """Of a command, which no model has seen."""
+    return message.get("model") == "gateway-injected"
 
 
 def _under(who: str, text: str) -> list[str]:

@@ -164,7 +164,7 @@ async def over_its_budget(chat: GatewayClient, person: Person) -> None:
         "/opencode start --name dear --max-cost-usd 0.0000001 Think of everything.\n"
         "::say I begin.\n::bash echo more\n::say And on.\n::bash sleep 600",
     )
-    await person.until_told(chat, "dear ")
+    await person.until_told(chat, "dear has")
     ended = await result_of(chat, "opencode.status", job_id="dear")
     assert (ended["status"], ended["cause"]) == ("failed", "budget")
     await until_output(chat, "dear", "I begin.")
