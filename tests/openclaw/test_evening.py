@@ -104,7 +104,7 @@ async def test_an_evening_with_many_sessions_and_the_morning_after(
         async with house.gateway.client() as chat:
             await person.until_told(chat, "archive is completed")
             assert "guide-in-german" in await person.types(chat, "/opencode sessions")
-            assert "guide" in await person.types(chat, "/opencode cleanup")
+            assert "6 ended" in await person.types(chat, "/opencode cleanup")
         before = home.conversation_of("guide")
         await home.sleep_until_morning()
         async with house.gateway.client() as chat:
