@@ -49,7 +49,7 @@ class Home:
         await self.house.gateway.start()
 
     def conversation_of(self, session: str) -> str:
-        file = self.house.sessions_dir / "journal.db"
+        file = self.house.sessions_dir / "journal.sqlite"
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as journal:
             (found,) = journal.execute(
                 "SELECT conversation FROM sessions WHERE key = ?", (session,)
