@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from opencode_actors.machines.server_events import ConversationCreated, Heartbeat, PartUpdated, TextPart
+from tests.e2e.rig import eventually
 
 from .engines import within
 from .servers import RealProcess, ServerBench, real_server_bench
@@ -23,8 +24,9 @@ async def test_two_hundred_streams_leave_nothing_behind(server_bench: ServerBenc
     tasks, files = trio.lowlevel.current_statistics().tasks_living, _open_files()
     for _ in range(200):
         await open_and_cancel()
-    assert trio.lowlevel.current_statistics().tasks_living == tasks
-    assert _open_files() == files
+    # A server in this process hears of the last client's end a moment later.
+    await eventually(lambda: trio.lowlevel.current_statistics().tasks_living == tasks)
+    await eventually(lambda: _open_files() == files)
     assert (await server_bench.opencode.health(within=10)).version
 
 
@@ -43,7 +45,7 @@ async def test_after_a_lost_stream_reading_again_leaves_no_gap_P8(server_bench: 
     """The stream has no replay: text that was told meanwhile comes with the end of its part."""
     bench = server_bench
     async with bench.listening():
-        conversation, prompt = await bench.say("::words 12 rate=20\n::bash echo two; sleep 0.3\n::words 3")
+        conversation, prompt = await bench.say("::words 60 rate=20\n::bash echo two; sleep 0.3\n::words 3")
         await bench.wait_until(lambda: "word2" in bench.told(conversation))
     missed_from = bench.told(conversation)
     await trio.sleep(0.15)  # some words go by that nobody hears; how many does not matter
@@ -51,7 +53,7 @@ async def test_after_a_lost_stream_reading_again_leaves_no_gap_P8(server_bench: 
         again = await bench.opencode.messages(conversation, since=prompt.message_id)
         assert again[0].info.id == prompt.message_id
         await bench.wait_idle(conversation)
-    words = "".join(f"word{index} " for index in range(12))
+    words = "".join(f"word{index} " for index in range(60))
     assert words.startswith(missed_from)
     finished = [
         event.part.text
