@@ -48,9 +48,13 @@ IDLE_SECONDS = 60
 START_WITHIN = 20.0
 STOP_WITHIN = 3.0
 
-# What would turn `podman system service` into a client of another one, or make it take our
-# supervisor's sockets and readiness for its own.
-_NOT_FOR_THE_SERVICE = ("CONTAINER_HOST", "CONTAINER_CONNECTION", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET")
+# What would turn `podman system service` into a client of another one, or make it take our supervisor's sockets and
+# readiness for its own. And whoever starts it may have a temporary folder that ends with him, while others use the
+# service: without that folder it creates no container.
+_NOT_FOR_THE_SERVICE = (
+    *("CONTAINER_HOST", "CONTAINER_CONNECTION", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"),
+    "TMPDIR",
+)
 
 
 # ---- a service of our own

@@ -154,6 +154,18 @@ async def test_a_service_is_nobodys_client_and_takes_nobodys_sockets(
 
 
 @within()
+async def test_a_service_outlives_the_temporary_folder_of_whoever_started_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its_own = tmp_path / "its own"
+    its_own.mkdir()
+    monkeypatch.setenv("TMPDIR", str(its_own))
+    async with _bench_on(PodmanService(folder)) as bench:
+        shutil.rmtree(its_own)
+        assert (await bench.run()).phase is ContainerPhase.RUNNING
+
+
+@within()
 async def test_a_service_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "bin").mkdir()
     broken = folder / "bin/podman"
