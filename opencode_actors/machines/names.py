@@ -65,11 +65,13 @@ def job_name(text: str) -> str:
 
 
 def name_of(prompt: str) -> str:
-    """A name of a prompt's first key words, that can be a session's key and a job's name: `fix-login-test`."""
+    """A name of the key words in a prompt's first line that has any, which can be a session's key and a job's
+    name: `fix-login-test`."""
     plain = unicodedata.normalize("NFKD", prompt[: 40 * _LONGEST_MADE]).encode("ascii", "ignore").decode()
-    words = [word for word in _UNSAFE.sub(" ", plain.lower()).split() if word not in _LITTLE_WORDS]
+    lines = (_UNSAFE.sub(" ", line).split() for line in plain.lower().splitlines())
+    named = ([word for word in words if word not in _LITTLE_WORDS] for words in lines)
     name = ""
-    for word in words[:_WORDS_OF_A_NAME]:
+    for word in next(filter(None, named), [])[:_WORDS_OF_A_NAME]:
         longer = f"{name}-{word}" if name else word[:_LONGEST_MADE]
         if len(longer) > _LONGEST_MADE:
             break

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opencode_actors.errors import UsageError
-from opencode_actors.machines.names import LONGEST_KEY, directory_name, session_key
+from opencode_actors.machines.names import LONGEST_KEY, directory_name, name_of, session_key
 
 FIRST = string.ascii_letters + string.digits
 keys = st.builds(str.__add__, st.sampled_from(FIRST), st.text(FIRST + "._:-", max_size=LONGEST_KEY - 1)).map(
@@ -72,3 +72,15 @@ def test_a_key_has_its_longest() -> None:
     assert session_key("x" * LONGEST_KEY)
     with pytest.raises(UsageError, match="at most 64 characters, and this one has 65"):
         session_key("x" * (LONGEST_KEY + 1))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("Please fix the login test.\nIt fails since Monday.", "fix-login-test"),
+        ("\n  -- \n\nMend it, and then the other thing", "mend-other-thing"),
+        ("Über alle Bücher hinweg", "uber-alle-bucher-hinweg"),
+    ],
+)
+def test_a_job_is_called_by_the_first_line_that_says_something(prompt: str, name: str) -> None:
+    assert name_of(prompt) == name
