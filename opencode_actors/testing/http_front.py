@@ -146,6 +146,10 @@ class HttpFront:
                 if about is None:
                     raise ServerRefused(f"Session not found: {of}", status=404)
                 return wire_json.conversation(about)
+            case ("PATCH",):
+                await opencode.restrict(of, given["permission"])
+                about = await opencode.conversation(of)
+                return None if about is None else wire_json.conversation(about)
             case "GET", "children":
                 return [wire_json.conversation(about) for about in await opencode.children(of)]
             case "GET", "todo":
