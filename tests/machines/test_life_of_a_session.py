@@ -124,10 +124,10 @@ def test_a_conversation_that_is_another_sessions_is_branched_once() -> None:
 
 
 def test_an_interrupting_job_goes_before_those_that_wait() -> None:
-    book = add(add(serving(), TWO), THREE)
+    book = add(serving(), TWO)
     first = JobId("job-9")
     book.tell(s.AddJob(ask=AskId(9), job=first, first=True)).expect(s.Accepted(ahead=1))
-    assert book.state.queue == (first, TWO, THREE)
+    assert book.state.queue == (first, TWO)
 
 
 def test_a_cold_start_with_a_server_that_takes_its_time() -> None:

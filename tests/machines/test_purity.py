@@ -11,7 +11,7 @@ import opencode_actors.machines
 
 FOLDER = Path(opencode_actors.machines.__file__).parent
 ALLOWED = {
-    "__future__", "attrs", "base64", "collections", "enum", "hashlib", "re", "typing", "unicodedata",
+    "__future__", "attrs", "base64", "collections", "enum", "difflib", "hashlib", "ipaddress", "re", "typing", "unicodedata",
     "opencode_actors",
 }  # fmt: skip
 OWN = {"machines", "ports", "errors"}
