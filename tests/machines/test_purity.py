@@ -11,8 +11,8 @@ import opencode_actors.machines
 
 FOLDER = Path(opencode_actors.machines.__file__).parent
 ALLOWED = {
-    "__future__", "attrs", "base64", "collections", "enum", "difflib", "hashlib", "ipaddress", "re", "typing", "unicodedata",
-    "opencode_actors",
+    "__future__", "attrs", "base64", "collections", "difflib", "enum", "hashlib", "ipaddress", "re", "typing",
+    "unicodedata", "urllib", "opencode_actors",
 }  # fmt: skip
 OWN = {"machines", "ports", "errors"}
 
