@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from opencode_actors.errors import UsageError
@@ -81,12 +80,12 @@ def variable_name(text: str) -> str:
 
 def password_path(text: str) -> str:
     """Raises `UsageError`."""
-    path = PurePosixPath(text)
-    if not (path.is_absolute() and text.isprintable()):
+    name = text.rpartition("/")[2]
+    if not (text.startswith("/") and text.isprintable()):
         raise UsageError("password_file is not an absolute path", hint="begin it with /")
-    if "password" not in path.name.lower():
+    if "password" not in name.lower():
         raise UsageError(
-            f"{path.name} is not named as a password's file is",
+            f"{name} is not named as a password's file is",
             hint="the file's name must have `password` in it" + _WHY,
         )
     return text
