@@ -148,7 +148,8 @@ async def test_a_job_of_the_command_line_is_told_where_its_directory_belongs_C10
 async def test_a_chat_follows_a_job_and_shows_first_what_was_missed_C3(house: House) -> None:
     async with a_chat(house, "agent:main:follows") as chat:
         await chat.type(
-            "/opencode start --name wall ::say I mix the colours\n::bash sleep 8\n::say the wall is blue"
+            "/opencode start --name wall --session wall ::say I mix the colours\n"
+            "::bash until test -e go; do sleep 0.2; done\n::say the wall is blue"
         )
         await chat.until("wall (job_", "has started")
         with trio.fail_after(PATIENCE):
@@ -161,5 +162,7 @@ async def test_a_chat_follows_a_job_and_shows_first_what_was_missed_C3(house: Ho
         await chat.until("Following wall (job_")
         missed = await chat.until("wall:", "> I mix the colours")
         assert "the wall is blue" not in missed
+        (workspace,) = house.workspaces.glob("wall-*")
+        (workspace / "go").touch()
         last = await chat.until("> the wall is blue", "> completed, after")
         assert "I mix the colours" not in last
