@@ -80,3 +80,9 @@ async def tools() -> Any:
     script = f"const t = await import({json.dumps(str(PLUGIN / 'tools.js'))}); console.log(JSON.stringify(t.TOOLS))"
     printed = await trio.run_process([NODE, "--input-type=module", "--eval", script], capture_stdout=True)
     return json.loads(printed.stdout)
+
+
+async def test_the_manifest_names_every_tool() -> None:
+    """OpenClaw offers no other to a model, and says nothing of it."""
+    manifest = json.loads((PLUGIN / "openclaw.plugin.json").read_text("utf-8"))
+    assert set(await tools()) == set(manifest["contracts"]["tools"]) == set(manifest["toolMetadata"])

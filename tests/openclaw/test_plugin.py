@@ -231,7 +231,7 @@ async def test_a_message_that_interrupts_a_resume_and_a_fork_come_from_agent_cha
     }
     for operation, params in wanted.items():
         for asked in desk.door.asked(operation):
-            assert {key: asked[key] for key in asked if key not in ("key", "origin")} == params
+            assert {key: asked[key] for key in asked if key not in ("key", "origin", "by")} == params
             assert asked["key"].startswith("openclaw:")
 
 
