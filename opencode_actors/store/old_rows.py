@@ -45,7 +45,8 @@ def job_row(record: JobForgotten) -> Row:
 
 def session_rows(record: SessionForgotten) -> tuple[Row, ...]:
     """Where its files are still on the disk, its name stays given."""
-    left = "UPDATE sessions SET conversation = NULL, before = NULL, source = NULL, has_data = 0 WHERE key = ?"
+    gone = "conversation = NULL, before = NULL, source = NULL, has_data = 0, habits = NULL"
+    left = f"UPDATE sessions SET {gone} WHERE key = ?"  # noqa: S608 - our words
     return (
         Row("DELETE FROM notices WHERE session = ? AND job IS NULL", (record.session,)),
         Row("DELETE FROM sessions WHERE key = ? AND has_workspace = 0", (record.session,)),

@@ -21,12 +21,14 @@ from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
     InputWanted,
+    JobForgotten,
     JobQueued,
     JobRecorded,
     Notice,
     OutputKind,
     OutputRecorded,
     SessionChanged,
+    SessionForgotten,
     SessionForked,
 )
 from opencode_actors.machines.output import OutputMeter, Placed, admit
@@ -152,6 +154,17 @@ async def test_a_first_name_that_was_refused_leaves_none(open_store: OpenStore) 
         )
         await store.append((JobRecorded(snapshot=refused),))
         assert await store.habits(SESSION) == Habits()
+
+
+async def test_a_session_that_is_forgotten_is_used_to_nothing(open_store: OpenStore) -> None:
+    plan = Accepted(prompt=Prompt(text="x"), timeout=None, at=1.0, since=0, habits=Habits(agent="plan"))
+    async with open_store() as store:
+        await store.append(
+            (conversation(), JobRecorded(snapshot=job(JobStatus.COMPLETED).snapshot, accepted=plan))
+        )
+        assert await store.habits(SESSION) == Habits(agent="plan")
+        await store.append((JobForgotten(job=JOB), SessionForgotten(session=SESSION)))
+        assert await store.habits(SESSION) is None
 
 
 async def test_what_was_never_recorded_is_not_there(open_store: OpenStore) -> None:
