@@ -71,7 +71,7 @@ def name_of(prompt: str) -> str:
     lines = (_UNSAFE.sub(" ", line).split() for line in plain.lower().splitlines())
     named = ([word for word in words if word not in _LITTLE_WORDS] for words in lines)
     name = ""
-    for word in next(filter(None, named), [])[:_WORDS_OF_A_NAME]:
+    for word in next((words for words in named if words), list[str]())[:_WORDS_OF_A_NAME]:
         longer = f"{name}-{word}" if name else word[:_LONGEST_MADE]
         if len(longer) > _LONGEST_MADE:
             break
