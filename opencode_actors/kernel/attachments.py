@@ -104,7 +104,7 @@ class Attachments:
     async def conversations(self, key: SessionKey) -> tuple[KnownConversation, ...]:
         """Of the session's server, the newest first."""
         endpoint = await self.sessions.endpoint(key)
-        own = await self.surroundings.store.conversation(key)
+        own = (await self.surroundings.store.recall(key)).conversation
         async with self._client(endpoint) as server:
             found = await server.conversations()
             states = dict(await server.status())
@@ -164,7 +164,7 @@ class Attachments:
         joined: ConversationId | None,
         version: str,
     ) -> Attached:
-        own = await self.surroundings.store.conversation(key)
+        own = (await self.surroundings.store.recall(key)).conversation
         if known != wanted or joined not in (None, own):
             raise UsageError(
                 f"session {key} is attached to {known.url} already",
@@ -176,7 +176,7 @@ class Attachments:
         if len(self.sessions.attachments) >= MOST:
             raise Busy(f"{MOST} sessions are attached already", hint="detach one that is not needed")
         # One that was attached before has jobs, and no conversation of its own any more.
-        if key in self.sessions or await self.surroundings.store.conversation(key) is not None:
+        if key in self.sessions or (await self.surroundings.store.recall(key)).conversation is not None:
             raise UsageError(
                 f"there is a session {key} already, with a container", hint="choose another name"
             )

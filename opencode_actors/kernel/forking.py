@@ -48,7 +48,7 @@ class Forking:
                 f"session {source} cannot be branched: its files are on {elsewhere.url}",
                 hint="attach another session to that server, or branch one that runs in a container",
             )
-        conversation = await store.conversation(source)
+        conversation = (await store.recall(source)).conversation
         if conversation is None or not await self.sessions.keeps_conversation(source):
             raise UsageError(
                 f"session {source} has no conversation that could be branched",
@@ -118,13 +118,13 @@ class Forking:
         before: MessageId | None,
         copied: Copied,
     ) -> None:
-        known = await self.surroundings.store.session(source)
+        known = await self.surroundings.store.recall(source)
         forked = SessionForked(
             session=target,
             source=source,
             conversation=conversation,
             before=before if before is not None else known.before,
-            image=self.sessions.image_of(source) or known.image,
+            image=self.sessions.image_of(source) or known.image or None,
         )
         what = "git repository" if copied.repository else "directory"
         said = SessionChanged(

@@ -25,7 +25,7 @@ async def check_can_resume(
             f"session {session} has not ended: job {busy.id}{called} is under way in it",
             hint="respond to it instead: that is queued behind the job, or interrupts it",
         )
-    if await store.conversation(session) is None:
+    if (await store.recall(session)).conversation is None:
         raise UsageError(
             f"session {session} never came to a conversation, so there is nothing to go on with",
             hint="respond to it instead: that begins one",

@@ -7,30 +7,21 @@ one before are over.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from opencode_actors.adapters.passwords import endpoint_of
-from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
-from opencode_actors.errors import ActorGone, Busy, EngineError, StoreError, UnknownSession, UsageError
-from opencode_actors.kernel.actor import Actor
-from opencode_actors.kernel.elsewhere import RemoteOperations
+from opencode_actors.containers import ModelAccess, SessionPlace
+from opencode_actors.errors import ActorGone, Busy, StoreError, UnknownSession, UsageError
 from opencode_actors.kernel.mailbox import Mailbox
-from opencode_actors.kernel.policies import session_policy
-from opencode_actors.kernel.session_operations import SessionOperations
-from opencode_actors.kernel.shells import SessionShell
+from opencode_actors.kernel.session_entry import SessionActor, SessionEntry, end_for_good, new_entry
 from opencode_actors.kernel.surroundings import Surroundings
-from opencode_actors.machines import session as session_machine
-from opencode_actors.machines.job_messages import CancelJob, JobOver, SessionFailed
+from opencode_actors.machines.job_messages import CancelJob, JobOver
 from opencode_actors.machines.notices import Attachment, SessionChanged
-from opencode_actors.machines.server_events import ConversationId, MessageId
-from opencode_actors.machines.session import ASK_AGAIN_AFTER, ENGINE_BACK_WITHIN
 from opencode_actors.machines.session_messages import (
     Accepted,
     AddJob,
@@ -39,108 +30,32 @@ from opencode_actors.machines.session_messages import (
     Refused,
     ResetSession,
     RetireSession,
-    SessionEffect,
     SessionMessage,
     TakeOver,
     WakeSession,
 )
 from opencode_actors.machines.session_state import (
-    Absent,
-    Creating,
-    GivenUp,
     Serving,
-    SessionState,
     Starting,
 )
 from opencode_actors.machines.vocabulary import (
     NOBODY,
     Cause,
     Climb,
-    Failure,
     JobId,
     Leave,
     SessionKey,
     SessionSnapshot,
     SessionStatus,
 )
-from opencode_actors.ports import ContainerId, ContainerSpec, Endpoint, Permissions
+from opencode_actors.ports import ContainerId, Endpoint, Permissions
+from opencode_actors.store.port import Recalled
 from opencode_actors.workdirs import Directories
 
 _log = logging.getLogger("opencode_actors")
 
 # Renewed logins are carried back when a session is over; a disk that hangs does not hold the next one.
 _TIDY_WITHIN = 5.0
-
-SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
-
-
-@frozen(kw_only=True)
-class Recalled:
-    """What a session had last, and its next container is to have."""
-
-    conversation: ConversationId | None
-    before: MessageId | None
-    image: str
-
-
-@define(eq=False, repr=False)
-class SessionEntry:
-    """`image` is what its next container is made from, unless it is attached to somebody else's server; `found` are a service's jobs that an earlier process
-    began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left,
-    and `failure` when it did not end by itself."""
-
-    actor: SessionActor
-    operations: SessionOperations | RemoteOperations
-    place: SessionPlace
-    image: str
-    attachment: Attachment | None = None
-    found: frozenset[JobId] = frozenset()
-    asking: int = field(default=0, init=False)
-    failure: Failure | None = field(default=None, init=False)
-    done: trio.Event = field(factory=trio.Event, init=False)
-
-    @property
-    def idle(self) -> bool:
-        """Without jobs, so that ending it takes nothing away from anybody."""
-        state = self.actor.state
-        return not self.asking and not state.queue and state.current is None
-
-    @property
-    def work(self) -> frozenset[JobId]:
-        """Its jobs that have not ended."""
-        state = self.actor.state
-        return frozenset(state.queue if state.current is None else (state.current, *state.queue))
-
-    def left(self, leave: Leave) -> frozenset[JobId]:
-        """Those that go on when the system is left."""
-        match leave:
-            case Leave.NOTHING:
-                return frozenset()
-            case Leave.FOUND:
-                return self.work & self.found
-            case Leave.ALL:
-                return self.work
-
-    def use(self, image: str) -> None:
-        """Raises `UsageError` where a container of another image runs, or jobs wait for one."""
-        if self.attachment is not None:
-            raise UsageError(
-                f"session {self.actor.state.key} is attached to {self.attachment.url}, and has no container",
-                hint="an image is for sessions with a container: leave it out, or use another session",
-            )
-        if image == self.image:
-            return
-        if not self.idle or isinstance(self.actor.state.phase, Creating | Starting | Serving):
-            raise UsageError(
-                f"session {self.actor.state.key} runs with the image {self.image}, not with {image}",
-                hint="use another session, or clean up first: an idle session ends, and its conversation stays",
-            )
-        self.image = image
-
-    @property
-    def idle_longest(self) -> tuple[bool, float]:
-        """What sorts those first that are missed least: one without a container, then the longest idle."""
-        return not isinstance(self.actor.state.phase, Absent | GivenUp), self.actor.state.used_at
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -382,10 +297,9 @@ class Sessions:
 
     async def recall(self, key: SessionKey) -> Recalled:
         """Raises `StoreError`."""
-        store = self.surroundings.store
-        known, conversation = await store.session(key), await store.conversation(key)
+        known = await self.surroundings.store.recall(key)
         image = "" if key in self.attachments else known.image or self.surroundings.settings.image
-        return Recalled(conversation=conversation, before=known.before, image=image)
+        return evolve(known, image=image)
 
     def take_over(
         self, key: SessionKey, recalled: Recalled, left: TakeOver, *, announced: frozenset[JobId]
@@ -427,38 +341,15 @@ class Sessions:
         return False
 
     def _begin(self, key: SessionKey, recalled: Recalled) -> SessionEntry:
-        here, place = self.surroundings, self.place_of(key)
-        attachment = self.attachments.get(key)
-        elsewhere = attachment.url if attachment is not None else ""
-
-        async def prepare(password: str, permissions: Permissions | None) -> ContainerSpec:
-            await self.directories.make(place, here.engine.directory_owner())
-            spec = container_spec(
-                here.settings, self.access, place, password=password, permissions=permissions
-            )
-            return evolve(spec, image=entry.image)
-
-        async def tidy() -> int:
-            return await self.directories.tidy(place)
-
-        operations: SessionOperations | RemoteOperations
-        if attachment is None:
-            operations = SessionOperations(here.engine, here.servers, prepare, tidy, _new_password)
-        else:
-            operations = RemoteOperations(elsewhere, here.servers, partial(endpoint_of, attachment))
-        shell = SessionShell(operations, here.store, here.job_mailbox)
-        state = SessionState(
-            key=key,
-            container_name=place.container_name,
-            title=f"opencode-actors {key}",
-            policy=session_policy(here.settings, elsewhere=elsewhere),
-            conversation=recalled.conversation,
-            before=recalled.before,
-            used_at=here.moment().now,
+        entry = self._entries[key] = new_entry(
+            self.surroundings,
+            self.access,
+            self.directories,
+            self.place_of(key),
+            recalled,
+            self.attachments.get(key),
         )
-        actor = Actor(f"session {key}", state, session_machine.handle, shell, here.moment)
-        entry = self._entries[key] = SessionEntry(actor, operations, place, recalled.image, attachment)
-        here.nursery.start_soon(self._run, key, entry)
+        self.surroundings.nursery.start_soon(self._run, key, entry)
         return entry
 
     async def _ask_for_place(
@@ -483,7 +374,7 @@ class Sessions:
         try:
             entry.failure = await self.surroundings.supervisor.run(entry.actor)
             if entry.failure is not None:
-                await self._clean_up(key, entry, entry.failure)
+                await end_for_good(self.surroundings, entry, entry.failure)
             await entry.operations.disconnect()
             if entry.attachment is None:
                 await self._tidy_up(entry)
@@ -497,36 +388,6 @@ class Sessions:
                 await self.directories.tidy(entry.place)
         except StoreError as error:
             _log.warning("%s", error.message)
-
-    async def _clean_up(self, key: SessionKey, entry: SessionEntry, failure: Failure) -> None:
-        """After a bug, or a state directory that takes nothing any more: what it had must not go on."""
-        here, name = self.surroundings, entry.actor.state.container_name
-        for job in tuple(here.addresses.values()):
-            if job.session == key:
-                job.mailbox.put(SessionFailed(failure=failure))
-        if entry.attachment is None:
-            await self._remove(name)
-        changed = SessionChanged(session=key, status=SessionStatus.ABSENT, detail=failure.message)
-        await here.announce(changed)
-
-    async def _remove(self, name: str) -> None:
-        """Nobody comes back to this container later, so an engine that is away, or refuses, is asked again."""
-        here, told = self.surroundings, False
-        until = trio.current_time() + ENGINE_BACK_WITHIN
-        while trio.current_time() < until:
-            try:
-                with trio.fail_after(here.settings.remove_grace):
-                    await here.engine.remove(ContainerId(name))
-            except EngineError as error:
-                if not told:
-                    _log.error("container %s could not be removed: %s", name, error.message)
-                told = True
-            except trio.TooSlowError:
-                _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
-                return
-            else:
-                return
-            await trio.sleep(ASK_AGAIN_AFTER)
 
     async def retire(self, entry: SessionEntry, why: str) -> Climb | Refused:
         """Ends it unless it has work, or gets some before it is over; `why` is announced."""
@@ -565,7 +426,3 @@ class Sessions:
             answer = None
         await entry.done.wait()
         return answer if isinstance(answer, Climb) else Climb(ended_by=None)
-
-
-def _new_password() -> str:
-    return secrets.token_urlsafe(24)

@@ -29,28 +29,27 @@ from opencode_actors.kernel.catalogs import Catalogs, Offered
 from opencode_actors.kernel.choices import Chosen, choose
 from opencode_actors.kernel.cleanup import CleanedUp, Cleanup
 from opencode_actors.kernel.engine_watch import watch_engine
-from opencode_actors.kernel.forking import Forked, Forking
+from opencode_actors.kernel.forking import Forked
 from opencode_actors.kernel.hub import Allowance, Following, HubStatistics
 from opencode_actors.kernel.jobs import Jobs
 from opencode_actors.kernel.outbox import Attendance, Outbox, OutboxStatistics
 from opencode_actors.kernel.recovery import recover
-from opencode_actors.kernel.resuming import GO_ON
 from opencode_actors.kernel.retention import Retention
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.supervisor import SupervisorStatistics
 from opencode_actors.kernel.surroundings import Surroundings
-from opencode_actors.kernel.wishes import Asked, Wish, wish_of
+from opencode_actors.kernel.talking import Talking
+from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.attention import is_word
 from opencode_actors.machines.matters import Party
 from opencode_actors.machines.names import directory_name, session_key
-from opencode_actors.machines.notices import Attachment, Habits, JobEnded, Notice
+from opencode_actors.machines.notices import Attachment, JobEnded, Notice
 from opencode_actors.machines.totals import Totals
 from opencode_actors.machines.vocabulary import (
     Climb,
     JobId,
     JobSnapshot,
     Leave,
-    Origin,
     SessionKey,
     SessionSnapshot,
 )
@@ -136,6 +135,7 @@ class System:
     _retention: Retention
     _attachments: Attachments
     _catalogs: Catalogs
+    _talking: Talking
     _outbox: Outbox | None
     _attention: Attention | None
 
@@ -157,6 +157,9 @@ class System:
         self._retention = Retention(surroundings=surroundings, sessions=self._sessions, jobs=self._jobs)
         self._attachments = Attachments(surroundings=surroundings, sessions=self._sessions)
         self._catalogs = Catalogs(surroundings=surroundings, sessions=self._sessions)
+        self._talking = Talking(
+            surroundings=surroundings, sessions=self._sessions, jobs=self._jobs, catalogs=self._catalogs
+        )
         self._outbox = outbox
         self._attention = Attention(surroundings, self._jobs) if outbox is not None else None
         surroundings.store.listen(self._told)
@@ -166,85 +169,14 @@ class System:
 
     # ---- jobs
 
-    async def start(
-        self,
-        prompt: str,
-        *,
-        session: str | None = None,
-        name: str | None = None,
-        image: str | None = None,
-        model: str | None = None,
-        agent: str | None = None,
-        system: str | None = None,
-        job_timeout: float | None = None,
-        max_cost_usd: float | None = None,
-        report_every: float | None = None,
-        key: str | None = None,
-        origin: Origin | None = None,
-        permission_mode: str | None = None,
-        permission_rules: Sequence[str] | None = None,
-    ) -> Job:
+    async def start(self, prompt: str, *, session: str | None = None, **asked: Unpack[Asked]) -> Job:
         """Accepts a prompt: returns when it is recorded and has its place in its session.
 
-        Without `session` it gets one of its own, and with `image` that session's containers are made from it,
-        from now on. `name` is what people call the job, and its own until it has settled (`find`). Without a
-        name, and without a session, they are called by the prompt's key words.
-        `model`, `agent`, `system` and the permissions are those that the session used last, where nothing is
-        asked for, and those of the settings for the word `default`. `permission_mode` is allow, ask or plan
-        (reading only), and `permission_rules` go before it, each as `TOOL:PATTERN=ACTION`; where they are others
-        than before, the session gets a new container between two jobs.
-        `job_timeout` is in seconds, 0 for none, and the setting's when it is not given. A job that has cost
-        more than `max_cost_usd` is ended, as far as OpenCode knows the model's price
-        (`JobSnapshot.cost_known`). Every `report_every` seconds its chat is told how far it is, as the setting
-        says when it is not given, 0 for never. The same `key` within a day is the same job, also after a restart, so that
-        asking again is safe for whoever does not know whether the first time succeeded; it raises
-        `UsageError` when something else is asked for under it. `origin` is kept with the job.
-        Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it cannot
-        be recorded. When it is cancelled, so is the job.
+        Without `session` it gets one of its own, called by the prompt's key words. `Asked` says what else can be
+        asked for. Raises `UsageError` for what cannot be, `Busy` when a bound is reached, `StoreError` when it
+        cannot be recorded. When it is cancelled, so is the job.
         """
-        where = None if session is None else session_key(session)
-        wish = wish_of(
-            self._settings_for(where),
-            prompt,
-            before=await self._habits(where),
-            session=session,
-            name=name,
-            image=image,
-            model=model,
-            agent=agent,
-            system=system,
-            job_timeout=job_timeout,
-            max_cost_usd=max_cost_usd,
-            report_every=report_every,
-            key=key,
-            origin=origin,
-            permission_mode=permission_mode,
-            permission_rules=permission_rules,
-        )
-        return await self._start(where, wish)
-
-    async def _habits(self, session: SessionKey | None) -> Habits:
-        kept = None if session is None else await self._surroundings.store.habits(session)
-        return kept or Habits()
-
-    def _settings_for(self, session: SessionKey | None) -> Settings:
-        """A model or an agent of ours is no default for a server that somebody else set up."""
-        if session not in self._sessions.attachments:
-            return self.settings
-        return evolve(self.settings, model="", agent="")
-
-    async def _start(self, session: SessionKey | None, wish: Wish) -> Job:
-        attachment = None if session is None else self._sessions.attachments.get(session)
-        wanted = wish.prompt.permissions
-        if attachment is not None and wanted is not None and wanted.mode == "allow":
-            raise UsageError(
-                f"what an agent may do at {attachment.url} is for whoever runs that server to say: it can be narrowed "
-                "from here (ask, plan, rules), and not widened",
-                hint="give default: what was put on its conversation stays, a new conversation has none of it",
-            )
-        if session is not None:
-            await self._catalogs.check(session, model=wish.prompt.model, agent=wish.prompt.agent)
-        return Job(*await self._jobs.start(session, wish), self)
+        return Job(*await self._talking.start(prompt, session=session, **asked), self)
 
     async def respond(
         self, where: str, message: str, *, interrupt: bool = False, **asked: Unpack[Asked]
@@ -257,30 +189,13 @@ class System:
         `JobSnapshot.interrupted_by` names the new one. `asked` and the errors are those of `start` and `find`.
         """
         session = await self.find_session(where)
-        wish = wish_of(
-            self._settings_for(session),
-            message,
-            before=await self._habits(session),
-            session=session,
-            first=interrupt,
-            **asked,
-        )
-        return await self._start(session, wish)
+        return Job(*await self._talking.respond(session, message, interrupt=interrupt, **asked), self)
 
     async def resume(self, where: str, message: str | None = None, **asked: Unpack[Asked]) -> Job:
         """Goes on with a session that rests or has ended, in its conversation, however long ago that was;
         without a message the agent is asked to finish what it was at. Raises `UsageError` where a job is
         under way already, or the conversation is not kept any more, and otherwise as `respond` does."""
-        session = await self.find_session(where)
-        wish = wish_of(
-            self._settings_for(session),
-            message or GO_ON,
-            before=await self._habits(session),
-            session=session,
-            resumes=True,
-            **asked,
-        )
-        return await self._start(session, wish)
+        return Job(*await self._talking.resume(await self.find_session(where), message, **asked), self)
 
     async def fork(
         self, where: str, message: str | None = None, *, session: str | None = None, **asked: Unpack[Asked]
@@ -293,14 +208,8 @@ class System:
         `StoreError` when it cannot be copied, and otherwise what `find` and `start` do.
         """
         source = await self.find_session(where)
-        if message is not None:
-            # What cannot be is said before the copying.
-            wish_of(self.settings, message, before=await self._habits(source), session=session, **asked)
-        forking = Forking(surroundings=self._surroundings, sessions=self._sessions, jobs=self._jobs)
-        forked = await forking.fork(source, None if session is None else session_key(session))
-        if message is None:
-            return forked, None
-        return forked, await self.start(message, session=forked.session, **asked)
+        forked, job = await self._talking.fork(source, message, session=session, **asked)
+        return forked, None if job is None else Job(*job, self)
 
     async def find(self, word: str) -> JobId:
         """The job of this id or this name, or of the session of this name: what is under way goes before what
@@ -426,19 +335,19 @@ class System:
     async def ended_sessions(self, *, limit: int = 200) -> tuple[EndedSession, ...]:
         """Those that are not open, the last ones first, and whether each can still be gone on with."""
         found: list[EndedSession] = []
-        for key in await self._surroundings.store.known_sessions(limit=limit):
-            if key not in self._sessions:
-                known = await self.known_session(key)
-                talked = await self._surroundings.store.conversation(key) is not None
-                resumable = talked and await self._sessions.keeps_conversation(key)
-                found.append(EndedSession(known=known, resumable=resumable))
+        for known in await self._surroundings.store.known_sessions(limit=limit):
+            if known.key not in self._sessions:
+                resumable = known.talked and await self._sessions.keeps_conversation(known.key)
+                found.append(EndedSession(known=self._with_image(known), resumable=resumable))
         return tuple(found)
 
     async def known_session(self, session: SessionKey) -> KnownSession:
         """What is recorded of it: since when it is, how many jobs it had. Its `image` is the one that its next
         container is made from."""
-        known = await self._surroundings.store.session(session)
-        image = self._sessions.image_of(session) or known.image or self.settings.image
+        return self._with_image(await self._surroundings.store.session(session))
+
+    def _with_image(self, known: KnownSession) -> KnownSession:
+        image = self._sessions.image_of(known.key) or known.image or self.settings.image
         return evolve(known, image=image)
 
     async def close_session(self, session: str) -> Climb:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 from attrs import frozen
 
@@ -27,7 +27,24 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
 
 class Asked(TypedDict, total=False):
-    """What can be asked for with a message; the same as for `System.start`."""
+    """What can be asked for with a message. What is not given, or None, is as the settings say; but for these three,
+    and the permissions, as the session used them last.
+
+    `model`, `agent`, `system`: of this job and those that follow in its session. The word `default` is what the
+        settings say, whatever was used last.
+    `permission_mode` is allow, ask or plan (reading only), and `permission_rules` go before it, each as
+        `TOOL:PATTERN=ACTION`. Where they are others than before, the session gets a new container between two jobs.
+    `name` is what people call the job, and its own until it has settled. Without a name it is called by the
+        prompt's key words.
+    `image`: the session's containers are made from it, from now on.
+    `job_timeout` is in seconds, 0 for none.
+    `max_cost_usd`: a job that has cost more is ended, as far as OpenCode knows the model's price
+        (`JobSnapshot.cost_known`).
+    `report_every`: every so many seconds its chat is told how far it is; 0 for never.
+    `key`: the same key within a day is the same job, also after a restart, so that asking again is safe for whoever
+        does not know whether the first time succeeded; `UsageError` when something else is asked for under it.
+    `origin` is kept with the job: who asked for it, and who is to be told of it.
+    """
 
     name: str | None
     image: str | None
@@ -69,21 +86,15 @@ def wish_of(
     before: Habits,
     first: bool = False,
     resumes: bool = False,
-    name: str | None = None,
-    image: str | None = None,
-    model: str | None = None,
-    agent: str | None = None,
-    system: str | None = None,
-    job_timeout: float | None = None,
-    max_cost_usd: float | None = None,
-    report_every: float | None = None,
-    key: str | None = None,
-    origin: Origin | None = None,
-    permission_mode: str | None = None,
-    permission_rules: Sequence[str] | None = None,
+    **asked: Unpack[Asked],
 ) -> Wish:
     """Raises `UsageError` for what cannot be. What is not asked for is as it was `before`, or else as the settings
     say; the word `default` means the settings."""
+    name, image, key = asked.get("name"), asked.get("image"), asked.get("key")
+    model, agent, system = asked.get("model"), asked.get("agent"), asked.get("system")
+    mode, rules = asked.get("permission_mode"), asked.get("permission_rules")
+    job_timeout, max_cost_usd = asked.get("job_timeout"), asked.get("max_cost_usd")
+    report_every = asked.get("report_every")
     _check_prompt(prompt)
     _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd)
     if report_every is not None and not (math.isfinite(report_every) and report_every >= 0):
@@ -97,9 +108,9 @@ def wish_of(
         agent=_kept(agent, before.agent),
         system=_kept(system, before.system),
         permissions=permissions_of(
-            None if permission_mode == DEFAULT else permission_mode,
-            permission_rules,
-            before=None if permission_mode == DEFAULT else before.permissions,
+            None if mode == DEFAULT else mode,
+            rules,
+            before=None if mode == DEFAULT else before.permissions,
         ),
     )
     wanted = Prompt(
@@ -117,12 +128,12 @@ def wish_of(
         max_cost_usd=max_cost_usd or 0.0,
         report_every=report_every,
         key=key,
-        origin=origin,
+        origin=asked.get("origin"),
         request=_digest(
             *(prompt, session, name, image, model, agent, system, job_timeout, max_cost_usd),
             *(first,) * first,
             *(() if report_every is None else (report_every,)),
-            *_if_any(permission_mode, permission_rules),
+            *_if_any(mode, rules),
         ),
         habits=habits,
         first=first,

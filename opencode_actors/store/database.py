@@ -24,7 +24,7 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, SessionKey
-from opencode_actors.store.port import Keyed, KnownJob, KnownSession
+from opencode_actors.store.port import Keyed, KnownJob, KnownSession, Recalled
 from opencode_actors.store.schema import migrate
 from opencode_actors.store.sums import fields_in, with_sum
 
@@ -92,7 +92,7 @@ SELECT
     (SELECT name FROM jobs WHERE session = :key AND name IS NOT NULL ORDER BY number DESC LIMIT 1),
     (SELECT image FROM sessions WHERE key = :key),
     (SELECT source FROM sessions WHERE key = :key),
-    (SELECT before FROM sessions WHERE key = :key)
+    EXISTS (SELECT 1 FROM sessions WHERE key = :key AND conversation IS NOT NULL)
 """
 # Nothing of a job comes after its end.
 _KNOWN = """
@@ -154,11 +154,6 @@ def right_names_row(session: SessionKey) -> Row:
     return Row(_RIGHT_NAMES, (session, Cause.REJECTED.value, session))
 
 
-def read_habits(database: sqlite3.Connection, session: SessionKey) -> Habits | None:
-    found = _one(database, "SELECT habits FROM sessions WHERE key = ?", session)
-    return None if found is None or found[0] is None else _converter.structure(fields_in(found[0]), Habits)
-
-
 def image_row(session: SessionKey, image: str) -> Row:
     """Of the image that the session's containers are made from, from now on."""
     return Row(_IMAGE, (session, image))
@@ -216,15 +211,24 @@ def read_owner(database: sqlite3.Connection) -> str:
     return owner
 
 
-def read_conversation(database: sqlite3.Connection, session: SessionKey) -> ConversationId | None:
-    found = _one(database, "SELECT conversation FROM sessions WHERE key = ?", session)
-    return None if found is None or found[0] is None else ConversationId(found[0])
+def read_recalled(database: sqlite3.Connection, session: SessionKey) -> Recalled:
+    """Nothing of one that was never heard of."""
+    found = _one(database, "SELECT conversation, before, image, habits FROM sessions WHERE key = ?", session)
+    if found is None:
+        return Recalled()
+    conversation, before, image, habits = found
+    return Recalled(
+        conversation=conversation,
+        before=before,
+        image=image or "",
+        habits=Habits() if habits is None else _converter.structure(fields_in(habits), Habits),
+    )
 
 
 def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSession:
     """One that was never heard of has nothing known of it."""
     found = database.execute(_SESSION_NOW, {"key": session}).fetchone()
-    used_at, began_at, jobs, name, image, source, before = found
+    used_at, began_at, jobs, name, image, source, talked = found
     return KnownSession(
         key=session,
         used_at=used_at,
@@ -233,7 +237,7 @@ def read_session(database: sqlite3.Connection, session: SessionKey) -> KnownSess
         name=name or "",
         image=image,
         source=source,
-        before=before,
+        talked=bool(talked),
     )
 
 

@@ -18,25 +18,10 @@ import trio
 from attrs import define, field, frozen
 
 from opencode_actors.errors import StoreError
-from opencode_actors.machines.notices import (
-    ChoiceRecorded,
-    ContainerForgotten,
-    ContainerRecorded,
-    DirectoriesForgotten,
-    Habits,
-    JobForgotten,
-    JobRecorded,
-    Notice,
-    NotificationRecorded,
-    OutputAdded,
-    OutputRecorded,
-    Record,
-    SessionForgotten,
-)
+from opencode_actors.machines.notices import Notice, Record
 from opencode_actors.machines.outbox_messages import LookForNotifications, NotificationsFound
-from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.totals import Totals, summed
-from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, SessionKey
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store import database as db
 from opencode_actors.store import (
     directory_rows,
@@ -47,9 +32,10 @@ from opencode_actors.store import (
     outbox_rows,
     total_rows,
 )
+from opencode_actors.store.batch import Batch
 from opencode_actors.store.examination import damaged, examine, is_damage
 from opencode_actors.store.lock import DirectoryLock
-from opencode_actors.store.notice_rows import Kept, NoticeRow
+from opencode_actors.store.notice_rows import Kept
 from opencode_actors.store.output_files import OutputFiles
 from opencode_actors.store.port import (
     Keyed,
@@ -59,6 +45,7 @@ from opencode_actors.store.port import (
     OnDisk,
     OutputSlice,
     Page,
+    Recalled,
     Remembered,
     Tell,
 )
@@ -74,73 +61,6 @@ _CLOSE_WITHIN = 30.0
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@define(eq=False)
-class _Batch:
-    """The records and notices of one `append`, in the form that they are written in. What is only output
-    need not wait for the disk."""
-
-    rows: list[db.Row] = field(factory=list[db.Row])
-    spans: list[db.Row] = field(factory=list[db.Row])
-    texts: list[tuple[JobId, bytes]] = field(factory=list[tuple[JobId, bytes]])
-    settled: list[JobId] = field(factory=list[JobId])
-    forgotten: list[JobId] = field(factory=list[JobId])
-    notices: list[NoticeRow] = field(factory=list[NoticeRow])
-    only_output: bool = True
-    done: trio.Event = field(factory=trio.Event)
-    error: StoreError | None = None
-
-    @classmethod
-    def of(cls, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> _Batch:
-        batch = cls()
-        for record in records:
-            if isinstance(record, OutputRecorded):
-                text = record.text.encode(errors="replace")
-                batch.texts.append((record.job, text))
-                batch.spans.extend(open_rows.span_rows(record, len(text)))
-                continue
-            if isinstance(record, ContainerRecorded | ContainerForgotten):
-                batch.rows.append(open_rows.container_row(record))
-                continue
-            if isinstance(record, DirectoriesForgotten):
-                batch.rows.append(directory_rows.row_of(record))
-                continue
-            if isinstance(record, JobForgotten):
-                batch.rows.append(old_rows.job_row(record))
-                batch.forgotten.append(record.job)
-                continue
-            if isinstance(record, SessionForgotten):
-                batch.rows.extend(old_rows.session_rows(record))
-                continue
-            if isinstance(record, NotificationRecorded):
-                batch.rows.append(outbox_rows.row_of(record))
-                continue
-            if isinstance(record, ChoiceRecorded):
-                batch.rows.append(db.choice_row(record.choice))
-                continue
-            if isinstance(record, JobRecorded) and record.snapshot.settled:
-                batch.rows.extend(total_rows.rows_of(record.snapshot, at))
-            batch.rows.append(db.row_of(record))
-            if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.image:
-                batch.rows.append(db.image_row(record.snapshot.session, record.accepted.image))
-            if isinstance(record, JobRecorded) and record.accepted is not None and record.accepted.habits:
-                batch.rows.append(db.habits_row(record.snapshot.session, record.accepted.habits))
-            if isinstance(record, JobRecorded) and record.snapshot.settled:
-                failure = record.snapshot.failure
-                if failure is not None and failure.cause is Cause.REJECTED:
-                    batch.rows.append(db.right_names_row(record.snapshot.session))
-                batch.settled.append(record.snapshot.id)
-                if record.snapshot.notify:
-                    batch.rows.append(outbox_rows.new_row(record.snapshot, at))
-        batch.notices = [notice_rows.notice_row(notice, at) for notice in notices]
-        batch.only_output = not batch.rows and all(isinstance(notice, OutputAdded) for notice in notices)
-        return batch
-
-    def end(self, error: StoreError | None) -> None:
-        if not self.done.is_set():
-            self.error = error
-            self.done.set()
 
 
 @frozen(kw_only=True)
@@ -161,7 +81,7 @@ class Journal:
     _reading: sqlite3.Connection
     _seal: Seal
     _outputs: OutputFiles
-    _send: trio.MemorySendChannel[_Batch]
+    _send: trio.MemorySendChannel[Batch]
     _last_seq: int
     _kept: Kept
     _tell: Tell | None = field(default=None, init=False)
@@ -184,7 +104,7 @@ class Journal:
     async def append(
         self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
     ) -> None:
-        batch = _Batch.of(records, notices, at)
+        batch = Batch.of(records, notices, at)
         try:
             await self._send.send(batch)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -193,11 +113,8 @@ class Journal:
         if batch.error is not None:
             raise batch.error
 
-    async def habits(self, session: SessionKey) -> Habits | None:
-        return await self._read(db.read_habits, self._reading, session)
-
-    async def conversation(self, session: SessionKey) -> ConversationId | None:
-        return await self._read(db.read_conversation, self._reading, session)
+    async def recall(self, session: SessionKey) -> Recalled:
+        return await self._read(db.read_recalled, self._reading, session)
 
     async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
         read = partial(directory_rows.read_on_disk, data=data, workspaces=workspaces, after=after)
@@ -218,7 +135,7 @@ class Journal:
     async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
         return await self._read(old_rows.read_jobs_of, self._reading, session)
 
-    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+    async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
         return await self._read(old_rows.read_known, self._reading, limit)
 
     async def remove_strangers(self) -> None:
@@ -267,7 +184,7 @@ class Journal:
 
     # ---- writing
 
-    async def write(self, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
+    async def write(self, receive: trio.MemoryReceiveChannel[Batch]) -> None:
         """The writer: until the sending side is closed and all is written.
 
         Under a shield, because what is being settled while everything is cancelled has to be durable too;
@@ -280,7 +197,7 @@ class Journal:
             for batch in _waiting(receive):
                 batch.end(self._not_written("the disk did not answer in time"))
 
-    async def _write_with(self, first: _Batch, receive: trio.MemoryReceiveChannel[_Batch]) -> None:
+    async def _write_with(self, first: Batch, receive: trio.MemoryReceiveChannel[Batch]) -> None:
         """And with all that wait behind it. Whatever happens, each of them hears of it."""
         batches = [first, *_waiting(receive)]
         error: StoreError | None = self._not_written("the writer was ended")
@@ -307,7 +224,7 @@ class Journal:
             for batch in batches:
                 batch.end(error)
 
-    def _numbered(self, batches: list[_Batch]) -> tuple[list[Notice], list[db.Row]]:
+    def _numbered(self, batches: list[Batch]) -> tuple[list[Notice], list[db.Row]]:
         """A number that could not be written is given again: nobody has heard of it."""
         notices: list[Notice] = []
         rows: list[db.Row] = []
@@ -318,7 +235,7 @@ class Journal:
             notices.append(notice)
         return notices, rows
 
-    def _write(self, batches: list[_Batch], notices: list[db.Row]) -> None:
+    def _write(self, batches: list[Batch], notices: list[db.Row]) -> None:
         texts: dict[JobId, list[bytes]] = {}
         for batch in batches:
             for job, text in batch.texts:
@@ -390,8 +307,8 @@ class Journal:
         return StoreError(f"the journal of {self.folder} is closed", hint="open a system again")
 
 
-def _waiting(receive: trio.MemoryReceiveChannel[_Batch]) -> list[_Batch]:
-    batches: list[_Batch] = []
+def _waiting(receive: trio.MemoryReceiveChannel[Batch]) -> list[Batch]:
+    batches: list[Batch] = []
     while True:
         try:
             batches.append(receive.receive_nowait())
@@ -412,7 +329,7 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
         seal = Seal(folder / _JOURNAL, lock.boot)
         writing, reading = await _open_database(folder, seal, same_boot=lock.same_boot)
         try:
-            send, receive = trio.open_memory_channel[_Batch](_QUEUE)
+            send, receive = trio.open_memory_channel[Batch](_QUEUE)
             last_seq, kept = _numbers(writing, folder)
             outputs = OutputFiles(folder / "outputs")
             journal = Journal(folder, writing, reading, seal, outputs, send, last_seq, kept)

@@ -8,8 +8,8 @@ from typing import cast
 
 from opencode_actors.machines.notices import JobForgotten, SessionForgotten
 from opencode_actors.machines.vocabulary import JobId, SessionKey
-from opencode_actors.store.database import Row
-from opencode_actors.store.port import Limits
+from opencode_actors.store.database import Row, read_session
+from opencode_actors.store.port import KnownSession, Limits
 
 # What one reading brings, and one transaction takes away: a few milliseconds, in which nothing else is written.
 PAGE = 32
@@ -77,12 +77,12 @@ def read_jobs_of(database: sqlite3.Connection, session: SessionKey) -> tuple[Job
     return tuple(JobId(id_) for (id_,) in found)
 
 
-def read_known(database: sqlite3.Connection, limit: int) -> tuple[SessionKey, ...]:
+def read_known(database: sqlite3.Connection, limit: int) -> tuple[KnownSession, ...]:
     """Those that were forked off and never spoken to come last."""
     found = cast("list[tuple[str]]", database.execute(_KNOWN, (limit,)).fetchall())
     if len(found) < limit:
         found += cast("list[tuple[str]]", database.execute(_FORKED).fetchall())
-    return tuple(SessionKey(key) for (key,) in found[:limit])
+    return tuple(read_session(database, SessionKey(key)) for (key,) in found[:limit])
 
 
 def read_strangers(database: sqlite3.Connection, jobs: tuple[JobId, ...]) -> tuple[JobId, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from opencode_actors.machines.matters import Choice
 from opencode_actors.machines.notices import Accepted, Begun, Habits, Notice, Record, SessionAttached
@@ -68,11 +68,23 @@ class KnownJob:
 
 
 @frozen(kw_only=True)
+class Recalled:
+    """What a session had last, and what comes next in it is to have: its `conversation`, the `image` that was asked
+    for, if one was, and the `habits` of the job that it accepted last. `before` is the message before which the
+    conversation, which is still that of the session it was forked off, is to be branched."""
+
+    conversation: ConversationId | None = None
+    before: MessageId | None = None
+    image: str = ""
+    habits: Habits = field(factory=Habits)
+
+
+@frozen(kw_only=True)
 class KnownSession:
     """`used_at` is when something was announced of it last and `began_at` when its first job came, in epoch
     seconds; None when that is not kept. `name` is the newest of its jobs' names, `image` the one that was
-    asked for, if one was. `source` is the session that it was forked off, and `before` the message before which
-    the conversation, which is still that one's, is to be branched."""
+    asked for, if one was, and `source` the session that it was forked off. `talked` is whether it had a
+    conversation."""
 
     key: SessionKey
     used_at: float | None = None
@@ -81,7 +93,7 @@ class KnownSession:
     name: str = ""
     image: str | None = None
     source: SessionKey | None = None
-    before: MessageId | None = None
+    talked: bool = False
 
     @property
     def heard_of(self) -> bool:
@@ -165,12 +177,8 @@ class Store(Protocol):
         else of all in the session, or else of all. `reached` is `upto` when there are no more."""
         ...
 
-    async def habits(self, session: SessionKey) -> Habits | None:
-        """Those of the job that the session accepted last."""
-        ...
-
-    async def conversation(self, session: SessionKey) -> ConversationId | None:
-        """The one that the session had last."""
+    async def recall(self, session: SessionKey) -> Recalled:
+        """Of one that was never heard of there is nothing."""
         ...
 
     async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
@@ -195,7 +203,7 @@ class Store(Protocol):
         """The oldest jobs of a session, a bounded number."""
         ...
 
-    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+    async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
         """All that have jobs or were forked off another one, those with the newest jobs first."""
         ...
 

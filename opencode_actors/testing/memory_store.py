@@ -60,6 +60,7 @@ from opencode_actors.store.port import (
     OpenJob,
     OutputSlice,
     Page,
+    Recalled,
     Remembered,
     Tell,
 )
@@ -261,9 +262,15 @@ class MemoryStore:
         page = tuple(wanted[:_PAGE])
         return Page(notices=page, reached=upto if page == tuple(wanted) else page[-1].seq)
 
-    async def habits(self, session: SessionKey) -> Habits | None:
+    async def recall(self, session: SessionKey) -> Recalled:
         await trio.lowlevel.checkpoint()
-        return self._habits(session)
+        fork = self._forks.get(session)
+        return Recalled(
+            conversation=self._conversations.get(session),
+            before=fork.before if fork else None,
+            image=self._image(session) or "",
+            habits=self._habits(session) or Habits(),
+        )
 
     def _habits(self, session: SessionKey) -> Habits | None:
         kept: Habits | None = None
@@ -279,9 +286,11 @@ class MemoryStore:
         fork = self._forks.get(session)
         return kept if kept is not None or fork is None else self._habits(fork.source)
 
-    async def conversation(self, session: SessionKey) -> ConversationId | None:
-        await trio.lowlevel.checkpoint()
-        return self._conversations.get(session)
+    def _image(self, session: SessionKey) -> str | None:
+        fork = self._forks.get(session)
+        jobs = [job for job in self._jobs.values() if job.session == session]
+        plans = [self._accepted[job.id] for job in jobs if job.id in self._accepted]
+        return next((plan.image for plan in reversed(plans) if plan.image), fork.image if fork else None)
 
     async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
         await trio.lowlevel.checkpoint()
@@ -295,6 +304,9 @@ class MemoryStore:
 
     async def session(self, session: SessionKey) -> KnownSession:
         await trio.lowlevel.checkpoint()
+        return self._known(session)
+
+    def _known(self, session: SessionKey) -> KnownSession:
         jobs = [job for job in self._jobs.values() if job.session == session]
         plans = [self._accepted[job.id] for job in jobs if job.id in self._accepted]
         fork = self._forks.get(session)
@@ -304,9 +316,9 @@ class MemoryStore:
             began_at=min((plan.at for plan in plans), default=None),
             jobs=len(jobs),
             name=next((job.name for job in reversed(jobs) if job.name), ""),
-            image=next((plan.image for plan in reversed(plans) if plan.image), fork.image if fork else None),
+            image=self._image(session),
             source=fork.source if fork else None,
-            before=fork.before if fork else None,
+            talked=self._conversations.get(session) is not None,
         )
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
@@ -333,7 +345,7 @@ class MemoryStore:
         )
 
     async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
-        keys = await self.known_sessions(limit=len(self._jobs))
+        keys = [known.key for known in await self.known_sessions(limit=len(self._jobs))]
         jobs = {key: [job for job in self._jobs.values() if job.session == key] for key in keys}
         return tuple(
             key
@@ -357,10 +369,11 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return tuple(job.id for job in self._jobs.values() if job.session == session)
 
-    async def known_sessions(self, *, limit: int) -> tuple[SessionKey, ...]:
+    async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
         await trio.lowlevel.checkpoint()
         with_jobs = dict.fromkeys(job.session for job in reversed(self._jobs.values()))
-        return (*with_jobs, *(key for key in self._forks if key not in with_jobs))[:limit]
+        keys = (*with_jobs, *(key for key in self._forks if key not in with_jobs))
+        return tuple(self._known(key) for key in keys[:limit])
 
     async def remove_strangers(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -91,7 +91,7 @@ async def everything(folder: Path) -> dict[str, Any]:
             "remembered": remembered,
             "sessions": await journal.on_disk(data=True, workspaces=True, after=""),
             "session": await journal.session(SESSION),
-            "conversation": await journal.conversation(SESSION),
+            "recalled": await journal.recall(SESSION),
             "notices": await journal.notices(None, None, after=0, upto=remembered.last_seq),
         }
         for id_ in (JobId(f"job_{number}") for number in range(JOBS)):

@@ -270,4 +270,4 @@ async def test_a_journal_of_the_first_form_is_taken_over(tmp_path: Path) -> None
         known = await journal.job(JOB)
         assert known is not None
         assert (known.snapshot, known.since, known.ended) == (job(JobStatus.RUNNING).snapshot, 0, None)
-        assert await journal.conversation(SESSION) == "ses_1"
+        assert (await journal.recall(SESSION)).conversation == "ses_1"

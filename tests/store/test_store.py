@@ -95,7 +95,7 @@ async def test_what_was_recorded_is_there_the_next_time(open_store: OpenStore) -
         remembered = await store.load()
         assert remembered.owner == owner
         assert [open_.snapshot.id for open_ in remembered.unsettled] == [other]
-        assert await store.conversation(SESSION) == CONVERSATION
+        assert (await store.recall(SESSION)).conversation == CONVERSATION
         known = await store.job(JOB)
         assert known is not None
         assert known.snapshot == job(JobStatus.COMPLETED).snapshot
@@ -111,12 +111,12 @@ async def test_a_branch_is_used_to_what_its_source_is_until_it_has_jobs_of_its_o
     async with open_store() as store:
         await store.append((conversation(), record))
         await store.append((SessionForked(session=branch, source=SESSION, conversation=CONVERSATION),))
-        assert await store.habits(branch) == habits
+        assert (await store.recall(branch)).habits == habits
         own = evolve(plan, habits=Habits(agent="build"))
         first = evolve(record.snapshot, id=JobId("job_branch"), session=branch)
         await store.append((JobRecorded(snapshot=first, accepted=own),))
-        assert await store.habits(branch) == Habits(agent="build")
-        assert await store.habits(SESSION) == habits
+        assert (await store.recall(branch)).habits == Habits(agent="build")
+        assert (await store.recall(SESSION)).habits == habits
 
 
 async def test_a_name_that_was_refused_is_not_used_again(open_store: OpenStore) -> None:
@@ -141,7 +141,9 @@ async def test_a_name_that_was_refused_is_not_used_again(open_store: OpenStore) 
             wrong.snapshot, status=JobStatus.FAILED, failure=Failure(cause=Cause.REJECTED, message="no")
         )
         await store.append((JobRecorded(snapshot=refused),))
-        assert await store.habits(SESSION) == Habits(model="a/other", agent="plan", system="be brief")
+        assert (await store.recall(SESSION)).habits == Habits(
+            model="a/other", agent="plan", system="be brief"
+        )
 
 
 async def test_a_first_name_that_was_refused_leaves_none(open_store: OpenStore) -> None:
@@ -153,7 +155,7 @@ async def test_a_first_name_that_was_refused_leaves_none(open_store: OpenStore) 
             running, status=JobStatus.FAILED, failure=Failure(cause=Cause.REJECTED, message="no")
         )
         await store.append((JobRecorded(snapshot=refused),))
-        assert await store.habits(SESSION) == Habits()
+        assert (await store.recall(SESSION)).habits == Habits()
 
 
 async def test_a_session_that_is_forgotten_is_used_to_nothing(open_store: OpenStore) -> None:
@@ -162,14 +164,14 @@ async def test_a_session_that_is_forgotten_is_used_to_nothing(open_store: OpenSt
         await store.append(
             (conversation(), JobRecorded(snapshot=job(JobStatus.COMPLETED).snapshot, accepted=plan))
         )
-        assert await store.habits(SESSION) == Habits(agent="plan")
+        assert (await store.recall(SESSION)).habits == Habits(agent="plan")
         await store.append((JobForgotten(job=JOB), SessionForgotten(session=SESSION)))
-        assert await store.habits(SESSION) is None
+        assert (await store.recall(SESSION)).habits == Habits()
 
 
 async def test_what_was_never_recorded_is_not_there(open_store: OpenStore) -> None:
     async with open_store() as store:
-        assert await store.conversation(SessionKey("unknown")) is None
+        assert (await store.recall(SessionKey("unknown"))).conversation is None
         assert await store.job(JobId("unknown")) is None
         piece = await store.output(JobId("unknown"), offset=0, limit=1)
         assert (piece.text, piece.next_offset, piece.more) == ("", 0, False)
@@ -179,7 +181,7 @@ async def test_a_conversation_that_is_given_up_is_forgotten(open_store: OpenStor
     async with open_store() as store:
         await store.append((conversation(),))
         await store.append((conversation(None),))
-        assert await store.conversation(SESSION) is None
+        assert (await store.recall(SESSION)).conversation is None
 
 
 async def test_output_is_read_in_whole_characters(open_store: OpenStore) -> None:
@@ -263,11 +265,11 @@ async def test_what_a_session_had_is_known(open_store: OpenStore) -> None:
         assert await store.session(SESSION) == KnownSession(key=SESSION)
         await store.append((accepted(1, name="first", image="a"), accepted(2, name="second", image="b")))
         await store.append((accepted(3, name="third"), accepted(4), conversation()))
-        known = KnownSession(key=SESSION, began_at=1.0, jobs=4, name="third", image="b")
+        known = KnownSession(key=SESSION, began_at=1.0, jobs=4, name="third", image="b", talked=True)
         assert await store.session(SESSION) == known
     async with open_store() as store:
         assert await store.session(SESSION) == known
-        assert await store.conversation(SESSION) == CONVERSATION
+        assert (await store.recall(SESSION)).conversation == CONVERSATION
 
 
 async def test_jobs_are_found_by_their_names_the_newest_first(open_store: OpenStore) -> None:
@@ -372,7 +374,7 @@ async def test_where_a_session_runs_is_known_until_it_runs_no_more(open_store: O
     async with open_store() as store:
         housed = Housed(session=SESSION, container=ContainerId("c1"), endpoint=endpoint)
         assert (await store.load()).housed == (housed,)
-        assert await store.conversation(SESSION) == CONVERSATION
+        assert (await store.recall(SESSION)).conversation == CONVERSATION
         await store.append((ContainerForgotten(session=SESSION),))
         assert (await store.load()).housed == ()
 
