@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +19,8 @@ from opencode_actors.errors import (
 )
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.answers import why_not_answered
-from opencode_actors.kernel.hub import HEAVIEST, Allowance, Following, weight_of
+from opencode_actors.kernel.finished import Finished
+from opencode_actors.kernel.hub import Allowance, Following
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.names import Names
 from opencode_actors.kernel.policies import job_policy
@@ -79,7 +79,6 @@ from opencode_actors.store.port import KnownJob, OpenJob, Page
 
 _log = logging.getLogger("opencode_actors")
 
-_REMEMBERED = 256
 # How long a client's key stands for its job, in seconds.
 KEY_LASTS = 24 * 3600.0
 
@@ -113,8 +112,7 @@ class Jobs:
     sessions: Sessions
     names: Names = field(init=False)
     _entries: dict[JobId, _Entry] = field(factory=dict[JobId, _Entry], init=False)
-    _finished: OrderedDict[JobId, JobEnded] = field(factory=OrderedDict[JobId, JobEnded], init=False)
-    _finished_weight: int = field(default=0, init=False)
+    _finished: Finished = field(factory=Finished, init=False)
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -452,7 +450,7 @@ class Jobs:
             final = self._as_failed(entry, LOST)
             entry.ended = JobEnded(job=job, session=entry.session, snapshot=final)
         if entry.ended is not None:
-            self._remember(job, entry.ended)
+            self._finished.remember(job, entry.ended)
         self._let_go(job, entry)
 
     def _let_go(self, job: JobId, entry: _Entry) -> None:
@@ -474,18 +472,10 @@ class Jobs:
             interrupted_by=None,
         )
 
-    def _remember(self, job: JobId, ended: JobEnded) -> None:
-        self._finished[job] = ended
-        self._finished_weight += weight_of(ended)
-        while len(self._finished) > _REMEMBERED or self._finished_weight > HEAVIEST:
-            _, oldest = self._finished.popitem(last=False)
-            self._finished_weight -= weight_of(oldest)
-
     def forget(self, jobs: tuple[JobId, ...]) -> None:
         """They are not recorded any more."""
         for job in jobs:
-            ended = self._finished.pop(job, None)
-            self._finished_weight -= weight_of(ended) if ended is not None else 0
+            self._finished.forget(job)
 
     async def _ask(self, job: JobId, make: Callable[[AskId], JobMessage]) -> JobSnapshot:
         entry = self._entries.get(job)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def _docker_socket() -> str:
             pytest.fail(f"{name} does not name the socket of a Docker daemon")
         pytest.skip(f"set {name} to the socket of a Docker daemon")
     return socket
+
+
+def owner_in(sessions_dir: Path) -> str:
+    """Whose containers those are that a service of this directory made."""
+    with closing(sqlite3.connect(sessions_dir / "journal.sqlite")) as database:
+        (owner,) = database.execute("SELECT value FROM about WHERE name = 'owner'").fetchone()
+    return str(owner)
 
 
 async def containers(system: System) -> tuple[ListedContainer, ...]:

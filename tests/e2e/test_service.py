@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import pytest
 from attrs import frozen
 
 from opencode_actors.containers import OWNER_LABEL
-from tests.e2e.rig import PLENTY, short_folder
+from tests.e2e.rig import PLENTY, owner_in, short_folder
 
 pytestmark = [pytest.mark.podman, pytest.mark.image]
 
@@ -115,9 +113,8 @@ def test_jobs_through_the_door_and_an_end_that_leaves_nothing(place: Place) -> N
 
 
 def containers_of(place: Place) -> list[str]:
-    with closing(sqlite3.connect(place.base / "sessions" / "journal.sqlite")) as database:
-        (owner,) = database.execute("SELECT value FROM about WHERE name = 'owner'").fetchone()
-    listing = ["podman", "ps", "-a", "--filter", f"label={OWNER_LABEL}={owner}", "--format", "{{.Names}}"]
+    label = f"label={OWNER_LABEL}={owner_in(place.base / 'sessions')}"
+    listing = ["podman", "ps", "-a", "--filter", label, "--format", "{{.Names}}"]
     return subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
 
 

@@ -15,7 +15,8 @@ import trio
 from attrs import frozen
 
 from opencode_actors.cli.plugin import own_command
-from tests.e2e.rig import short_folder
+from opencode_actors.containers import OWNER_LABEL
+from tests.e2e.rig import owner_in, short_folder
 from tests.openclaw.gateway import Gateway, GatewayClient, free_port
 from tests.openclaw.installation import installation
 
@@ -46,6 +47,16 @@ class House:
             while True:
                 await trio.sleep(0.1)
                 os.kill(pid, 0)
+
+    def remove_containers(self) -> None:
+        """A service that ends leaves those in which jobs are at work, as after a test that failed."""
+        if not (self.sessions_dir / "journal.sqlite").exists():
+            return
+        label = f"label={OWNER_LABEL}={owner_in(self.sessions_dir)}"
+        listing = ["podman", "ps", "-aq", "--filter", label]
+        left = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
+        if left:
+            subprocess.run(["podman", "rm", "-f", "-t", "0", *left], capture_output=True, check=True)
 
 
 @contextmanager
@@ -83,6 +94,7 @@ def open_house(agents: tuple[str, ...], settings: Mapping[str, object]) -> Gener
         finally:
             trio.run(gateway.stop)
             trio.run(house.end_service)
+            house.remove_containers()
 
 
 async def result_of(client: GatewayClient, method: str, **params: object) -> dict[str, Any]:
