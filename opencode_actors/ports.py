@@ -380,6 +380,10 @@ class OpenCodeServer(Protocol):
         it offers."""
         ...
 
+    async def has_directory(self) -> bool:
+        """Whether the endpoint's directory is there, on the server's machine."""
+        ...
+
     async def create_conversation(self, *, title: str) -> Conversation: ...
 
     async def conversation(self, conversation: ConversationId) -> Conversation | None:

@@ -106,6 +106,11 @@ class HttpOpenCode:
         providers = await self._get("/config/providers", WireProviders, within=_WARM_WITHIN)
         return Catalog(agents=tuple(decode.agent(wire) for wire in agents), models=decode.models(providers))
 
+    async def has_directory(self) -> bool:
+        # Any other call takes a directory that is not there without a word; the list of its files ends with a 500.
+        answer = await self._call("GET", "/file", query={"path": "."}, allowed=(404, 500))
+        return answer.is_success
+
     async def agents(self) -> tuple[Agent, ...]:
         return tuple(decode.agent(wire) for wire in await self._get("/agent", tuple[WireAgent, ...]))
 

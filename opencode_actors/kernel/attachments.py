@@ -125,6 +125,7 @@ class Attachments:
             try:
                 version = (await server.health(within=_ANSWERS_WITHIN)).version
                 found = None if joined is None else await server.conversation(joined)
+                is_there = joined is not None or not wanted.directory or await server.has_directory()
             except ServerRefused as error:
                 if error.status != _UNAUTHORIZED:
                     raise
@@ -137,6 +138,11 @@ class Attachments:
                 raise type(error)(
                     error.message, hint="is it running, and reachable from the machine of the service?"
                 ) from None
+        if not is_there:
+            raise UsageError(
+                f"OpenCode's server at {wanted.url} cannot look into {wanted.directory}",
+                hint="give a directory that is there on that machine, or none for the server's own",
+            )
         if joined is None:
             return version, wanted
         if found is None:

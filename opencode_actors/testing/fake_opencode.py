@@ -126,6 +126,9 @@ class FakeOpenCode:
     async def warm_up(self) -> Catalog:
         return (await self._reach()).catalog()
 
+    async def has_directory(self) -> bool:
+        return (await self._reach()).behaviour.has_directory(self.endpoint.directory)
+
     async def create_conversation(self, *, title: str) -> Conversation:
         return (await self._reach()).create(title, directory=self.endpoint.directory)
 

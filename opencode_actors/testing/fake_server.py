@@ -59,6 +59,10 @@ def _usual_wall() -> float:
     return _EPOCH + trio.current_time()
 
 
+def _all_but_nowhere(directory: str) -> bool:
+    return directory != "/nowhere"
+
+
 def _asks_nothing(tool: str, arguments: Mapping[str, Any]) -> bool:  # noqa: ARG001 - as asked
     return False
 
@@ -72,6 +76,7 @@ class FakeBehaviour:
     start_up: float = 0.0  # until it listens; before, connections are refused
     deaf: float = 0.0  # from then on requests are taken and never answered
     directory: str = "/workspace"
+    has_directory: Callable[[str], bool] = _all_but_nowhere  # on its machine
     agents: tuple[str, ...] = ("build", "plan", "general", "explore")
     models: frozenset[str] | None = None  # None: every model is known
     wall: Callable[[], float] = _usual_wall  # its time of day, in epoch seconds

@@ -69,7 +69,9 @@ class HttpFront:
     async def _answer(self, connection: HttpConnection, request: h11.Request, body: bytes) -> None:
         path = [unquote(piece) for piece in urlsplit(request.target.decode()).path.split("/")[1:]]
         given: wire_json.Json = json.loads(body or b"{}")
-        opencode = self.servers.connect(Endpoint(url=self.url, password=_password(request)))
+        directory = unquote(_header(request, b"x-opencode-directory"))
+        endpoint = Endpoint(url=self.url, password=_password(request), directory=directory)
+        opencode = self.servers.connect(endpoint)
         try:
             if path == ["global", "event"]:
                 async with opencode.events() as events:
@@ -95,6 +97,10 @@ class HttpFront:
                 return {"healthy": True, "version": (await opencode.health(within=30.0)).version}
             case "GET", "agent":
                 return [{"name": a.name, "mode": a.mode, "hidden": a.hidden} for a in await opencode.agents()]
+            case "GET", "file":
+                if not await opencode.has_directory():
+                    raise ServerRefused("Unexpected server error. Check server logs for details.", status=500)
+                return []
             case "GET", "config", "providers":
                 return wire_json.providers((await opencode.warm_up()).models)
             case "POST", "tui", "show-toast":
@@ -212,8 +218,12 @@ class _Told:
 
 
 def _password(request: h11.Request) -> str:
-    given = next((value for name, value in request.headers if name == b"authorization"), b"")
-    return b64decode(given.removeprefix(b"Basic ")).decode().partition(":")[2]
+    given = _header(request, b"authorization").removeprefix("Basic ")
+    return b64decode(given).decode().partition(":")[2]
+
+
+def _header(request: h11.Request, wanted: bytes) -> str:
+    return next((value for name, value in request.headers if name == wanted), b"").decode()
 
 
 def _prompt(given: wire_json.Json) -> Prompt:

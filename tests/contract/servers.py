@@ -62,7 +62,7 @@ class Process(Protocol):
 
     endpoint: Endpoint
 
-    def connect(self, password: str = PASSWORD) -> OpenCodeServer: ...
+    def connect(self, password: str = PASSWORD, directory: str = "") -> OpenCodeServer: ...
     def model_requests(self, conversation: ConversationId) -> int: ...
     def kill(self) -> None: ...
     def start(self) -> None: ...
@@ -181,8 +181,8 @@ class FakeProcess:
     def __attrs_post_init__(self) -> None:
         self.start()
 
-    def connect(self, password: str = PASSWORD) -> OpenCodeServer:
-        return self._servers.connect(Endpoint(url=self.endpoint.url, password=password))
+    def connect(self, password: str = PASSWORD, directory: str = "") -> OpenCodeServer:
+        return self._servers.connect(Endpoint(url=self.endpoint.url, password=password, directory=directory))
 
     def model_requests(self, conversation: ConversationId) -> int:
         return sum(count for key, count in self._server.attempts.items() if key[0] == conversation)
@@ -213,8 +213,8 @@ class FrontProcess:
     def __attrs_post_init__(self) -> None:
         self._begin(HttpFront(self._servers))
 
-    def connect(self, password: str = PASSWORD) -> OpenCodeServer:
-        return HttpOpenCode(Endpoint(url=self.endpoint.url, password=password))
+    def connect(self, password: str = PASSWORD, directory: str = "") -> OpenCodeServer:
+        return HttpOpenCode(Endpoint(url=self.endpoint.url, password=password, directory=directory))
 
     def model_requests(self, conversation: ConversationId) -> int:
         return sum(count for key, count in self._server.attempts.items() if key[0] == conversation)
@@ -283,8 +283,8 @@ class RealProcess:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def connect(self, password: str = PASSWORD) -> OpenCodeServer:
-        return HttpOpenCode(Endpoint(url=self.endpoint.url, password=password))
+    def connect(self, password: str = PASSWORD, directory: str = "") -> OpenCodeServer:
+        return HttpOpenCode(Endpoint(url=self.endpoint.url, password=password, directory=directory))
 
     def model_requests(self, conversation: ConversationId) -> int:
         assert self.provider is not None

@@ -54,6 +54,14 @@ async def test_a_wrong_password_opens_nothing_P14(server_bench: ServerBench) -> 
 
 
 @within()
+async def test_a_directory_is_there_or_not(server_bench: ServerBench) -> None:
+    assert await server_bench.opencode.has_directory()
+    nowhere = server_bench.process.connect(directory="/nowhere")
+    assert not await nowhere.has_directory()
+    await nowhere.aclose()
+
+
+@within()
 async def test_a_conversation_is_found_again(server_bench: ServerBench) -> None:
     made = await server_bench.converse("a title of its own")
     assert made.title == "a title of its own"

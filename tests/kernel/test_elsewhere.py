@@ -326,6 +326,8 @@ async def test_what_cannot_be_attached_is_said(
             monkeypatch.setenv("WRONG_PASSWORD", "not it")
             with pytest.raises(UsageError, match="does not take this password"):
                 await system.attach("far", URL, password_env="WRONG_PASSWORD")
+            with pytest.raises(UsageError, match="cannot look into /nowhere"):
+                await attach(system, directory="/nowhere")
             with pytest.raises(UsageError, match="has no conversation ses_nobody"):
                 await attach(system, conversation="ses_nobody")
             with pytest.raises(UsageError, match="UNSET_PASSWORD"):
