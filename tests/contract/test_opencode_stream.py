@@ -24,9 +24,9 @@ async def test_two_hundred_streams_leave_nothing_behind(server_bench: ServerBenc
     tasks, files = trio.lowlevel.current_statistics().tasks_living, _open_files()
     for _ in range(200):
         await open_and_cancel()
-    # A server in this process hears of the last client's end a moment later.
-    await eventually(lambda: trio.lowlevel.current_statistics().tasks_living == tasks)
-    await eventually(lambda: _open_files() == files)
+    # A server in this process hears of a client's end a moment later, of the first one's perhaps when it was counted.
+    await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
+    await eventually(lambda: _open_files() <= files)
     assert (await server_bench.opencode.health(within=10)).version
 
 
