@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 
 from opencode_actors.door.client import Client, open_client
+from opencode_actors.testing.provider import MODEL
 from tests.e2e.rig import short_folder
 
 _STARTS_WITHIN = 60
@@ -43,7 +44,8 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service() -> AsyncGenerator[tuple[Service, Client]]:
+async def open_service(provider: Path | None = None) -> AsyncGenerator[tuple[Service, Client]]:
+    """What answers in its containers is the provider that listens on this socket, or its own demo model."""
     with short_folder() as base:
         environment = {
             **{name: os.environ[name] for name in ("PATH", "XDG_RUNTIME_DIR") if name in os.environ},
@@ -55,8 +57,14 @@ async def open_service() -> AsyncGenerator[tuple[Service, Client]]:
             "OPENCODE_ACTORS_MEMORY": "4g",
             "OPENCODE_ACTORS_RECYCLE_MEMORY_SHARE": "0",
         }
-        command = [sys.executable, "-m", "opencode_actors.cli", "serve", "--stop-sessions"]
-        process = await trio.lowlevel.open_process(command, env=environment, stderr=subprocess.DEVNULL)
+        if provider is None:
+            command = ["opencode_actors.cli", "serve", "--stop-sessions"]
+        else:
+            command = ["opencode_actors.stress.served", str(provider)]
+            environment["OPENCODE_ACTORS_MODEL"] = MODEL
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", *command], env=environment, stderr=subprocess.DEVNULL
+        )
         try:
             with trio.fail_after(_STARTS_WITHIN):
                 while not (base / "sessions" / "door.json").exists():  # noqa: ASYNC110 - another process

@@ -22,18 +22,13 @@ import trio
 from attrs import define, evolve, field
 
 from opencode_actors import System
-from opencode_actors.containers import SessionPlace, container_spec
-from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.notices import OutputAdded
-from opencode_actors.ports import ContainerSpec
-from opencode_actors.workdirs import HostDirectories
+from tests.benchmarks.by_hand import open_container, spec_by_hand
 from tests.e2e.rig import Rig, open_rig
 
 _PROMPT = "::say hello"
-_PASSWORD = "by-hand"
 _WARM_PROMPTS = 20
-_PROBE_WITHIN = 0.2
-_PROBE_EVERY = 0.05
+_LOOK_EVERY = 0.05
 
 
 @define
@@ -43,70 +38,19 @@ class Times:
 
 
 async def by_hand(rig: Rig, times: Times, label: str) -> None:
-    key = session_key(f"hand-{label}")
-    place = SessionPlace(
-        key=key,
-        container_name=f"opencode-actors-by-hand-{label}",
-        data=rig.base / "hand" / directory_name(key) / "data",
-        workspace=rig.base / "hand" / directory_name(key) / "workspace",
-        owner="by-hand",
-    )
-    await HostDirectories(rig.settings, rig.access).make(place, (1000, 1000))
-    spec = container_spec(rig.settings, rig.access, place, password=_PASSWORD)
+    spec = await spec_by_hand(rig.settings, rig.access, rig.base, label)
     began = perf_counter()
-    await trio.run_process(["podman", "run", "--detach", *_flags(spec), spec.image], capture_stdout=True)
-    try:
-        asked = await trio.run_process(["podman", "port", spec.name, "4096"], capture_stdout=True)
-        url = f"http://127.0.0.1:{asked.stdout.decode().rpartition(':')[2].strip()}"
-        await _healthy(url)
-        async with _client(url) as client, _events(client) as deltas:
-            session = (await client.post("/session", json={"title": "by hand"})).json()["id"]
+    async with open_container(spec) as client, _events(client) as deltas:
+        session = (await client.post("/session", json={"title": "by hand"})).json()["id"]
+        await _prompt(client, session)
+        await deltas()
+        times.cold.append(perf_counter() - began)
+        for _ in range(_WARM_PROMPTS):
+            await _idle(client, session)
+            began = perf_counter()
             await _prompt(client, session)
             await deltas()
-            times.cold.append(perf_counter() - began)
-            for _ in range(_WARM_PROMPTS):
-                await _idle(client, session)
-                began = perf_counter()
-                await _prompt(client, session)
-                await deltas()
-                times.warm.append(perf_counter() - began)
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
-            await trio.run_process(["podman", "rm", "--force", "--time", "0", spec.name], capture_stdout=True)
-
-
-def _flags(spec: ContainerSpec) -> list[str]:
-    flags = [
-        *("--name", spec.name, "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
-        *("--read-only", "--init", "--user", "1000:1000", "--pids-limit", str(spec.pids)),
-        *("--memory", str(spec.memory_bytes), "--memory-swap", str(spec.memory_bytes)),
-        *("--cpus", str(spec.cpus), "--publish", "127.0.0.1::4096"),
-        *("--tmpfs", f"/tmp:rw,nosuid,nodev,exec,size={spec.tmpfs_bytes}"),  # noqa: S108 - in the container
-    ]
-    for name, value in spec.environment.items():
-        flags += ["--env", f"{name}={value}"]
-    for mount in spec.mounts:
-        flags += ["--volume", f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"]
-    return flags
-
-
-@asynccontextmanager
-async def _client(url: str) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        base_url=url, auth=("opencode", _PASSWORD), timeout=60, trust_env=False
-    ) as client:
-        yield client
-
-
-async def _healthy(url: str) -> None:
-    while True:
-        try:
-            async with httpx.AsyncClient(auth=("opencode", _PASSWORD), trust_env=False) as client:
-                answer = await client.get(f"{url}/global/health", timeout=_PROBE_WITHIN)
-                if answer.is_success:
-                    return
-        except httpx.TransportError:
-            await trio.sleep(_PROBE_EVERY)
+            times.warm.append(perf_counter() - began)
 
 
 async def _prompt(client: httpx.AsyncClient, session: str) -> None:
@@ -116,7 +60,7 @@ async def _prompt(client: httpx.AsyncClient, session: str) -> None:
 
 async def _idle(client: httpx.AsyncClient, session: str) -> None:
     while session in (await client.get("/session/status")).json():  # noqa: ASYNC110 - by hand
-        await trio.sleep(_PROBE_EVERY)
+        await trio.sleep(_LOOK_EVERY)
 
 
 @asynccontextmanager

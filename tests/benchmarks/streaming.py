@@ -3,21 +3,26 @@
     python -m tests.benchmarks.streaming [ROUNDS]
 
 Through us: the server's event stream, the job's file and the journal, the websocket, until the client has the
-last character. By hand: the same prompt in a conversation of its own on the same server, its stream read line by
-line until the server says that it is idle; nothing is understood of it, and nothing is kept.
+last character. By hand: the same prompt in a container of its own that no service knows, its stream read line by
+line until the server says that it is idle; nothing is understood of it, and nothing is kept. Both take turns, and what
+stands in for the model runs in this process, as the two readers do.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from time import perf_counter
 
 import httpx
 import trio
 
 from opencode_actors.door.client import Client
+from tests.benchmarks.by_hand import open_container, spec_by_hand
 from tests.benchmarks.service import open_service
+from tests.e2e.rig import open_rig
 
 _SIZES = {"small pieces": "::text 200000 chunk=20", "large pieces": "::text 2000000 chunk=2000"}
 
@@ -52,23 +57,34 @@ async def by_us(client: Client, prompt: str) -> tuple[float, int]:
             return perf_counter() - began, size
 
 
+@asynccontextmanager
+async def open_both() -> AsyncGenerator[tuple[httpx.AsyncClient, Client]]:
+    """A server by hand, and a service that has containers of the same kind."""
+    async with open_rig("podman") as rig:
+        spec = await spec_by_hand(rig.settings, rig.access, rig.base, "streaming")
+        async with (
+            open_container(spec) as server,
+            open_service(rig.access.provider_socket) as (_, client),
+        ):
+            yield server, client
+
+
 async def main(rounds: int) -> None:
     hand = {name: list[float]() for name in _SIZES}
     ours = {name: list[float]() for name in _SIZES}
     events: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for number in range(rounds):
-        # Each round with conversations of its own: one that has grown long is compacted, which is another matter.
-        async with open_service() as (service, client):
+        # Each round with containers of its own: a conversation that has grown long is compacted, which is another matter.
+        async with open_both() as (server, client):
+            session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
+            await by_hand(server, session, "::say hello")
             await by_us(client, "::say hello")
-            async with service.server("demo") as server:
-                session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
-                await by_hand(server, session, "::say hello")
-                for name, prompt in _SIZES.items():
-                    seconds, events[name] = await by_hand(server, session, prompt)
-                    hand[name].append(seconds)
-                    seconds, sizes[name] = await by_us(client, prompt)
-                    ours[name].append(seconds)
+            for name, prompt in _SIZES.items():
+                seconds, events[name] = await by_hand(server, session, prompt)
+                hand[name].append(seconds)
+                seconds, sizes[name] = await by_us(client, prompt)
+                ours[name].append(seconds)
         print(f"round {number + 1} of {rounds}", file=sys.stderr)  # noqa: T201
     columns = f"{'':14}{'bytes':>10}{'events':>9}{'by hand':>11}{'through us':>12}{'ratio':>8}"
     print(f"{columns}   medians of {rounds}")  # noqa: T201
