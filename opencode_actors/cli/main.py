@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from opencode_actors.cli.figures import dollars
 from opencode_actors.cli.service_parsers import add_service, add_verbs
 from opencode_actors.cli.status import TABLE, Status
 
@@ -26,6 +27,19 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
+    """With `intermixed`, options may stand before, between and behind the words, in any order."""
+
+    intermixed = False
+
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
+        if not self.intermixed:
+            return super().parse_known_args(*given, **named)
+        self.intermixed = False  # argparse does it in two rounds of this method
+        try:
+            return self.parse_known_intermixed_args(*given, **named)
+        finally:
+            self.intermixed = True
+
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"error: {message}\nhint: `{self.prog} --help` shows how it is used\n")
         raise SystemExit(Status.USAGE)
@@ -108,7 +122,7 @@ def _add_run(commands: Commands) -> None:
     parser.add_argument("--agent", metavar="NAME", help="the OpenCode agent that answers")
     parser.add_argument("--timeout", metavar="SECONDS", help="bound for the whole job")
     parser.add_argument(
-        "--max-cost-usd", metavar="USD", type=float, help="the job is ended when it has cost more"
+        "--max-cost-usd", metavar="USD", type=dollars, help="the job is ended when it has cost more"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the answer")
     _add_common(parser)

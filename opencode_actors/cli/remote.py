@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -15,10 +14,11 @@ import trio
 from opencode_actors.cli import remote_tables as tables
 from opencode_actors.cli.arguments import pairs_of
 from opencode_actors.cli.remote_follow import follow
-from opencode_actors.cli.run import prompt_of
 from opencode_actors.cli.status import Status
+from opencode_actors.cli.typed import answers_of, check
 from opencode_actors.door.client import Client, open_client
-from opencode_actors.errors import UsageError
+from opencode_actors.door.faults import Code
+from opencode_actors.errors import CallRefused
 from opencode_actors.settings_sources import load_settings
 
 Document = dict[str, Any]
@@ -28,15 +28,20 @@ _PAGE = 1 << 20
 
 
 def command(arguments: argparse.Namespace) -> Status:
-    return trio.run(_command, arguments)
+    check(arguments)
+    return trio.run(ask, arguments)
 
 
-async def _command(arguments: argparse.Namespace) -> Status:
+async def ask(arguments: argparse.Namespace) -> Status:
+    """Does what was typed, and checked, through the service that runs."""
     settings = load_settings(environment=os.environ, flags=pairs_of(arguments)).settings
     folder = settings.sessions_dir.expanduser()
     if arguments.verb != "follow":
         async with open_client(folder) as client:
-            await _VERBS[arguments.verb](arguments, client)
+            try:
+                await _VERBS[arguments.verb](arguments, client)
+            except CallRefused as refused:
+                raise _in_their_words(refused, arguments.verb) from None
         if not getattr(arguments, "follow", False):
             return Status.OK
     return await follow(
@@ -48,37 +53,42 @@ async def _command(arguments: argparse.Namespace) -> Status:
     )
 
 
+def _in_their_words(refused: CallRefused, verb: str) -> CallRefused:
+    """Who typed a command is not helped by the protocol's page, which the service hints at."""
+    if refused.cause == Code.INVALID_PARAMS.name.lower():
+        refused.hint = f"`opencode-actors {verb} --help` shows what it takes"
+    return refused
+
+
 async def _start(arguments: argparse.Namespace, client: Client) -> None:
-    prompt = prompt_of(arguments.prompt)
-    answer = await client.call("start", prompt=prompt, session_id=arguments.session, **_wishes(arguments))
-    _began(arguments, answer)
-
-
-async def _respond(arguments: argparse.Namespace, client: Client) -> None:
-    message = prompt_of(arguments.prompt)
-    place = {"session_id": arguments.session, "job_id": arguments.job}
     answer = await client.call(
-        "respond", message=message, interrupt=arguments.interrupt, **place, **_wishes(arguments)
+        "start", prompt=arguments.prompt, session_id=arguments.session, **_wishes(arguments)
     )
     _began(arguments, answer)
 
 
-async def _resume(arguments: argparse.Namespace, client: Client) -> None:
-    message = prompt_of(arguments.prompt) if arguments.prompt is not None else None
-    place = arguments.place
-    answer = await client.call("resume", message=message, session_id=place, **_wishes(arguments))
+async def _respond(arguments: argparse.Namespace, client: Client) -> None:
+    message, place, interrupt = arguments.prompt, _place(arguments), arguments.interrupt
+    answer = await client.call("respond", message=message, interrupt=interrupt, **place, **_wishes(arguments))
     _began(arguments, answer)
 
 
+async def _resume(arguments: argparse.Namespace, client: Client) -> None:
+    place = _place(arguments)
+    _began(arguments, await client.call("resume", message=arguments.prompt, **place, **_wishes(arguments)))
+
+
 async def _fork(arguments: argparse.Namespace, client: Client) -> None:
-    message = prompt_of(arguments.prompt) if arguments.prompt is not None else None
-    if arguments.follow and message is None:
-        raise UsageError("there is no job to follow", hint="give a message, or leave --follow out")
-    answer = await client.call("fork", message=message, session_id=arguments.place, **_wishes(arguments))
+    place = _place(arguments)
+    answer = await client.call("fork", message=arguments.prompt, **place, **_wishes(arguments))
     if answer["job"] is not None:
         arguments.job = answer["job"]["jobId"]
     if not arguments.follow:
         _show(arguments, answer, tables.forked)
+
+
+def _place(arguments: argparse.Namespace) -> dict[str, object]:
+    return {"session_id": arguments.session, "job_id": arguments.job}
 
 
 def _began(arguments: argparse.Namespace, answer: Document) -> None:
@@ -166,20 +176,34 @@ async def _models(arguments: argparse.Namespace, client: Client) -> None:
 
 
 async def _cleanup(arguments: argparse.Namespace, client: Client) -> None:
-    answer = await client.call("cleanup", delete_workspaces=arguments.delete_workspaces)
+    answer = await client.call(
+        "cleanup",
+        delete_workspaces=arguments.delete_workspaces,
+        delete_data=arguments.delete_data,
+        older_than=arguments.older_than,
+    )
     _show(arguments, answer, tables.cleanup)
 
 
+async def _close(arguments: argparse.Namespace, client: Client) -> None:
+    _show(arguments, await client.call("close", session_id=arguments.session_id), tables.closed)
+
+
+async def _reset(arguments: argparse.Namespace, client: Client) -> None:
+    answer = await client.call("reset", session_id=arguments.session_id)
+    _show(arguments, answer, lambda session: tables.sessions({"sessions": [session]}))
+
+
 async def _answer(arguments: argparse.Namespace, client: Client) -> None:
-    given: Document = {
-        "answers": [[answer] for answer in arguments.answers] or None,
-        "reply": arguments.reply,
-    }
-    if arguments.reject:
-        given = {"reply": "reject", "message": arguments.message}
-    elif not given["answers"] and not given["reply"]:
-        raise UsageError("no answer is given", hint="give the answer, or --reply once|always, or --reject")
-    answer = await client.call("answer", job_id=arguments.job, request_id=arguments.request, **given)
+    answer = await client.call(
+        "answer",
+        job_id=arguments.job,
+        request_id=arguments.request,
+        answers=answers_of(arguments),
+        reply=arguments.reply,
+        reject=arguments.reject,
+        message=arguments.message,
+    )
     _show(arguments, answer, lambda _: _print("answered"))
 
 
@@ -188,11 +212,7 @@ async def _requests(arguments: argparse.Namespace, client: Client) -> None:
 
 
 async def _statistics(arguments: argparse.Namespace, client: Client) -> None:
-    answer = await client.call("statistics", days=arguments.days)
-    if sys.stdout.isatty():
-        _show(arguments, answer, tables.statistics)
-    else:
-        _print(json.dumps(answer, indent=2))
+    _show(arguments, await client.call("statistics", days=arguments.days), tables.statistics)
 
 
 async def _notify(arguments: argparse.Namespace, client: Client) -> None:
@@ -224,6 +244,8 @@ _VERBS: dict[str, Callable[[argparse.Namespace, Client], Awaitable[None]]] = {
     "agents": _agents,
     "models": _models,
     "cleanup": _cleanup,
+    "close": _close,
+    "reset": _reset,
     "answer": _answer,
     "requests": _requests,
     "statistics": _statistics,

@@ -174,6 +174,10 @@ def cleanup(answer: Document) -> None:
     _table(("session", "", "reason"), rows, nothing="nothing to clean up")
 
 
+def closed(answer: Document) -> None:
+    _lines((("session", answer["sessionKey"]), ("container ended by", answer["endedBy"] or "none that ran")))
+
+
 def requests(answer: Document) -> None:
     _table(
         ("job", "name", "request", "asks", "answer with"),

@@ -13,27 +13,8 @@ from typing import assert_never
 from attrs import evolve, frozen
 
 from opencode_actors.cli.explain import explain
+from opencode_actors.machines import notices as told
 from opencode_actors.machines import spending
-from opencode_actors.machines.notices import (
-    InputAnswered,
-    InputEnd,
-    InputWanted,
-    JobCancelling,
-    JobEnded,
-    JobLasted,
-    JobQueued,
-    JobReported,
-    JobStarted,
-    Notice,
-    NotificationFailed,
-    OutputAdded,
-    OutputFilled,
-    OutputKind,
-    ProviderRetrying,
-    SessionChanged,
-    TodosChanged,
-    ToolStarted,
-)
 from opencode_actors.machines.vocabulary import (
     JobSnapshot,
     JobStatus,
@@ -114,57 +95,57 @@ _RUNG_WORDS = {
 
 
 _INPUT_WORDS = {
-    InputEnd.ANSWERED: "answered",
-    InputEnd.REJECTED: "rejected",
-    InputEnd.UNANSWERED: "nobody answered, and the agent was told so",
-    InputEnd.GONE: "the agent does not wait for that answer any more",
+    told.InputEnd.ANSWERED: "answered",
+    told.InputEnd.REJECTED: "rejected",
+    told.InputEnd.UNANSWERED: "nobody answered, and the agent was told so",
+    told.InputEnd.GONE: "the agent does not wait for that answer any more",
 }
 
 
-def show(view: View, notice: Notice) -> Shown:
+def show(view: View, notice: told.Notice) -> Shown:
     match notice:
-        case SessionChanged():
+        case told.SessionChanged():
             return view, _session(notice)
-        case JobQueued():
+        case told.JobQueued():
             return view, _queued(notice.ahead)
-        case JobStarted():
+        case told.JobStarted():
             return view, (Busy("waiting for the model"),)
-        case OutputAdded():
+        case told.OutputAdded():
             return _output(view, notice)
-        case ToolStarted():
+        case told.ToolStarted():
             return view, (
                 Busy(
                     one_line(f"{notice.tool}: {notice.title}" if notice.title else notice.tool), passing=True
                 ),
             )
-        case TodosChanged():
+        case told.TodosChanged():
             return view, _todos(notice)
-        case InputWanted():
+        case told.InputWanted():
             return view, _asked(notice)
-        case InputAnswered():
+        case told.InputAnswered():
             return view, (Line(_INPUT_WORDS[notice.end], Tone.FAINT),)
-        case ProviderRetrying():
+        case told.ProviderRetrying():
             wait = f", next try in {notice.seconds:.0f} s" if notice.seconds > 0 else ""
             text = f"the model provider failed (attempt {notice.attempt}{wait}): {one_line(notice.reason)}"
             return view, (Line(text, Tone.WARNING),)
-        case JobLasted():
+        case told.JobLasted():
             return view, (Line(f"still running after {duration(notice.seconds)}", Tone.FAINT),)
-        case JobReported():
+        case told.JobReported():
             return view, ()  # whoever sees all of it needs no report
-        case OutputFilled():
+        case told.OutputFilled():
             return view, (Line("its output is full (maxOutputSize); the job goes on", Tone.WARNING),)
-        case JobCancelling():
+        case told.JobCancelling():
             why = f" ({one_line(notice.why)})" if notice.why else ""
             return view, (Line(f"cancelling: {_RUNG_WORDS[notice.rung]}{why}", Tone.WARNING),)
-        case JobEnded():
+        case told.JobEnded():
             return _end_line(view)
-        case NotificationFailed():
+        case told.NotificationFailed():
             return view, (Line(f"OpenClaw was not told: {one_line(notice.reason)}", Tone.WARNING),)
         case _:
             assert_never(notice)
 
 
-def _asked(notice: InputWanted) -> tuple[Action, ...]:
+def _asked(notice: told.InputWanted) -> tuple[Action, ...]:
     who = "a sub-agent" if notice.sub_agent else "the agent"
     wants = "asks" if notice.kind is RequestKind.QUESTION else "wants permission"
     options = f" ({' | '.join(one_line(option) for option in notice.options)})" if notice.options else ""
@@ -179,7 +160,7 @@ def _asked(notice: InputWanted) -> tuple[Action, ...]:
     return (asked, Line(f"nobody can answer here: in {duration(notice.timeout)} {then}", Tone.WARNING))
 
 
-def _session(notice: SessionChanged) -> tuple[Action, ...]:
+def _session(notice: told.SessionChanged) -> tuple[Action, ...]:
     detail = one_line(notice.detail)
     if trouble := _SESSION_TROUBLE.get(notice.status):
         return (Line(f"{trouble}: {detail}" if detail else trouble, Tone.WARNING),)
@@ -195,17 +176,17 @@ def _queued(ahead: int) -> tuple[Action, ...]:
     return (Busy(f"waiting for {jobs} of this session to end"),)
 
 
-def _output(view: View, notice: OutputAdded) -> Shown:
-    if notice.kind is OutputKind.TEXT:
+def _output(view: View, notice: told.OutputAdded) -> Shown:
+    if notice.kind is told.OutputKind.TEXT:
         if not notice.text:
             return view, ()
         return evolve(view, at_line_start=notice.text.endswith("\n")), (Answer(notice.text),)
-    tone = Tone.FAINT if notice.kind is OutputKind.TOOL else Tone.WARNING
+    tone = Tone.FAINT if notice.kind is told.OutputKind.TOOL else Tone.WARNING
     view, ending = _end_line(view)
     return view, (*ending, Line(one_line(notice.text), tone))
 
 
-def _todos(notice: TodosChanged) -> tuple[Action, ...]:
+def _todos(notice: told.TodosChanged) -> tuple[Action, ...]:
     done = sum(1 for todo in notice.todos if todo.status == "completed")
     current = next((todo.content for todo in notice.todos if todo.status == "in_progress"), "")
     if not notice.todos or not (current or done):

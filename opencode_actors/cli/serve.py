@@ -22,7 +22,8 @@ from opencode_actors.cli.render import duration, one_line
 from opencode_actors.cli.status import Status
 from opencode_actors.door.files import Whereabouts, announce, door_file, keep_token, token_file, withdraw
 from opencode_actors.door.limits import Limits
-from opencode_actors.door.methods import About, SystemDesk
+from opencode_actors.door.methods import SystemDesk
+from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
 from opencode_actors.errors import UsageError
 from opencode_actors.kernel.opening import open_system

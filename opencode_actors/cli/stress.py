@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -48,7 +50,7 @@ def stress(arguments: argparse.Namespace) -> Status:
         screen.begin(plan)
         return runs(plan, watch=screen.watch)
 
-    with screen:
+    with screen, _ended_as_by_ctrl_c():
         for seed in seeds:
             for scenario in scenarios:
                 report = again(make_plan(scenario, seed))
@@ -63,6 +65,27 @@ def stress(arguments: argparse.Namespace) -> Status:
     else:
         screen.conclude(reports)
     return Status.OK if all(report.passed for report in reports) else Status.FAILED
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Generator[None]:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does, which Python and trio know how to: each world is taken down in
+    order, its service, its containers and its folder with it. One is enough: a further one does not hurry that."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGINT)
+
+    # A shell that runs this in the background of a script has SIGINT ignored, and trio would ignore it with Python.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def document(reports: Iterable[Report]) -> dict[str, object]:

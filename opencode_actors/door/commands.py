@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast, get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
 from attrs import field, frozen
-from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError
-from cattrs.errors import AttributeValidationNote, BaseValidationError
 
-from opencode_actors.door.faults import Code, Fault, Refused
 from opencode_actors.kernel.system import LONGEST_LOOK_BACK
 from opencode_actors.kernel.wishes import DEFAULT
 from opencode_actors.machines.permissions import MODES
 
-_LONGEST_WORD = 256  # characters of an id, a key, a name
+LONGEST_WORD = 256  # characters of an id, a key, a name
 _LONGEST_ADDRESS = 4096
 _LONGEST_DURATION = 366 * 86_400.0
 
 
-class _Wrong(ValueError):
+class Wrong(ValueError):
+    """A param does not fit; its text is the end of a sentence about it."""
+
     def __init__(self, field: str, what: str) -> None:
         super().__init__(what)
         self.field = field
@@ -33,14 +32,14 @@ def _checked(fits: Callable[[Any], bool], what: str) -> Validator:
 
     def check(_: object, attribute: Any, value: object) -> None:
         if value is not None and not fits(value):
-            raise _Wrong(attribute.name, what)
+            raise Wrong(attribute.name, what)
 
     return check
 
 
 _word = _checked(
-    lambda text: 0 < len(text) <= _LONGEST_WORD and text.isprintable(),
-    f"must be one line of 1 to {_LONGEST_WORD} characters",
+    lambda text: 0 < len(text) <= LONGEST_WORD and text.isprintable(),
+    f"must be one line of 1 to {LONGEST_WORD} characters",
 )
 _address = _checked(
     lambda text: 0 < len(text) <= _LONGEST_ADDRESS and text.isprintable(),
@@ -156,6 +155,22 @@ class Cancel:
 @frozen(kw_only=True)
 class Cleanup:
     delete_workspaces: bool = False
+    delete_data: bool = False
+    older_than: float = field(default=0.0, validator=_seconds)
+
+
+@frozen(kw_only=True)
+class Close:
+    """Ends a session's container, and fails its jobs."""
+
+    session_id: str = field(validator=_word)
+
+
+@frozen(kw_only=True)
+class Reset:
+    """Makes one that was given up, or is quarantined, usable again."""
+
+    session_id: str = field(validator=_word)
 
 
 @frozen(kw_only=True)
@@ -276,6 +291,8 @@ Command = (
     | Output
     | Cancel
     | Cleanup
+    | Close
+    | Reset
     | Sessions
     | Attach
     | Detach
@@ -294,131 +311,3 @@ Command = (
 )
 
 METHODS: dict[str, type[Command]] = {kind.__name__.lower(): kind for kind in get_args(Command)}
-
-
-def command_of(method: str, params: Mapping[str, object]) -> Command:
-    """Raises `Refused`."""
-    kind = METHODS.get(method)
-    if kind is None:
-        raise Refused(
-            Fault(
-                Code.UNKNOWN_METHOD,
-                f"there is no method {method!r}",
-                f"there are {', '.join(sorted(METHODS))}",
-            )
-        )
-    try:
-        return _converter.structure(params, kind)
-    except BaseValidationError as problem:
-        where, what = _explained(problem)
-        raise Refused(
-            Fault(
-                Code.INVALID_PARAMS,
-                f"{where} {what}" if where else what,
-                f"docs/protocol.md has the params of {method}",
-                {"field": where},
-            )
-        ) from None
-
-
-# ---- strict: cattrs alone makes 'None' of a None that should be a text, and 1 of True
-
-
-def _text(value: object, _: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("must be a text")
-    return value
-
-
-def _integer(value: object, _: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("must be a whole number")
-    return value
-
-
-def _number(value: object, _: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("must be a number")
-    return float(value)
-
-
-def _flag(value: object, _: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError("must be true or false")
-    return value
-
-
-def _answers(value: object, _: object) -> Answers:
-    """`"Blue"`, `["Blue"]` and `[["Blue"]]` all answer one question; a longer list has one answer for each."""
-    parts = cast("list[object]", value) if isinstance(value, list) else [value]
-    return tuple(_answer(part) for part in parts)
-
-
-def _answer(value: object) -> tuple[str, ...]:
-    labels = cast("list[object]", value) if isinstance(value, list) else [value]
-    if not labels or not all(isinstance(label, str) for label in labels):
-        raise TypeError("must be a text, a list of texts, or a list of such lists")
-    return tuple(cast("list[str]", labels))
-
-
-def _words(value: object, _: object) -> Words:
-    words = cast("list[object]", value) if isinstance(value, list) else [value]
-    if not all(isinstance(word, str) for word in words):
-        raise TypeError("must be a text, or a list of texts")
-    return tuple(cast("list[str]", words))
-
-
-def _is_words(wanted: object) -> bool:
-    return wanted == Words
-
-
-def _is_answers(wanted: object) -> bool:
-    return wanted == Answers
-
-
-def _object(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def hook(value: object, wanted: Any) -> Any:
-        if not isinstance(value, dict):
-            raise TypeError("must be an object")
-        return structure(value, wanted)
-
-    return hook
-
-
-def _make_converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True)
-    converter.register_structure_hook(str, _text)
-    converter.register_structure_hook(int, _integer)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(bool, _flag)
-    converter.register_structure_hook_func(_is_answers, _answers)
-    converter.register_structure_hook_func(_is_words, _words)
-    converter.register_structure_hook(Asker, _object(converter.get_structure_hook(Asker)))
-    return converter
-
-
-_converter = _make_converter()
-
-
-def _explained(problem: BaseValidationError) -> tuple[str, str]:
-    """The first param that is wrong, and the end of a sentence about it."""
-    for error in problem.exceptions:
-        if isinstance(error, ForbiddenExtraKeysError):
-            return min(error.extra_fields)[:_LONGEST_WORD], "is not a param of this method"
-        name = next(
-            (
-                note.name
-                for note in getattr(error, "__notes__", ())
-                if isinstance(note, AttributeValidationNote)
-            ),
-            "",
-        )
-        if isinstance(error, _Wrong):
-            return ".".join(part for part in (name, error.field) if part), str(error)
-        if isinstance(error, ClassValidationError):
-            inner, what = _explained(error)
-            return ".".join(part for part in (name, inner) if part), what
-        if isinstance(error, KeyError):
-            return name or str(error.args[0]), "is missing"
-        return name, str(error)
-    return "", "the params cannot be understood"

@@ -17,9 +17,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from opencode_actors.door import calls
 from opencode_actors.door.backlog import Backlog, BacklogFull
 from opencode_actors.door.calls import BadCall, Call, Frame
-from opencode_actors.door.commands import Command, Follow, Output, Unfollow, command_of
+from opencode_actors.door.commands import Command, Follow, Output, Unfollow
 from opencode_actors.door.faults import CloseCode, Code, Fault, Refused, bug, busy, fault_of
 from opencode_actors.door.limits import Limits
+from opencode_actors.door.params import command_of
 from opencode_actors.door.results import Document
 from opencode_actors.errors import OpencodeActorsError, TooSlow
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import assert_never
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
-from opencode_actors.door import results
+from opencode_actors.door import notices, results
+from opencode_actors.door.attending import Attendants
 from opencode_actors.door.commands import (
     Ack,
     Agents,
@@ -20,6 +20,7 @@ from opencode_actors.door.commands import (
     Attend,
     Cancel,
     Cleanup,
+    Close,
     Command,
     Conversations,
     Detach,
@@ -32,6 +33,7 @@ from opencode_actors.door.commands import (
     Ping,
     Present,
     Requests,
+    Reset,
     Respond,
     Resume,
     Sessions,
@@ -42,40 +44,21 @@ from opencode_actors.door.commands import (
     Wishes,
 )
 from opencode_actors.door.connection import Guest
-from opencode_actors.door.faults import CloseCode
 from opencode_actors.door.files import PROTOCOL
 from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import Limits
-from opencode_actors.door.results import Document, Explain
+from opencode_actors.door.results import About, Document, Explain
 from opencode_actors.errors import StoreError, UnknownJob, UsageError
 from opencode_actors.kernel.attachments import Attached
 from opencode_actors.kernel.hub import Allowance, Following, NoticesMissed
-from opencode_actors.kernel.outbox import Attendance
 from opencode_actors.kernel.system import Job, System
 from opencode_actors.kernel.wishes import Asked
 from opencode_actors.machines.matters import Party
 from opencode_actors.machines.notices import JobEnded, Notice
-from opencode_actors.machines.vocabulary import JobSnapshot, Origin, SessionKey
-from opencode_actors.ports import EngineInfo
+from opencode_actors.machines.vocabulary import JobSnapshot, Origin, SessionKey, SessionSnapshot
 
 # What changes something: half of it would be worse than all of it.
-_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Answer, Notify, Ack, Attach, Detach)
-
-
-@frozen(kw_only=True)
-class About:
-    """The service itself. `started_at` is in epoch seconds."""
-
-    version: str
-    pid: int
-    started_at: float
-    engine: EngineInfo
-
-
-@frozen(eq=False)
-class _Attendant:
-    guest: Guest
-    scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+_LASTING = (Start, Respond, Resume, Fork, Cancel, Cleanup, Close, Reset, Answer, Notify, Ack, Attach, Detach)
 
 
 @define(eq=False)
@@ -88,17 +71,17 @@ class SystemDesk:
     explain: Explain
     nursery: trio.Nursery
     wall: Callable[[], float] = time.time
-    _attending: dict[str, _Attendant] = field(factory=dict[str, _Attendant], init=False)
+    _attendants: Attendants = field(init=False)
     _last: tuple[Notice | NoticesMissed, str] | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._attendants = Attendants(self.system, self.nursery)
 
     def lasts(self, command: Command) -> bool:
         return isinstance(command, _LASTING)
 
     def gone(self, guest: Guest) -> None:
-        for name, attendant in tuple(self._attending.items()):
-            if attendant.guest is guest:
-                attendant.scope.cancel()
-                del self._attending[name]
+        self._attendants.gone(guest)
 
     async def perform(self, command: Command, guest: Guest) -> Document:
         if isinstance(command, Wishes) and command.by == "person" and command.origin is not None:
@@ -160,12 +143,23 @@ class SystemDesk:
                 await trio.lowlevel.checkpoint()
                 return {}
             case Attend():
-                return await self._attend(command.name, guest)
+                return await self._attendants.attend(command.name, guest)
             case Ack():
-                return await self._acknowledge(command.id, guest)
+                return await self._attendants.acknowledge(command.id, guest)
             case Cleanup():
-                wanted = command.delete_workspaces
-                return results.cleaned_up(await self.system.cleanup(delete_workspaces=wanted))
+                return results.cleaned_up(
+                    await self.system.cleanup(
+                        delete_data=command.delete_data,
+                        delete_workspaces=command.delete_workspaces,
+                        older_than=command.older_than,
+                    )
+                )
+            case Close():
+                key = await self.system.find_session(command.session_id)
+                return results.closed(key, await self.system.close_session(key))
+            case Reset():
+                key = await self.system.find_session(command.session_id)
+                return await self._session(await self.system.reset_session(key))
             case Follow() | Unfollow():
                 raise TypeError(f"{command!r} is the connection's own")
             case _:
@@ -190,43 +184,23 @@ class SystemDesk:
             await trio.lowlevel.checkpoint()
             return last[1]
         ended = await self._status(notice.snapshot) if isinstance(notice, JobEnded) else None
-        text = encode(results.notice(notice, ended))
+        text = encode(notices.notice(notice, ended))
         self._last = notice, text
         return text
 
     # ---- itself
 
     async def _info(self) -> Document:
-        about, limits, statistics = self.about, self.limits, self.system.statistics()
         await trio.lowlevel.checkpoint()
-        return {
-            "service": "opencode-actors",
-            "version": about.version,
-            "protocol": PROTOCOL,
-            "pid": about.pid,
-            "startedAt": about.started_at,
-            "seq": self.system.position,
-            "engine": {
-                "kind": about.engine.kind.value,
-                "version": about.engine.version,
-                "rootless": about.engine.rootless,
-            },
-            "image": self.system.settings.image,
-            "sessions": statistics.sessions,
-            "jobs": statistics.jobs,
-            "limits": {
-                "messageBytes": limits.message,
-                "batch": limits.batch,
-                "nesting": limits.nesting,
-                "values": limits.values,
-                "callsInFlight": limits.in_flight,
-                "subscriptions": limits.subscriptions,
-                "backlogBytes": limits.backlog,
-                "connections": limits.connections,
-                "outputBytes": limits.output,
-                "pongSeconds": limits.pong_within,
-            },
-        }
+        system = self.system
+        return results.info(
+            self.about,
+            self.limits,
+            system.statistics(),
+            protocol=PROTOCOL,
+            image=system.settings.image,
+            seq=system.position,
+        )
 
     # ---- jobs
 
@@ -289,7 +263,8 @@ class SystemDesk:
             await self.system.find(command.job_id),
             command.request_id,
             answers=command.answers,
-            reply="reject" if command.reject and command.answers is None else command.reply,
+            reply=command.reply,
+            reject=command.reject,
             message=command.message or "",
             by=Party(command.by),
         )
@@ -312,36 +287,6 @@ class SystemDesk:
         piece = await self.system.output(job.id, offset=command.offset, limit=limit)
         return results.output(job, piece, offset=command.offset)
 
-    # ---- notifications
-
-    async def _attend(self, name: str, guest: Guest) -> Document:
-        """One for each name: a gateway that comes back is not kept out by what it was before."""
-        entered = self.system.attend()
-        older = self._attending.get(name)
-        if older is not None:
-            older.scope.cancel()
-            if older.guest is not guest:
-                older.guest.close(CloseCode.REPLACED, f"another connection attends as {name}")
-        attendant = self._attending[name] = _Attendant(guest)
-        self.nursery.start_soon(self._deliver, attendant, entered)
-        await trio.lowlevel.checkpoint()
-        return {"attending": name}
-
-    async def _deliver(self, attendant: _Attendant, entered: AbstractAsyncContextManager[Attendance]) -> None:
-        with attendant.scope:
-            try:
-                async with entered as attendance:
-                    async for announced in attendance:
-                        attendant.guest.say("deliver", results.delivery(announced))
-            except StoreError as error:
-                attendant.guest.close(CloseCode.GOING_AWAY, error.message)
-
-    async def _acknowledge(self, id_: str, guest: Guest) -> Document:
-        if not any(attendant.guest is guest for attendant in self._attending.values()):
-            raise UsageError("this connection does not attend", hint="call attend first")
-        await self.system.acknowledge(id_)
-        return {}
-
     # ---- sessions
 
     async def _attach(self, command: Attach) -> Attached:
@@ -359,17 +304,13 @@ class SystemDesk:
         attachment = self.system.attachment(key)
         return str(self.system.workspace(key)) if attachment is None else attachment.directory
 
+    async def _session(self, one: SessionSnapshot) -> Document:
+        known, workspace = await self.system.known_session(one.key), self._workspace(one.key)
+        return results.session(one, known, workspace=workspace, now=self.wall())
+
     async def _sessions(self, *, everything: bool) -> Document:
         found, now = await self.system.sessions(), self.wall()
-        listed = [
-            results.session(
-                one,
-                await self.system.known_session(one.key),
-                workspace=self._workspace(one.key),
-                now=now,
-            )
-            for one in found
-        ]
+        listed = [await self._session(one) for one in found]
         if everything:
             for ended in await self.system.ended_sessions():
                 workspace = self._workspace(ended.known.key)

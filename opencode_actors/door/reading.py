@@ -9,26 +9,7 @@ from typing import Any
 
 from attrs import evolve
 
-from opencode_actors.machines.notices import (
-    InputAnswered,
-    InputEnd,
-    InputWanted,
-    JobCancelling,
-    JobEnded,
-    JobLasted,
-    JobQueued,
-    JobReported,
-    JobStarted,
-    Notice,
-    NotificationFailed,
-    OutputAdded,
-    OutputFilled,
-    OutputKind,
-    ProviderRetrying,
-    SessionChanged,
-    TodosChanged,
-    ToolStarted,
-)
+from opencode_actors.machines import notices
 from opencode_actors.machines.server_events import ConversationId, Todo
 from opencode_actors.machines.vocabulary import (
     ActivityState,
@@ -49,42 +30,44 @@ from opencode_actors.machines.vocabulary import (
 Document = dict[str, Any]
 
 
-def notice_of(told: Document) -> Notice | None:
+def notice_of(told: Document) -> notices.Notice | None:
     """What the service was told itself. None for a kind that is not known yet, and for `missed`."""
     notice = _notice_of(told)
     return None if notice is None else evolve(notice, seq=told["seq"], at=told["at"])
 
 
-def _notice_of(told: Document) -> Notice | None:
+def _notice_of(told: Document) -> notices.Notice | None:
     if told["kind"] == "missed":
         return None
     session = SessionKey(told["sessionKey"])
     if told["kind"] == "sessionChanged":
-        return SessionChanged(session=session, status=SessionStatus(told["status"]), detail=told["detail"])
+        return notices.SessionChanged(
+            session=session, status=SessionStatus(told["status"]), detail=told["detail"]
+        )
     if told["kind"] == "notificationFailed":
         about, reason, hint = JobId(told["about"]), told["reason"], told["hint"]
-        return NotificationFailed(session=session, about=about, reason=reason, hint=hint)
+        return notices.NotificationFailed(session=session, about=about, reason=reason, hint=hint)
     job = JobId(told["jobId"])
     match told["kind"]:
         case "jobQueued":
-            return JobQueued(job=job, session=session, ahead=told["ahead"])
+            return notices.JobQueued(job=job, session=session, ahead=told["ahead"])
         case "jobStarted":
-            return JobStarted(job=job, session=session)
+            return notices.JobStarted(job=job, session=session)
         case "output":
-            return OutputAdded(
+            return notices.OutputAdded(
                 job=job,
                 session=session,
-                kind=OutputKind(told["outputKind"]),
+                kind=notices.OutputKind(told["outputKind"]),
                 offset=told["offset"],
                 text=told["text"],
             )
         case "toolStarted":
-            return ToolStarted(job=job, session=session, tool=told["tool"], title=told["title"])
+            return notices.ToolStarted(job=job, session=session, tool=told["tool"], title=told["title"])
         case "todosChanged":
             todos = tuple(Todo(content=todo["content"], status=todo["status"]) for todo in told["todos"])
-            return TodosChanged(job=job, session=session, todos=todos)
+            return notices.TodosChanged(job=job, session=session, todos=todos)
         case "inputWanted":
-            return InputWanted(
+            return notices.InputWanted(
                 job=job,
                 session=session,
                 request=told["requestId"],
@@ -98,11 +81,11 @@ def _notice_of(told: Document) -> Notice | None:
                 on_unanswered=OnUnanswered(told["onUnanswered"]),
             )
         case "inputAnswered":
-            return InputAnswered(
-                job=job, session=session, request=told["requestId"], end=InputEnd(told["end"])
+            return notices.InputAnswered(
+                job=job, session=session, request=told["requestId"], end=notices.InputEnd(told["end"])
             )
         case "providerRetrying":
-            return ProviderRetrying(
+            return notices.ProviderRetrying(
                 job=job,
                 session=session,
                 attempt=told["attempt"],
@@ -110,15 +93,15 @@ def _notice_of(told: Document) -> Notice | None:
                 seconds=told["seconds"],
             )
         case "jobLasted":
-            return JobLasted(job=job, session=session, seconds=told["seconds"])
+            return notices.JobLasted(job=job, session=session, seconds=told["seconds"])
         case "jobReported":
-            return JobReported(job=job, session=session, seconds=told["seconds"])
+            return notices.JobReported(job=job, session=session, seconds=told["seconds"])
         case "outputFilled":
-            return OutputFilled(job=job, session=session, size=told["size"])
+            return notices.OutputFilled(job=job, session=session, size=told["size"])
         case "jobCancelling":
-            return JobCancelling(job=job, session=session, rung=Rung[told["rung"].upper()])
+            return notices.JobCancelling(job=job, session=session, rung=Rung[told["rung"].upper()])
         case "jobEnded":
-            return JobEnded(job=job, session=session, snapshot=snapshot_of(told["status"]))
+            return notices.JobEnded(job=job, session=session, snapshot=snapshot_of(told["status"]))
         case _:
             return None
 

@@ -1,36 +1,19 @@
-"""What the core has, as the protocol's JSON: snapshots, output, sessions, notices."""
+"""What the core has, as the protocol's JSON: snapshots, output, sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any
 
+from attrs import frozen
+
+from opencode_actors.door.limits import Limits
 from opencode_actors.kernel.attachments import Attached, KnownConversation
 from opencode_actors.kernel.catalogs import Offered
 from opencode_actors.kernel.choices import Chosen
 from opencode_actors.kernel.cleanup import CleanedUp
 from opencode_actors.kernel.forking import Forked
-from opencode_actors.kernel.hub import NoticesMissed
-from opencode_actors.kernel.outbox import Announcement
-from opencode_actors.kernel.system import EndedSession
-from opencode_actors.machines.notices import (
-    InputAnswered,
-    InputWanted,
-    JobCancelling,
-    JobEnded,
-    JobLasted,
-    JobQueued,
-    JobReported,
-    JobStarted,
-    Notice,
-    NotificationFailed,
-    OutputAdded,
-    OutputFilled,
-    ProviderRetrying,
-    SessionChanged,
-    TodosChanged,
-    ToolStarted,
-)
+from opencode_actors.kernel.system import EndedSession, SystemStatistics
 from opencode_actors.machines.server_events import Todo
 from opencode_actors.machines.totals import Tally, Totals
 from opencode_actors.machines.vocabulary import (
@@ -38,10 +21,11 @@ from opencode_actors.machines.vocabulary import (
     Failure,
     JobSnapshot,
     JobStatus,
-    Origin,
     PendingRequest,
+    SessionKey,
     SessionSnapshot,
 )
+from opencode_actors.ports import EngineInfo
 from opencode_actors.store.port import KnownSession, OutputSlice
 
 Document = dict[str, Any]
@@ -52,6 +36,49 @@ TAIL = 500
 TAIL_BYTES = 4 * TAIL + 3
 
 Explain = Callable[[Failure], tuple[str, str]]
+
+
+@frozen(kw_only=True)
+class About:
+    """The service itself. `started_at` is in epoch seconds."""
+
+    version: str
+    pid: int
+    started_at: float
+    engine: EngineInfo
+
+
+def info(
+    about: About, limits: Limits, figures: SystemStatistics, *, protocol: int, image: str, seq: int
+) -> Document:
+    return {
+        "service": "opencode-actors",
+        "version": about.version,
+        "protocol": protocol,
+        "pid": about.pid,
+        "startedAt": about.started_at,
+        "seq": seq,
+        "engine": {
+            "kind": about.engine.kind.value,
+            "version": about.engine.version,
+            "rootless": about.engine.rootless,
+        },
+        "image": image,
+        "sessions": figures.sessions,
+        "jobs": figures.jobs,
+        "limits": {
+            "messageBytes": limits.message,
+            "batch": limits.batch,
+            "nesting": limits.nesting,
+            "values": limits.values,
+            "callsInFlight": limits.in_flight,
+            "subscriptions": limits.subscriptions,
+            "backlogBytes": limits.backlog,
+            "connections": limits.connections,
+            "outputBytes": limits.output,
+            "pongSeconds": limits.pong_within,
+        },
+    }
 
 
 def status_word(status: JobStatus) -> str:
@@ -82,7 +109,7 @@ def status(job: JobSnapshot, *, tail: str, explain: Explain, seq: int) -> Docume
         "error": what,
         "cause": job.failure.cause.value if job.failure is not None else None,
         "hint": hint,
-        "todos": _todos(job.todos),
+        "todos": todos(job.todos),
         "todoDone": sum(todo.status == "completed" for todo in job.todos),
         "todoTotal": len(job.todos),
         "costUsd": job.cost_usd if job.cost_usd or job.cost_known else None,
@@ -286,6 +313,10 @@ def models(offered: Offered, *, match: str) -> Document:
     }
 
 
+def closed(key: SessionKey, climb: Climb) -> Document:
+    return {"sessionKey": key, "endedBy": _rung(climb)}
+
+
 def cleaned_up(done: CleanedUp) -> Document:
     return {
         "ended": [{"sessionKey": key} for key in done.ended],
@@ -296,104 +327,23 @@ def cleaned_up(done: CleanedUp) -> Document:
     }
 
 
-def delivery(announced: Announcement) -> Document:
-    """For the chat that asked for the job."""
-    job, origin = announced.job, announced.job.origin or Origin()
-    return {
-        "id": announced.id,
-        "kind": announced.matter.value,
-        "to": announced.to.value,
-        "jobId": job.id,
-        "sessionKey": job.session,
-        "name": job.name or None,
-        "origin": {
-            "session_key": origin.session_key,
-            "agent_id": origin.agent_id,
-            "channel": origin.channel,
-        },
-        "text": announced.text,
-    }
-
-
-def notice(one: Notice | NoticesMissed, ended: Document | None) -> Document:
-    """Without `subscription`: one notice is the same for all who follow. `ended` is the status of a job that
-    has, for the notice that says so."""
-    if isinstance(one, NoticesMissed):
-        return {"kind": "missed", "count": one.count}
-    return {
-        "seq": one.seq,
-        "at": round(one.at, 3),
-        "kind": kind_of(type(one)),
-        **({} if isinstance(one, SessionChanged | NotificationFailed) else {"jobId": one.job}),
-        "sessionKey": one.session,
-        **_details(one, ended),
-    }
-
-
-def kind_of(notice: type[Notice]) -> str:
-    """Its name in the protocol."""
-    name = "Output" if notice is OutputAdded else notice.__name__
-    return name[0].lower() + name[1:]
-
-
-def _details(one: Notice, ended: Document | None) -> Document:
-    match one:
-        case SessionChanged():
-            return {"status": one.status.value, "detail": one.detail}
-        case JobQueued():
-            return {"ahead": one.ahead}
-        case JobStarted():
-            return {}
-        case OutputAdded():
-            return {"outputKind": one.kind.value, "offset": one.offset, "text": one.text}
-        case ToolStarted():
-            return {"tool": one.tool, "title": one.title}
-        case TodosChanged():
-            return {"todos": _todos(one.todos)}
-        case InputWanted():
-            return {
-                "requestId": one.request,
-                "requestKind": one.kind.value,
-                "text": one.text,
-                "options": list(one.options),
-                "questions": one.questions,
-                "subAgent": one.sub_agent,
-                "timeoutSeconds": one.timeout,
-                "onUnanswered": one.on_unanswered.value,
-            }
-        case InputAnswered():
-            return {"requestId": one.request, "end": one.end.value}
-        case ProviderRetrying():
-            return {"attempt": one.attempt, "reason": one.reason, "seconds": round(one.seconds, 3)}
-        case JobLasted():
-            return {"seconds": round(one.seconds, 3)}
-        case JobReported():
-            return {"seconds": round(one.seconds, 3)}
-        case OutputFilled():
-            return {"size": one.size}
-        case JobCancelling():
-            return {"rung": one.rung.name.lower()}
-        case JobEnded():
-            return {"status": ended}
-        case NotificationFailed():
-            return {"about": one.about, "reason": one.reason, "hint": one.hint}
-        case _:
-            assert_never(one)
-
-
-def _todos(todos: tuple[Todo, ...]) -> list[Document]:
-    return [{"content": todo.content, "status": todo.status} for todo in todos]
+def todos(found: tuple[Todo, ...]) -> list[Document]:
+    return [{"content": todo.content, "status": todo.status} for todo in found]
 
 
 def _climb(climb: Climb | None) -> Document | None:
     if climb is None:
         return None
     return {
-        "endedBy": climb.ended_by.name.lower() if climb.ended_by is not None else None,
+        "endedBy": _rung(climb),
         "seconds": [
             {"rung": rung.name.lower(), "seconds": round(seconds, 3)} for rung, seconds in climb.seconds
         ],
     }
+
+
+def _rung(climb: Climb) -> str | None:
+    return climb.ended_by.name.lower() if climb.ended_by is not None else None
 
 
 def _since(moment: float | None, now: float) -> float | None:

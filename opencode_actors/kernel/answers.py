@@ -19,30 +19,41 @@ LONGEST_ANSWER = 1 << 20  # characters; what goes back to the model, all of it t
 
 
 def answer_of(
-    *, answers: Sequence[Sequence[str]] | str | None, reply: PermissionReply | str | None, message: str
+    *,
+    answers: Sequence[Sequence[str]] | str | None = None,
+    reply: PermissionReply | str | None = None,
+    reject: bool = False,
+    message: str = "",
 ) -> Answer:
-    """Raises `UsageError` for what cannot be one."""
-    if (answers is None) == (reply is None):
+    """Raises `UsageError` for what cannot be one. What contradicts itself is refused, not half of it believed: one
+    answer is all that a request takes."""
+    chosen = None if reply is None else _reply_of(reply)
+    rejected = reject or chosen is PermissionReply.REJECT
+    if (answers is not None) + (chosen not in (None, PermissionReply.REJECT)) + rejected != 1:
         raise UsageError(
-            "give either answers or a reply", hint="answers are for questions, a reply for permissions"
+            "give one of answers, a reply and a rejection",
+            hint="answers are for questions, a reply for permissions, and a rejection says no to either",
+        )
+    if message and not rejected:
+        raise UsageError(
+            "a message goes with a rejection only", hint="put it into the answer, or reject with it"
         )
     if answers is not None:
-        if message:
-            raise UsageError("a message goes with a rejection only", hint="put it into the answers")
         given = ((answers,),) if isinstance(answers, str) else tuple(tuple(one) for one in answers)
         _check_size(text for one in given for text in one)
         return QuestionAnswer(answers=given)
+    if chosen is None or rejected:
+        _check_size((message,))
+        return Rejection(message=message)
+    return PermissionAnswer(reply=chosen)
+
+
+def _reply_of(reply: PermissionReply | str) -> PermissionReply:
     try:
-        chosen = PermissionReply(reply)
+        return PermissionReply(reply)
     except ValueError:
         choices = ", ".join(choice.value for choice in PermissionReply)
         raise UsageError(f"{reply!r} is no reply", hint=f"there are {choices}") from None
-    if chosen is PermissionReply.REJECT:
-        _check_size((message,))
-        return Rejection(message=message)
-    if message:
-        raise UsageError("a message goes with a rejection only", hint="leave it out, or reject")
-    return PermissionAnswer(reply=chosen)
 
 
 def said_in(answer: Answer) -> str:

@@ -90,11 +90,14 @@ class Job:
         *,
         answers: Sequence[Sequence[str]] | str | None = None,
         reply: PermissionReply | str | None = None,
+        reject: bool = False,
         message: str = "",
         by: Party = Party.PERSON,
     ) -> None:
         """As `System.answer`."""
-        await self._system.answer(self.id, request, answers=answers, reply=reply, message=message, by=by)
+        await self._system.answer(
+            self.id, request, answers=answers, reply=reply, reject=reject, message=message, by=by
+        )
 
     async def output(self, *, offset: int = 0, limit: int = 64 << 10) -> OutputSlice:
         """As `System.output`."""
@@ -241,6 +244,7 @@ class System:
         *,
         answers: Sequence[Sequence[str]] | str | None = None,
         reply: PermissionReply | str | None = None,
+        reject: bool = False,
         message: str = "",
         by: Party = Party.PERSON,
     ) -> None:
@@ -248,14 +252,14 @@ class System:
 
         A question takes `answers`, one sequence for each of its questions (a plain text where there is one),
         of its options or in free words. A permission takes `reply`: once, always or reject. Either can be
-        rejected with `reply="reject"`: with a `message` the agent is told it and goes on, without one it ends
-        its answer there. `by` is who gives it: an agent may do so `maxAutoAnswers` times in a row.
+        rejected with `reject`, or that reply: with a `message` the agent is told it and goes on, without one it
+        ends its answer there. `by` is who gives it: an agent may do so `maxAutoAnswers` times in a row.
 
         Raises `UnknownJob`; `RequestGone` when nothing waits for it any more (each request takes one answer,
         and some time out); `UsageError` for what does not fit; `OpenCodeError` when nobody knows whether
         OpenCode has it.
         """
-        answer = answer_of(answers=answers, reply=reply, message=message)
+        answer = answer_of(answers=answers, reply=reply, reject=reject, message=message)
         if self._attention is not None:
             self._attention.answering(job, request, by, said_in(answer))
         await self._jobs.answer(job, request, answer)

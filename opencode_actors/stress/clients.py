@@ -227,7 +227,7 @@ async def _status(face: Face, *, job: JobId) -> JobSnapshot:
 
 
 async def _close(inside: System, session: str, _: Face) -> object:
-    """Not one of the front door's methods."""
+    """Of a system in this process: no `Face` has it."""
     return await inside.close_session(session)
 
 

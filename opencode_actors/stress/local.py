@@ -27,7 +27,8 @@ from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.door.client import Client, connect
 from opencode_actors.door.files import Whereabouts
 from opencode_actors.door.limits import Limits
-from opencode_actors.door.methods import About, SystemDesk
+from opencode_actors.door.methods import SystemDesk
+from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.system import System

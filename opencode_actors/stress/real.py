@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import trio
@@ -38,6 +38,7 @@ from opencode_actors.testing.provider import MODEL, open_provider
 
 _SLOW_PROVIDER = 3.0
 _LETS_GO_WITHIN = 20.0
+_REMOVED_WITHIN = 60.0
 _LOOK_EVERY = 0.25
 # Beside one socket for each client: those that the service keeps to its engine.
 _TO_THE_ENGINE = 8
@@ -90,8 +91,13 @@ async def _open_world(plan: Plan, given: Settings) -> AsyncGenerator[RealWorld]:
             home.prepare()
             info = await engine.info()
             faults = RealFaults(engine, info, weather, receiver, own_engine, nursery)
-            yield RealWorld(home, engine, receiver, faults)
-            nursery.cancel_scope.cancel()
+            world = RealWorld(home, engine, receiver, faults)
+            try:
+                yield world
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + _REMOVED_WITHIN):
+                    await world.remove_containers()
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -127,7 +133,11 @@ class RealWorld:
         async with open_process(self.home, self._ended_badly) as (self._served, live):
             self.faults.owner = _owner(self.settings.sessions_dir)
             self.faults.service = self._served.pid
-            yield live
+            try:
+                yield live
+            finally:
+                if not self._served.killed:  # or it would wait for an engine that is stopped
+                    self.faults.relent_all()
 
     def kill(self) -> None:
         if self._served is not None:
@@ -144,6 +154,17 @@ class RealWorld:
 
     async def relent(self, fault: PlannedFault) -> None:
         await self.faults.relent(fault)
+
+    async def remove_containers(self) -> None:
+        """A run may be broken off at any moment, also when its service is down and its containers are not."""
+        self.faults.relent_all()
+        if not self.faults.owner:
+            return  # no service of this run has listened, so none has made a container
+        with suppress(EngineError):
+            if self.faults.own_engine is not None:
+                await self.faults.own_engine.ensure()
+            for left in await self.engine.list({OWNER_LABEL: self.faults.owner}):
+                await self.engine.remove(left.id)
 
     def memory(self) -> int | None:
         try:

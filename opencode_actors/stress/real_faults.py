@@ -43,7 +43,7 @@ _PROVIDER = frozenset(
 _ALWAYS = (
     _PROVIDER
     | MOODS.keys()
-    | (BY_CLIENTS - {FaultKind.CLOSE_STORM})  # for which the front door has no method
+    | (BY_CLIENTS - {FaultKind.CLOSE_STORM})  # clients ask it of a system in their own process only
     | {
         FaultKind.CONTAINER_CRASH,
         FaultKind.CONTAINER_REMOVED,
@@ -124,8 +124,16 @@ class RealFaults:
         elif fault.kind is FaultKind.ENGINE_AWAY and self.own_engine is not None:
             await self.own_engine.ensure()
         elif (stopped := self._stopped.pop(fault.number, None)) is not None:
-            with suppress(ProcessLookupError):
-                os.kill(stopped, signal.SIGCONT)
+            _go_on(stopped)
+
+    def relent_all(self) -> None:
+        """Nothing stays stopped, and nothing is killed again: who ends the world needs what was hit."""
+        for going_on in self._going_on.values():
+            going_on.cancel()
+        while self._stopped:
+            _go_on(self._stopped.popitem()[1])
+        if self.service:
+            self._room(resource.RLIM_INFINITY)
 
     # ---- containers
 
@@ -196,8 +204,7 @@ class RealFaults:
         except ProcessLookupError:
             return
         finally:
-            with suppress(ProcessLookupError):
-                os.kill(server, signal.SIGCONT)
+            _go_on(server)
 
     async def _loop(self, session: str) -> None:
         """Kills whatever runs there, a moment after it began."""
@@ -235,6 +242,11 @@ class RealFaults:
         """How large a file the service may write: to its journal, a full disk."""
         with suppress(ProcessLookupError):
             resource.prlimit(self.service, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+
+def _go_on(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
 
 
 def _memory_group(pid: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
@@ -16,14 +17,22 @@ from attrs import define
 from opencode_actors.cli import remote
 from opencode_actors.cli.main import build_parser
 from opencode_actors.cli.status import Status
+from opencode_actors.cli.typed import check
 from opencode_actors.door.files import Whereabouts, announce, door_file, token_file
-from opencode_actors.errors import CallRefused, UsageError
+from opencode_actors.errors import CallRefused
 from opencode_actors.machines.notices import InputWanted, OutputAdded
-from opencode_actors.machines.vocabulary import JobId
+from opencode_actors.machines.vocabulary import JobId, SessionKey
 from tests.door.room import TOKEN
 from tests.door.service import Service, a_service
 
 ASK = "::ask Which colour? | Red | Blue"
+
+
+def typed(*words: str) -> argparse.Namespace:
+    """As it is when the service is asked."""
+    arguments = build_parser().parse_args(words)
+    check(arguments)
+    return arguments
 
 
 @define
@@ -35,9 +44,9 @@ class Shell:
     capsys: pytest.CaptureFixture[str]
 
     async def type(self, *words: str) -> str:
-        arguments = build_parser().parse_args([*words, "--set", f"sessionsDir={self.folder}"])
+        arguments = typed(*words, "--set", f"sessionsDir={self.folder}")
         self.capsys.readouterr()
-        assert await remote._command(arguments) is Status.OK
+        assert await remote.ask(arguments) is Status.OK
         return self.capsys.readouterr().out
 
     async def json(self, *words: str) -> Any:
@@ -98,11 +107,29 @@ async def test_a_question_is_rejected_with_a_word(tmp_path: Path, capsys: pytest
         assert "take what you like" in await shell.ended(job)
 
 
+async def test_several_questions_are_answered_with_several_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        job, request = await shell.asking()
+        with pytest.raises(CallRefused, match="2 answers were given"):
+            await shell.type("answer", job, request, "--choose", "Red", "Blue", "--choose", "Red")
+        await shell.type("answer", job, request, "--choose", "Red", "Blue")
+        assert "Red, Blue" in await shell.ended(job)
+
+
+async def test_a_refused_param_is_said_in_the_words_of_who_typed_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        with pytest.raises(CallRefused, match="timeout must be") as caught:
+            await shell.type("start", "x", "--timeout", "-1")
+        assert caught.value.hint == "`opencode-actors start --help` shows what it takes"
+
+
 async def test_what_cannot_be_an_answer_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with a_shell(tmp_path / "sessions", capsys) as shell:
         job, request = await shell.asking()
-        with pytest.raises(UsageError, match="no answer is given"):
-            await shell.type("answer", job, request)
         with pytest.raises(CallRefused, match="is a question"):
             await shell.type("answer", job, request, "--reply", "once")
         with pytest.raises(CallRefused, match="nothing waits for an answer"):
@@ -121,10 +148,10 @@ async def test_a_follow_up_goes_into_the_session_of_a_job_or_into_a_session(
             again = await shell.json("respond", "::say two", *place)
             assert again["sessionKey"] == "demo"
             assert "two" in await shell.ended(again["jobId"])
+        again = await shell.json("respond", "it", "--model", "scripted/demo", "::say three")
+        assert "three" in await shell.ended(again["jobId"])
         (session,) = (await shell.json("sessions"))["sessions"]
-        assert session["jobs"] == 4
-        with pytest.raises(SystemExit):
-            build_parser().parse_args(["respond", "nowhere"])
+        assert session["jobs"] == 5
 
 
 async def test_a_turn_is_interrupted_and_a_session_that_ended_is_resumed(
@@ -164,8 +191,6 @@ async def test_a_session_is_forked_with_a_message_or_without(
         forked = await shell.json("fork", first["name"], "::say other", "--name", "branch")
         assert forked["sessionKey"] == forked["job"]["sessionKey"] == "branch"
         assert "other" in await shell.ended(forked["job"]["jobId"])
-        with pytest.raises(UsageError, match="no job to follow"):
-            await shell.type("fork", "demo", "--follow")
 
 
 async def test_a_job_is_followed_by_its_name_and_its_end_is_the_exit_status(
@@ -173,10 +198,8 @@ async def test_a_job_is_followed_by_its_name_and_its_end_is_the_exit_status(
 ) -> None:
     async with a_shell(tmp_path / "sessions", capsys) as shell:
         await shell.json("start", "::status 401", "--session", "demo", "--name", "it")
-        arguments = build_parser().parse_args(
-            ["follow", "it", "--json", "--set", f"sessionsDir={shell.folder}"]
-        )
-        assert await remote._command(arguments) is Status.FAILED
+        arguments = typed("follow", "it", "--json", "--set", f"sessionsDir={shell.folder}")
+        assert await remote.ask(arguments) is Status.FAILED
         last = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (last["kind"], last["status"]["name"]) == ("jobEnded", "it")
 
@@ -191,11 +214,11 @@ class Terminal(io.StringIO):
 
 async def on_a_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
     screen = Terminal()
-    arguments = build_parser().parse_args([*words, "--set", f"sessionsDir={shell.folder}"])
+    arguments = typed(*words, "--set", f"sessionsDir={shell.folder}")
     with monkeypatch.context() as patched:
         patched.setenv("COLUMNS", "120")
         patched.setattr("sys.stdout", screen)
-        assert await remote._command(arguments) is Status.OK
+        assert await remote.ask(arguments) is Status.OK
     return re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
 
 
@@ -233,8 +256,40 @@ async def test_open_questions_choices_and_statistics(
         assert (await shell.json("notify", "--session", "demo"))["kinds"]["tool"]["on"]
         await shell.type("answer", job, request, "Blue")
         await shell.ended(job)
-        piped = json.loads(await shell.type("statistics", "--days", "1"))
-        assert (piped["jobs"], piped["byOutcome"][0]["status"]) == (1, "completed")
+        found = await shell.json("statistics", "--days", "1")
+        assert (found["jobs"], found["byOutcome"][0]["status"]) == (1, "completed")
+        piped = await shell.type("statistics", "--days", "1")
+        assert piped.startswith("1 job since ")
+        assert "\ncompleted\t1\t" in piped
         table = await on_a_terminal(shell, monkeypatch, "statistics")
         assert table.startswith("1 job since ")
         assert "scripted/demo" in table
+
+
+async def test_a_session_is_closed_and_one_that_was_given_up_is_reset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        first = await shell.json("start", "::say one", "--session", "demo", "--name", "it")
+        await shell.ended(first["jobId"])
+        assert (await shell.type("reset", "it")).startswith("demo\tit\tready\t")
+        assert await shell.type("close", "it") == "session\tdemo\ncontainer ended by\tstop\n"
+        assert await shell.type("sessions") == ""
+        with pytest.raises(CallRefused, match="no session demo is open"):
+            await shell.type("reset", "demo")
+        with pytest.raises(CallRefused, match="no session dema"):
+            await shell.type("close", "dema")
+
+
+async def test_a_clean_up_deletes_what_is_old_enough_and_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with a_shell(tmp_path / "sessions", capsys) as shell:
+        await shell.ended((await shell.json("start", "::say one", "--session", "demo"))["jobId"])
+        everything = ("--delete-workspaces", "--delete-data")
+        kept = await shell.type("cleanup", *everything, "--older-than", "7d")
+        assert kept == "demo\tkept\tit was used lately\n"
+        gone = (await shell.json("cleanup", *everything, "--older-than", "0"))["deletedWorkspaces"]
+        workspace = shell.service.system.workspace(SessionKey("demo"))
+        assert str(workspace) in gone
+        assert len(gone) == 2

@@ -9,10 +9,12 @@ import trio
 from attrs import evolve, frozen
 
 from opencode_actors.door.limits import Limits
-from opencode_actors.door.methods import About, SystemDesk
+from opencode_actors.door.methods import SystemDesk
+from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, Door, open_door
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import Failure
+from opencode_actors.settings import Settings
 from tests.door.room import PLENTY, TOKEN
 from tests.kernel.world import SETTINGS, World, open_world
 
@@ -27,11 +29,11 @@ class Service:
 
 
 @asynccontextmanager
-async def a_service() -> AsyncGenerator[Service]:
+async def a_service(settings: Settings = NO_WEBHOOK) -> AsyncGenerator[Service]:
     with trio.fail_after(PLENTY):
         async with (
             open_world() as world,
-            world.system(NO_WEBHOOK, notify=True) as system,
+            world.system(settings, notify=True) as system,
             trio.open_nursery() as nursery,
         ):
             about = About(version="0.1.0", pid=1, started_at=1.5, engine=await system.engine.info())

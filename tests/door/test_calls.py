@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from opencode_actors.door import calls
 from opencode_actors.door.calls import BadCall, Call, read_frame
-from opencode_actors.door.commands import METHODS, Answer, Start, command_of
+from opencode_actors.door.commands import METHODS, Answer, Start
 from opencode_actors.door.faults import Code, Refused
 from opencode_actors.door.frames import Unreadable, encode, parse
 from opencode_actors.door.limits import Limits
+from opencode_actors.door.params import command_of
 
 LIMITS = Limits()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from opencode_actors.door.faults import CloseCode, Code
-from opencode_actors.door.results import kind_of
+from opencode_actors.door.notices import kind_of
 from opencode_actors.machines.notices import Notice
 from tests.door.room import Peer, a_peer
 from tests.door.service import a_service

@@ -173,7 +173,7 @@ async def test_what_is_no_answer_is_refused_in_words(autojump_clock: trio.testin
         job = await system.start(ASK, session="demo")
         wanted = await wanted_by(system.follow(job.id))
         for words, given in {
-            "either answers or a reply": {},
+            "give one of": {},
             "no reply": {"reply": "perhaps"},
             "rejection only": {"reply": "once", "message": "well"},
             "a message goes": {"answers": "Red", "message": "well"},
