@@ -43,7 +43,7 @@ _WISHES = {
     "agent": "build",
     "system": "be short",
     "name": "login page",
-    "image": "demo",
+    "image": "localhost/opencode-actors:latest",
     "max_cost_usd": 0.5,
     "timeout": 60,
     "report_every": 60,
