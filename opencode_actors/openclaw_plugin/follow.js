@@ -172,8 +172,7 @@ export class Follows {
         this.#send(key, one);
         return;
       }
-      one.text = withJob(one, told);
-      one.text = added(one, told).slice(-KEPT);
+      one.text = addedTo(one, told).slice(-KEPT);
       this.#schedule(key, one);
     }
   }
@@ -289,12 +288,19 @@ export class Follows {
   }
 }
 
-/** In a session it is said which job speaks. @param {Followed} one @param {any} told */
-function withJob(one, told) {
-  const { job, text } = one;
-  one.job = told.jobId ?? job;
-  if (!one.place.session_id || one.job === job) return text;
-  return `${text}${!text || text.endsWith("\n") ? "" : "\n"}${one.job}:\n`;
+/**
+ * @typedef {{text: string, todos: string[], job: string, place: Record<string, unknown>}} Heard
+ * @param {Heard} one @param {any} told @returns {string} what waits, with this; in a session it is said which job speaks
+ */
+export function addedTo(one, told) {
+  const { text } = one;
+  const speaks = one.place.session_id && told.jobId && told.jobId !== one.job;
+  const before = { text: speaks ? `${text}${!text || text.endsWith("\n") ? "" : "\n"}${told.jobId}:\n` : text, todos: one.todos };
+  const whole = added(before, told);
+  one.todos = before.todos;
+  if (whole === before.text) return text;
+  one.job = told.jobId ?? one.job;
+  return whole;
 }
 
 /** @param {{text: string, todos: string[]}} one @param {any} told @returns {string} what waits, with this */

@@ -2,7 +2,7 @@
 // method of the gateway. First what was missed; where nothing was, the next that comes within a while.
 
 import { Refused } from "./errors.js";
-import { added } from "./follow.js";
+import { addedTo } from "./follow.js";
 import { PAGE } from "./format.js";
 
 const WAITS = 30; // seconds; a tool's call of OpenClaw should not take much longer
@@ -20,7 +20,7 @@ export async function newsOf(link, { wait = WAITS, ...place }, signal) {
   if (typeof wait !== "number" || !(wait >= 0 && wait <= WAITS_AT_MOST)) {
     throw new Refused({ code: -32602, message: `wait must be a number of seconds, at most ${WAITS_AT_MOST}`, data: {} });
   }
-  const hearing = new Hearing(typeof place.since === "number" ? place.since : undefined);
+  const hearing = new Hearing(place);
   let following = "";
   link.ears.add(hearing.ear);
   try {
@@ -40,6 +40,7 @@ export async function newsOf(link, { wait = WAITS, ...place }, signal) {
 class Hearing {
   text = "";
   todos = /** @type {string[]} */ ([]);
+  job = "";
   over = false;
   missed = 0;
   #full = false;
@@ -48,9 +49,10 @@ class Hearing {
   #early = [];
   #changed = () => {};
 
-  /** @param {number | undefined} since */
-  constructor(since) {
-    this.since = since;
+  /** @param {Record<string, unknown>} place what is followed, and since when */
+  constructor(place) {
+    this.place = place;
+    this.since = typeof place.since === "number" ? place.since : undefined;
   }
 
   ear = (/** @type {any} */ told) => {
@@ -69,7 +71,7 @@ class Hearing {
   #hear(told) {
     if (told.kind === undefined) this.over = true;
     else {
-      const text = added(this, told);
+      const text = addedTo(this, told);
       // What does not fit any more is the next call's, but for one that is larger than a page.
       if (text.length > PAGE && this.text) this.#full = true;
       else {
