@@ -42,6 +42,8 @@ def asks(job: JobSnapshot, request: PendingRequest, *, woken: int) -> str:
     lines.extend(f"- {shortened(option)}" for option in request.options[:_OPTIONS] if is_question)
     answer = "ANSWER" if is_question else "once|always|reject"
     lines.append(f"/opencode answer {word(job)} {answer}")
+    if request.questions > 1:
+        lines.append(f"({request.questions} questions: one line of the answer for each.)")
     if woken:
         lines.append(
             f"(The agent has answered {woken} times in a row, and is not asked again until you say something.)"
