@@ -229,7 +229,7 @@ function choice(text) {
 
 const DASHES = "(?:--|[—–])";
 const FLAG = new RegExp(`^${DASHES}([a-z][a-z-]*)(?=[\\s=]|$)`, "i");
-const VALUE = /^(?:\s*=\s*|\s+)(?:["“”„]([^"“”„\n]*)["“”„]|((?!--|[—–])\S+))\s*/;
+const VALUE = /^(?:\s*=\s*|\s+)(?:["“”„]([^"“”„\n]*)["“”„]|['‘’]([^'‘’\n]*)['‘’](?=\s|$)|((?!--|[—–])\S+))\s*/;
 const ESCAPE = new RegExp(`^${DASHES}(?:\\s+|$)`);
 
 /** Flags stand before and behind the name. @param {string} text @param {string} verb */
@@ -258,7 +258,7 @@ function flagsOf(text, verb, found = {}) {
     }
     const value = VALUE.exec(rest);
     if (!value) throw new Wrong(`--${word} needs a value`);
-    const given = value[1] ?? value[2];
+    const given = value[1] ?? value[2] ?? value[3];
     if (name === "permission_rules") params[name] = [...(params[name] ?? []), given];
     else params[name] = NUMBERS[name] ? NUMBERS[name](given) : given;
     rest = rest.slice(value[0].length);
@@ -270,7 +270,7 @@ function flagsOf(text, verb, found = {}) {
 function promptOf(text, verb) {
   const escape = ESCAPE.exec(text);
   if (escape) return text.slice(escape[0].length);
-  const stray = new RegExp(`(?:^|\\s)${DASHES}(${Object.keys(FLAGS[verb]).join("|")})(?=[\\s=]|$)`, "i").exec(text);
+  const stray = new RegExp(`(?:^|\\s)${DASHES}(${Object.keys(FLAGS[verb]).join("|")})(?![a-z-])`, "i").exec(text);
   if (!stray) return text;
   const flag = `--${stray[1].toLowerCase()}`;
   throw new Wrong(`${flag} stands in the prompt, where it does nothing: options go before the prompt. When it is meant to be part of it, write a lone -- before the prompt`);

@@ -80,6 +80,10 @@ const READ = {
     operation: "start",
     params: { permission_mode: "plan", prompt: "explain --mode and --name" },
   },
+  "start --rule 'bash:git push*=deny' --name ‘a b’ x": {
+    operation: "start",
+    params: { permission_rules: ["bash:git push*=deny"], name: "a b", prompt: "x" },
+  },
   "start — explain —mode": { operation: "start", params: { prompt: "explain —mode" } },
   "start Go—name the file": { operation: "start", params: { prompt: "Go—name the file" } },
   'start --system "be short" --timeout 2h --report-every 0 x': {
@@ -117,7 +121,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "attach far", "attach far http://far secret", "attach far http://far --password x", "detach", "conversations", "models --colour x", "start --report-every often x", "start Read it --mode plan", "start Read it —mode plan", "start --model", "start --model --mode plan x", "start —colour blue x", "start --max-cost-usd Infinity x", "start --max-cost-usd 1e999 x", "start --max-cost-usd 0 x", `start --max-cost-usd ${"9".repeat(400)} x`, "start --timeout 0 x", "start --report-every -1 x", "respond demo --session other x", "resume demo go on --model x/y", "fork demo do it --name other", "notify -waiting", "close", "reset", "info now", "follow --session a b", "cleanup --older-than long", "toString", "__proto__"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "attach far", "attach far http://far secret", "attach far http://far --password x", "detach", "conversations", "models --colour x", "start --report-every often x", "start Read it --mode plan", "start Read it —mode plan", "start --mode: plan Read it", "start --model", "start --model --mode plan x", "start —colour blue x", "start --max-cost-usd Infinity x", "start --max-cost-usd 1e999 x", "start --max-cost-usd 0 x", `start --max-cost-usd ${"9".repeat(400)} x`, "start --timeout 0 x", "start --report-every -1 x", "respond demo --session other x", "resume demo go on --model x/y", "fork demo do it --name other", "notify -waiting", "close", "reset", "info now", "follow --session a b", "cleanup --older-than long", "toString", "__proto__"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 
