@@ -92,7 +92,7 @@ async def test_a_job_and_a_session_are_followed_in_pieces_to_the_end() -> None:
         before = service.system.position
         known = await peer.call("start", prompt="::say I mix the colours", session_id="demo")
         await service.system.wait(known["jobId"])
-        command = [NODE, "--input-type=module", "--eval", script, service.door.url, TOKEN, str(before)]
+        command = [str(NODE), "--input-type=module", "--eval", script, service.door.url, TOKEN, str(before)]
         printed = await trio.run_process(command, capture_stdout=True)
         whole, rest, session = json.loads(printed.stdout)
     assert whole["text"].startswith("I mix the colours\ncompleted, after ")
