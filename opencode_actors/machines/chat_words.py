@@ -14,8 +14,8 @@ from opencode_actors.machines.server_events import Todo
 from opencode_actors.machines.vocabulary import JobSnapshot, PendingRequest, RequestKind
 
 # Characters that a message may have, where less than this default is taken.
-_SIZES = {"discord": 2_000, "irc": 400, "sms": 600, "line": 2_000}
-_SIZE = 3_500
+SIZES = {"discord": 2_000, "irc": 400, "sms": 600, "line": 2_000}
+SIZE = 3_500
 # What stands around the job's own words.
 _FRAME = 700
 _LONGEST_TODO = 100
@@ -26,7 +26,7 @@ _OPTIONS = 20
 
 def room_for(channel: str) -> int:
     """Characters of a job's own words in one message of this channel."""
-    return max(200, min(_SIZES.get(channel, _SIZE), _SIZE) - min(_FRAME, _SIZES.get(channel, _SIZE) // 2))
+    return max(200, min(SIZES.get(channel, SIZE), SIZE) - min(_FRAME, SIZES.get(channel, SIZE) // 2))
 
 
 def started(job: JobSnapshot) -> str:
@@ -38,10 +38,12 @@ def asks(job: JobSnapshot, request: PendingRequest, *, woken: int) -> str:
     """For when the agent was woken too often to answer: `woken` times, without a word of a person."""
     is_question = request.kind is RequestKind.QUESTION
     lines = [f"{called(job)} {'asks' if is_question else 'wants a permission'}, and waits for you:"]
-    lines.extend(quoted(request.text[:_SIZE]))
+    lines.extend(quoted(request.text[:SIZE]))
     lines.extend(f"- {shortened(option)}" for option in request.options[:_OPTIONS] if is_question)
     answer = "ANSWER" if is_question else "once|always|reject"
     lines.append(f"/opencode answer {word(job)} {answer}")
+    if request.questions > 1:
+        lines.append(f"({request.questions} questions: one line of the answer for each.)")
     if woken:
         lines.append(
             f"(The agent has answered {woken} times in a row, and is not asked again until you say something.)"

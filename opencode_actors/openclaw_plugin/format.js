@@ -3,6 +3,66 @@
 
 export const PAGE = 15_000; // bytes of output in one answer; characters are never more than bytes
 const LONGEST_TEXT = 15_500;
+const LONGEST_LINE = 200;
+
+/** Characters that a message may have, as the service counts them for what it tells. @type {Record<string, number>} */
+export const SIZES = { discord: 2_000, irc: 400, sms: 600, line: 2_000 };
+export const SIZE = 3_500; // of any other channel
+const MOST_PARTS = 10; // a channel is not flooded
+
+/** What ends a line somewhere, as Python's splitlines has it: a chat may show each of them as a new line. */
+const LINE_ENDS = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
+
+/** What a job wrote stands behind `>` in each line, so that none of it can pass for a word of ours. @param {string} text */
+export function quoted(text) {
+  return String(text)
+    .trim()
+    .split(LINE_ENDS)
+    .map((line) => `> ${line}`)
+    .join("\n");
+}
+
+/** What a job wrote, where it stands within a line of ours. @param {unknown} text @param {number} [longest] */
+export function oneLine(text, longest = LONGEST_LINE) {
+  const words = String(text ?? "").replaceAll(/[\s\x1c-\x1e\x85]+/g, " ").trim();
+  return words.length <= longest ? words : `${words.slice(0, longest - 1)}…`;
+}
+
+/** Characters in one message of this channel. @param {string | undefined} channel */
+export function roomOf(channel) {
+  return SIZES[channel ?? ""] ?? SIZE;
+}
+
+/** @param {string} text @param {number} room @returns {string[]} messages, cut between lines where that can be */
+export function parts(text, room) {
+  /** @type {string[]} */
+  const messages = [];
+  let message = "";
+  for (const line of cut(text, Math.floor(room * MOST_PARTS * 0.8)).split("\n").flatMap((line) => pieces(line, room))) {
+    if (message && message.length + 1 + line.length > room) {
+      messages.push(message);
+      message = line;
+    } else message += `${message ? "\n" : ""}${line}`;
+  }
+  return [...messages, message];
+}
+
+/** A line that is quoted stays so in each of its pieces. @param {string} line @param {number} room */
+function pieces(line, room) {
+  const mark = line.startsWith("> ") ? "> " : "";
+  const found = [line.slice(0, room)];
+  for (let at = room; at < line.length; at += room - mark.length) found.push(`${mark}${line.slice(at, at + room - mark.length)}`);
+  return found;
+}
+
+/** The end of what a job said, quoted, as much as has room. @param {string} text @param {number} room */
+export function quotedEnd(text, room) {
+  const lines = quoted(text.trim().slice(-room)).split("\n");
+  let length = lines.reduce((sum, line) => sum + line.length + 1, -1);
+  while (lines.length > 1 && length > room) length -= /** @type {string} */ (lines.shift()).length + 1;
+  const end = lines.join("\n");
+  return end.length <= room ? end : `> ${end.slice(end.length - room + 2)}`;
+}
 
 /**
  * @param {string} operation
@@ -29,9 +89,17 @@ export function textOf(operation, result) {
     case "respond":
     case "resume":
       return `${JSON.stringify(result)}\nYou will be told in this session when it ends or asks something: do not poll.`;
+    case "follow":
+      return newsText(result);
     default:
       return cut(JSON.stringify(result, null, 1));
   }
+}
+
+/** @param {{text: string, since: number | undefined, over: boolean, missed: number}} news */
+function newsText({ text, since, over }) {
+  const next = over ? "it is over: nothing more comes" : `go on with since ${since ?? 0}`;
+  return `${text}${text.endsWith("\n") || !text ? "" : "\n"}[${text ? "" : "nothing new; "}${next}]`;
 }
 
 /** @param {string} operation @param {any} result @returns {string} for a person in a chat */
@@ -47,9 +115,9 @@ export function chatTextOf(operation, result) {
     case "cancel":
       return statusText(result);
     case "output":
-      return pageOf(result);
+      return pageOf({ ...result, text: result.text ? quoted(result.text) : "" });
     case "sessions":
-      return (result.sessions ?? []).map(sessionText).join("\n") || "There are no sessions.";
+      return cut((result.sessions ?? []).map(sessionText).join("\n")) || "There are no sessions.";
     case "cleanup":
       return cleanupText(result);
     case "requests":
@@ -60,6 +128,12 @@ export function chatTextOf(operation, result) {
       return notifyText(result);
     case "attach":
       return attachText(result);
+    case "close":
+      return `${result.sessionKey} has ended. Its files and its conversation stay; /opencode resume goes on with it.`;
+    case "reset":
+      return sessionText(result);
+    case "info":
+      return infoText(result);
     case "detach":
       return `${result.sessionKey} is detached from ${result.server}. Nothing there was touched.`;
     case "conversations":
@@ -107,16 +181,27 @@ function statusText(status) {
   const name = status.name ? ` (${status.name})` : "";
   const lines = [`${status.jobId}${name} in session ${status.sessionKey}: ${doing(status)}`];
   if (status.interruptedBy) lines.push(`interrupted: ${status.interruptedBy} goes first`);
-  if (status.error) lines.push(`${status.error}${status.hint ? `\nhint: ${status.hint}` : ""}`);
+  if (status.error) lines.push(errorText(status.error));
+  if (status.hint) lines.push(`hint: ${status.hint}`);
   if (status.todoTotal) lines.push(`${status.todoDone} of ${status.todoTotal} todos done`);
-  for (const asked of status.pending ?? []) {
-    const options = asked.options?.length ? ` [${asked.options.join(" | ")}]` : "";
-    lines.push(`asks (${asked.requestId}): ${asked.text}${options}`);
-  }
+  for (const asked of status.pending ?? []) lines.push(askedText(asked));
   const cost = costText(status);
   if (cost) lines.push(cost);
-  if (status.tailOutput) lines.push("", status.tailOutput.trim());
+  if (status.tailOutput) lines.push("", quoted(status.tailOutput));
   return cut(lines.join("\n"));
+}
+
+/** What stands behind its first line may be of a log, and that of the job. @param {string} error */
+function errorText(error) {
+  const [first, ...rest] = error.trim().split(LINE_ENDS);
+  return rest.length ? `${first}\n${quoted(rest.join("\n"))}` : first;
+}
+
+/** @param {any} asked */
+function askedText({ requestId, text, options = [], questions = 1 }) {
+  const lines = [`asks (${requestId})${questions > 1 ? `, ${questions} questions, one line of the answer for each` : ""}:`, quoted(text)];
+  for (const option of options) lines.push(`- ${oneLine(option)}`);
+  return lines.join("\n");
 }
 
 /** @param {any} status */
@@ -156,17 +241,17 @@ function attachText({ sessionKey, server, version, directory, conversation, note
 /** @param {any} one */
 function conversationText({ conversation, title, directory, state, ours }) {
   const more = [state === "idle" ? "" : state, ours ? "this session's" : ""].filter(Boolean).join(", ");
-  return `${conversation}: ${title} (${directory})${more ? `, ${more}` : ""}`;
+  return `${conversation}: ${oneLine(title)} (${oneLine(directory)})${more ? `, ${more}` : ""}`;
 }
 
 /** @param {any} one */
 function agentText({ name, description }) {
-  return description ? `${name}: ${cut(description, 100)}` : name;
+  return description ? `${name}: ${oneLine(description, 100)}` : name;
 }
 
 /** @param {any} one */
 function modelText({ name, title, priced }) {
-  return `${name}${title ? `: ${title}` : ""}${priced ? "" : " (no price known)"}`;
+  return `${name}${title ? `: ${oneLine(title)}` : ""}${priced ? "" : " (no price known)"}`;
 }
 
 /** @param {any} session */
@@ -178,6 +263,12 @@ function sessionText(session) {
   const lost = session.resumable === false ? ", its conversation is not kept" : "";
   const where = session.server ? ` on ${session.server}` : "";
   return `${session.sessionKey}${name}: ${session.status}${where}${lost}${active}${jobs}${seconds === undefined ? "" : `, last active ${duration(seconds)} ago`}`;
+}
+
+/** @param {any} result */
+function infoText({ service, version, pid, startedAt, engine = {}, image, sessions, jobs }) {
+  const since = typeof startedAt === "number" ? `, for ${duration(Date.now() / 1_000 - startedAt)}` : "";
+  return `${service} ${version} (process ${pid}${since}): ${sessions} sessions, ${jobs} jobs; image ${image}, by ${engine.kind} ${engine.version}`;
 }
 
 /** @param {any} result */
@@ -193,10 +284,7 @@ function cleanupText({ ended = [], kept = [], deletedWorkspaces = [], forgottenS
 /** @param {any[]} requests */
 function requestsText(requests) {
   if (!requests.length) return "No job asks anything.";
-  const lines = requests.map((one) => {
-    const options = one.options?.length ? ` [${one.options.join(" | ")}]` : "";
-    return `${one.name ?? one.jobId} asks (${one.requestId}): ${one.text}${options}`;
-  });
+  const lines = requests.map((one) => `${one.name ?? one.jobId} ${askedText(one)}`);
   return cut(`${lines.join("\n")}\n/opencode answer JOB ANSWER, or /opencode reject JOB`);
 }
 
@@ -246,5 +334,8 @@ export function cut(text, longest = LONGEST_TEXT) {
   if (text.length <= longest) return text;
   const head = Math.floor(longest * 0.4);
   const tail = longest - head - 40;
-  return `${text.slice(0, head)}\n… ${text.length - head - tail} characters left out …\n${text.slice(-tail)}`;
+  const from = text.length - tail;
+  const line = text.lastIndexOf("\n", from - 1) + 1;
+  const mark = line < from && text.startsWith("> ", line) ? "> " : ""; // half of what a job wrote is still its own
+  return `${text.slice(0, head)}\n… ${from - head} characters left out …\n${mark}${text.slice(from)}`;
 }

@@ -3,7 +3,7 @@
 import { Refused, textOfError } from "./errors.js";
 import { OPERATIONS, perform } from "./operations.js";
 
-const READING = new Set(["status", "output", "sessions", "requests", "statistics", "conversations", "agents", "models"]);
+const READING = new Set(["info", "follow", "status", "output", "sessions", "requests", "statistics", "conversations", "agents", "models"]);
 
 /** @param {any} api of OpenClaw @param {() => import("./link.js").Link} link */
 export function registerGatewayMethods(api, link) {

@@ -57,7 +57,9 @@ function serviceOf(api, config) {
       const link = new Link(config, context.logger);
       const person = personOf(api);
       const own = new Notifier(queueOf(api), person);
-      const follows = (link.follows = new Follows(link, person, context.logger));
+      const leave = (/** @type {import("./notify.js").Origin} */ origin, /** @type {string} */ text) => own.leave(origin, text);
+      const follows = (link.follows = new Follows(link, person, context.logger, { leave }));
+      link.person = person;
       process_[SHARED] = kept = link;
       notifier = own;
       link.keep({

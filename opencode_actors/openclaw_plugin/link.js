@@ -88,6 +88,12 @@ export class Link {
   /** @type {import("./follow.js").Follows | undefined} what chats follow over it */
   follows;
 
+  /** @type {import("./person.js").Person | undefined} of a chat, where a gateway runs */
+  person;
+
+  /** @type {Set<(told: any) => void>} who hears each notice of a subscription, and its end, beside the keeper */
+  ears = new Set();
+
   get isUp() {
     return this.#socket?.readyState === 1;
   }
@@ -305,9 +311,9 @@ export class Link {
   }
 
   #closeIfIdle() {
-    if (this.#keeper || this.#waiting > 0) return;
+    if (this.#keeper || this.#waiting > 0 || this.ears.size) return;
     const timer = setTimeout(() => {
-      if (!this.#keeper && this.#waiting === 0) this.#socket?.close(1000);
+      if (!this.#keeper && this.#waiting === 0 && !this.ears.size) this.#socket?.close(1000);
     }, LINGERS);
     timer.unref?.();
   }
@@ -330,7 +336,10 @@ export class Link {
   /** @param {WebSocket} socket @param {any} message */
   #hear(socket, message) {
     if (message?.method === "deliver") return void this.#deliver(socket, message.params);
-    if (message?.method === "notice" || message?.method === "followEnded") return void this.#keeper?.onNotice(message.params);
+    if (message?.method === "notice" || message?.method === "followEnded") {
+      for (const ear of [...this.ears]) ear(message.params);
+      return void this.#keeper?.onNotice(message.params);
+    }
     const asked = this.#asked.get(message?.id);
     if (!asked) return; // its caller did not wait that long
     if (message.error) asked.reject(new Refused(message.error));

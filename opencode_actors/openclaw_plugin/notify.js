@@ -5,7 +5,7 @@
 // many notices become one event, and the service is told that a notice was taken only when a turn of the agent
 // has taken it, or after a while in which the agent was busy.
 
-import { cut } from "./format.js";
+import { cut, quoted } from "./format.js";
 
 const CONTEXT = "opencode:";
 const DIGEST = `${CONTEXT}digest`;
@@ -68,13 +68,21 @@ export class Notifier {
     this.#remember(delivery.id);
   }
 
+  /** A word of the plugin's own for the chat's agent, at its next turn. @param {Origin} origin @param {string} text */
+  leave(origin, text) {
+    const deliveryContext = this.#queue.routeOf?.(origin);
+    const options = { sessionKey: origin.session_key, contextKey: `${CONTEXT}plugin`, replace: true };
+    this.#queue.enqueueSystemEvent(text, { ...options, ...(deliveryContext ? { deliveryContext } : {}) });
+  }
+
   /**
-   * No agent is woken. Where there is no way to the person, as in a chat that was never used, what is only to be known
-   * waits for the agent's next turn; a question has to reach somebody, and the agent is told it.
+   * No agent is woken. Where there is no way to the person, as in a chat that was never used or at a channel that takes
+   * nothing at the moment, what is only to be known waits for the agent's next turn; a question has to reach somebody,
+   * and the agent is told it: the service offers no word twice to the same gateway.
    * @param {import("./link.js").Delivery} delivery @param {string} sessionKey
    */
   async #tellPerson(delivery, sessionKey) {
-    if (await this.#person?.tell(delivery.origin, cut(delivery.text, LONGEST_EVENT), delivery.id)) return true;
+    if (await this.#person?.tell(delivery.origin, cut(delivery.text, LONGEST_EVENT), delivery.id).catch(() => false)) return true;
     if (delivery.kind === "waiting") return false;
     this.#enqueue(delivery, sessionKey);
     return true;
@@ -142,15 +150,6 @@ export function digestText(digest, delivery) {
   if (whole.length <= LONGEST_DIGEST) return whole;
   const more = "- … and more: opencode_sessions names the sessions";
   return digest?.endsWith(more) ? digest : `${digest}\n${more}`;
-}
-
-/** What a job has said stands behind `>`, so that none of its lines can pass for one of OpenClaw's own. @param {string} text */
-function quoted(text) {
-  return text
-    .trim()
-    .split("\n")
-    .map((line) => `> ${line}`)
-    .join("\n");
 }
 
 /** @type {Record<string, {says: string, next: string}>} */

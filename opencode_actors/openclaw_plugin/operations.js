@@ -2,6 +2,8 @@
 
 import { createHash, randomUUID } from "node:crypto";
 
+import { newsOf } from "./news.js";
+
 /**
  * What may take how long, and whether asking twice is the same as asking once. An answer is not: the second one
  * finds no question, and nobody knows any more whether the first one was taken.
@@ -23,6 +25,10 @@ export const OPERATIONS = {
   requests: {},
   statistics: {},
   notify: {},
+  close: { within: 90_000 },
+  reset: { within: 90_000 },
+  info: {},
+  follow: { again: false }, // in pieces, see news.js
   respond: {},
   resume: {},
   fork: { within: 300_000, again: false }, // a workspace may have gigabytes; twice would be two sessions
@@ -53,6 +59,7 @@ const SIGNED = new Set([...STARTS, "answer"]);
  */
 export async function perform(link, name, params, caller, signal) {
   signal?.throwIfAborted();
+  if (name === "follow") return await newsOf(link, params, signal);
   const signed = SIGNED.has(name) ? { ...params, by: caller.by } : params;
   const given = STARTS.has(name) ? { ...signed, ...identity(params, caller) } : signed;
   const answer = link.call(name, given, OPERATIONS[name]);

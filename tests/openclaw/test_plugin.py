@@ -235,6 +235,54 @@ async def test_a_message_that_interrupts_a_resume_and_a_fork_come_from_agent_cha
             assert asked["key"].startswith("openclaw:")
 
 
+async def test_what_is_new_comes_in_pieces_to_an_agent_and_to_a_program(desk: Desk) -> None:
+    async def hear(subscription: str) -> None:
+        await desk.door.until(lambda: len(desk.door.asked("follow")) == int(subscription[-1]))
+        visitor = await desk.until_attended()
+        for told in (
+            {"seq": 5, "kind": "output", "outputKind": "text", "text": "I mix "},
+            {"seq": 6, "kind": "output", "outputKind": "text", "text": "the colours."},
+        ):
+            notice = {"subscription": subscription, **told}
+            await visitor.connection.send_message(
+                json.dumps({"jsonrpc": "2.0", "method": "notice", "params": notice})
+            )
+
+    desk.door.answers["follow"] = lambda _: {"subscription": f"sub_{len(desk.door.asked('follow'))}"}
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear, "sub_1")
+            said = (await desk.gateway.invoke("opencode_follow", job_id="paint", since=4)).text
+        assert "I mix the colours.\\n[go on with since 6]" in said
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear, "sub_2")
+            news = await desk.client.request("opencode.follow", session_id="wall", wait=60)
+        await desk.door.until(lambda: len(desk.door.asked("unfollow")) == 2)
+    assert (news["text"], news["since"], news["over"]) == ("I mix the colours.", 6, False)
+    assert desk.door.asked("follow") == [{"job_id": "paint", "since": 4}, {"session_id": "wall"}]
+    assert desk.door.asked("unfollow") == [{"subscription": "sub_1"}, {"subscription": "sub_2"}]
+
+
+async def test_a_session_is_closed_and_reset_by_an_agent_and_by_a_program(desk: Desk) -> None:
+    desk.door.answers["close"] = lambda _: {"sessionKey": "demo", "endedBy": "stop"}
+    desk.door.answers["reset"] = lambda _: {"sessionKey": "demo", "status": "ready"}
+    with trio.fail_after(PATIENCE):
+        assert "demo" in (await desk.gateway.invoke("opencode_close", session_id="demo")).text
+        assert (await desk.client.request("opencode.reset", session_id="demo"))["status"] == "ready"
+        await desk.gateway.invoke("opencode_cleanup", delete_data=True, older_than=60)
+        await desk.client.request("opencode.info")
+    assert desk.door.asked("close") == desk.door.asked("reset") == [{"session_id": "demo"}]
+    assert desk.door.asked("cleanup") == [{"delete_data": True, "older_than": 60}]
+
+
+async def test_an_agent_chooses_several_for_one_question(desk: Desk) -> None:
+    with trio.fail_after(PATIENCE):
+        chosen = [["Red", "Blue"], ["Later"]]
+        await desk.gateway.invoke("opencode_answer", job_id="j-9", request_id="q-9", choices=chosen)
+    assert desk.door.asked("answer")[0]["answers"] == [["Red", "Blue"], ["Later"]]
+    assert "choices" not in desk.door.asked("answer")[0]
+
+
 async def test_a_gateway_method_says_what_was_wrong(desk: Desk) -> None:
     def refuse(params: dict[str, Any]) -> dict[str, Any]:
         raise Refusal(-32602, "prompt is missing", field="prompt", hint="give a prompt")

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { answerTo, parse } from "../../../opencode_actors/openclaw_plugin/commands.js";
+import { answerTo, rejectionOf } from "../../../opencode_actors/openclaw_plugin/answers.js";
+import { parse } from "../../../opencode_actors/openclaw_plugin/parse.js";
 
 const READ = {
   "start mend it": { operation: "start", params: { prompt: "mend it" } },
@@ -41,8 +42,9 @@ const READ = {
   "statistics 30": { operation: "statistics", params: { days: 30 } },
   "reject j-1 not like that": { operation: "reject", params: { job_id: "j-1", message: "not like that" } },
   notify: { operation: "notify", params: {} },
-  "notify +text -running": { operation: "notify", params: { on: ["text"], off: ["running"] } },
-  "notify channel +text": { operation: "notify", params: { channel: "channel", on: ["text"] } },
+  "notify channel +text —running": { operation: "notify", params: { here: true, on: ["text"], off: ["running"] } },
+  'notify "channel" +text': { operation: "notify", params: { job_id: "channel", on: ["text"] } },
+  "notify demo": { operation: "notify", params: { job_id: "demo" } },
   'notify "login page" +text +tool =report': {
     operation: "notify",
     params: { job_id: "login page", on: ["text", "tool"], reset: ["report"] },
@@ -69,6 +71,48 @@ const READ = {
   "agents far": { operation: "agents", params: { session_id: "far" } },
   models: { operation: "models", params: {} },
   "models --match opus far": { operation: "models", params: { match: "opus", session_id: "far" } },
+  "start —mode plan Read it": { operation: "start", params: { permission_mode: "plan", prompt: "Read it" } },
+  "Start –Mode=plan —rule “bash:git push*=deny” —name “a b” say “hi” — please": {
+    operation: "start",
+    params: { permission_mode: "plan", permission_rules: ["bash:git push*=deny"], name: "a b", prompt: "say “hi” — please" },
+  },
+  "start --mode plan -- explain --mode and --name": {
+    operation: "start",
+    params: { permission_mode: "plan", prompt: "explain --mode and --name" },
+  },
+  "start --rule 'bash:git push*=deny' --name ‘a b’ x": {
+    operation: "start",
+    params: { permission_rules: ["bash:git push*=deny"], name: "a b", prompt: "x" },
+  },
+  "start — explain —mode": { operation: "start", params: { prompt: "explain —mode" } },
+  "start Go—name the file": { operation: "start", params: { prompt: "Go—name the file" } },
+  'start --system "be short" --timeout 2h --report-every 0 x': {
+    operation: "start",
+    params: { system: "be short", timeout: 7200, report_every: 0, prompt: "x" },
+  },
+  "resume far --model x/y": { operation: "resume", params: { session_id: "far", model: "x/y" } },
+  "resume --model x/y “login page” —mode ask go on": {
+    operation: "resume",
+    params: { session_id: "login page", model: "x/y", permission_mode: "ask", message: "go on" },
+  },
+  "respond demo --max-cost-usd .5 --rule bash=deny --rule edit=deny test it": {
+    operation: "respond",
+    params: { session_id: "demo", max_cost_usd: 0.5, permission_rules: ["bash=deny", "edit=deny"], message: "test it" },
+  },
+  "interrupt demo --agent plan stop": {
+    operation: "respond",
+    params: { session_id: "demo", agent: "plan", message: "stop", interrupt: true },
+  },
+  "fork far --name other --image a/b:1 do it": {
+    operation: "fork",
+    params: { session_id: "far", name: "other", image: "a/b:1", message: "do it" },
+  },
+  "fork --model a/b demo": { operation: "fork", params: { session_id: "demo", model: "a/b" } },
+  "follow —session demo": { operation: "follow", params: { session_id: "demo" } },
+  "close demo": { operation: "close", params: { session_id: "demo" } },
+  "Reset demo": { operation: "reset", params: { session_id: "demo" } },
+  info: { operation: "info", params: {} },
+  "cleanup --delete-data —older-than 7d": { operation: "cleanup", params: { delete_data: true, older_than: 604_800 } },
   cleanup: { operation: "cleanup", params: {} },
   "cleanup --delete-workspaces": { operation: "cleanup", params: { delete_workspaces: true } },
 };
@@ -77,7 +121,7 @@ for (const [text, parsed] of Object.entries(READ)) {
   test(`/opencode ${JSON.stringify(text)}`, () => assert.deepEqual(parse(text), parsed));
 }
 
-for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "fork --model a/b demo", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "attach far", "attach far http://far secret", "attach far http://far --password x", "detach", "conversations", "models --colour x", "start --report-every often x"]) {
+for (const text of ["", "help", "start", "start --colour blue x", "start --max-cost-usd much x", "output", "output j-1 far", "respond demo", "interrupt demo", "resume", "fork", "answer j-1", "cancel", "cleanup now", "sessions now", "dance", "follow", "requests now", "statistics far", "statistics 0", "notify j-1 text", "notify +", "reject", "attach far", "attach far http://far secret", "attach far http://far --password x", "detach", "conversations", "models --colour x", "start --report-every often x", "start Read it --mode plan", "start Read it —mode plan", "start --mode: plan Read it", "start --model", "start --model --mode plan x", "start —colour blue x", "start --max-cost-usd Infinity x", "start --max-cost-usd 1e999 x", "start --max-cost-usd 0 x", `start --max-cost-usd ${"9".repeat(400)} x`, "start --timeout 0 x", "start --report-every -1 x", "respond demo --session other x", "resume demo go on --model x/y", "fork demo do it --name other", "notify -waiting", "close", "reset", "info now", "follow --session a b", "cleanup --older-than long", "toString", "__proto__"]) {
   test(`/opencode ${JSON.stringify(text)} is explained`, () => assert.ok("wrong" in parse(text)));
 }
 
@@ -94,6 +138,25 @@ test("a permission takes one of its three words", () => {
   const status = { jobId: "j-1", pending: [question, permission] };
   assert.deepEqual(answerTo(status, "p-1 once"), { job_id: "j-1", request_id: "p-1", reply: "once" });
   assert.throws(() => answerTo(status, "p-1 sure"), /once, always or reject/);
+});
+
+test("what a phone writes with a capital is a permission's word all the same", () => {
+  assert.equal(answerTo({ jobId: "j-1", pending: [permission] }, "Once").reply, "once");
+});
+
+test("each question of a request has a line, and several choices stand with commas", () => {
+  const two = { requestId: "q-2", kind: "question", text: "Which?\nWhen?", questions: 2, options: ["Red", "Blue", "Now, or never", "Later"] };
+  const status = { jobId: "j-1", pending: [two] };
+  assert.deepEqual(answerTo(status, "red, Blue\nnow, or never").answers, [["Red", "Blue"], "Now, or never"]);
+  assert.deepEqual(answerTo(status, "q-2\nRed\nby May, or June").answers, ["Red", "by May, or June"]);
+  assert.throws(() => answerTo(status, "Red"), /these 2 questions: write one line for each\n> Which\?\n> When\?/);
+});
+
+test("a refusal needs the id where more than one thing is asked", () => {
+  const status = { jobId: "j-1", pending: [question, permission] };
+  assert.throws(() => rejectionOf(status, "no"), /more than one thing.*\nq-1: Which\?\np-1: May I\?/);
+  assert.deepEqual(rejectionOf(status, "p-1 no"), { job_id: "j-1", request_id: "p-1", reply: "reject", message: "no" });
+  assert.deepEqual(rejectionOf({ jobId: "j-1", pending: [question] }, ""), { job_id: "j-1", request_id: "q-1", reply: "reject" });
 });
 
 test("what is not clear is asked back", () => {

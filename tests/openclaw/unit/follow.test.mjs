@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { Unreachable } from "../../../opencode_actors/openclaw_plugin/errors.js";
 import { Follows, added } from "../../../opencode_actors/openclaw_plugin/follow.js";
 
 const chat = { session_key: "agent:main:main", agent_id: "main", channel: "" };
@@ -14,7 +15,7 @@ function house() {
     calls,
     async call(method, params) {
       calls.push([method, params]);
-      if (method === "status") return { jobId: `job_${params.job_id}`, name: params.job_id, status: "running" };
+      if (method === "status") return { jobId: `job_${params.job_id}`, name: params.job_id, sessionKey: `s_${params.job_id}`, status: "running" };
       return method === "follow" ? { subscription: `sub_${++serial}` } : {};
     },
   };
@@ -26,7 +27,9 @@ function house() {
       return true;
     },
   };
-  return { link, person, follows: new Follows(link, person, { warn() {} }, { every: 20 }) };
+  const left = [];
+  const leave = (origin, text) => left.push([origin.session_key, text]);
+  return { link, person, left, follows: new Follows(link, person, { warn() {} }, { every: 20, leave }) };
 }
 
 const said = (subscription, seq, text) => ({ subscription, seq, kind: "output", outputKind: "text", text });
@@ -168,4 +171,174 @@ test("a tool is one line, and of the todos only what is new", () => {
     "answer with /opencode answer job_1 …",
     "",
   ]);
+});
+
+const until = async (holds) => {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
+};
+
+test("what was heard and not told yet is told when the chat follows again", async () => {
+  const { link, person, follows } = house();
+  await follows.follow(chat, "it");
+  follows.heard(said("sub_1", 1, "one"));
+  await until(() => person.told.length === 1);
+  follows.heard(said("sub_1", 2, "two"));
+  follows.background(chat, "it");
+  await follows.follow(chat, "it");
+  assert.deepEqual(link.calls.filter(([method]) => method === "follow").at(-1)[1], { job_id: "job_it", since: 1 });
+  follows.heard(said("sub_2", 2, "two"));
+  await until(() => person.told.length === 2);
+  assert.equal(person.told[1][1], "it:\n> two");
+  follows.stop();
+});
+
+test("a message that could not be sent is sent again under its id, and what came meanwhile after it", async () => {
+  const { person, follows } = house();
+  const { tell } = person;
+  const tried = [];
+  let fails = [true, false]; // thrown, and no way
+  person.tell = async (origin, text, id) => {
+    tried.push([text, id]);
+    const how = fails.shift();
+    if (how === true) throw new Error("the channel is away");
+    return how === undefined ? tell(origin, text, id) : how;
+  };
+  await follows.follow(chat, "it");
+  follows.heard(said("sub_1", 1, "one"));
+  await until(() => tried.length === 1);
+  follows.heard(said("sub_1", 2, "two"));
+  follows.heard({ subscription: "sub_1", seq: 2, reason: "what was followed is over" });
+  await until(() => follows.size === 0);
+  assert.deepEqual(person.told.map(([, text]) => text), ["it:\n> one", "it:\n> two"]);
+  assert.deepEqual(tried.map(([text]) => text), ["it:\n> one", "it:\n> one", "it:\n> one", "it:\n> two"]);
+  assert.equal(new Set(tried.slice(0, 3).map(([, id]) => id)).size, 1);
+});
+
+test("messages do not overtake each other, and a following ends when the last one was told", async () => {
+  const { person, follows } = house();
+  const { tell } = person;
+  const open = [];
+  person.tell = (...message) => new Promise((resolve) => open.push(() => resolve(tell(...message))));
+  await follows.follow(chat, "it");
+  follows.heard(said("sub_1", 1, "one"));
+  await until(() => open.length === 1);
+  follows.heard(said("sub_1", 2, "two"));
+  follows.heard({ subscription: "sub_1", seq: 2, reason: "what was followed is over" });
+  await quiet();
+  assert.equal(open.length, 1);
+  open.shift()();
+  await until(() => open.length === 1);
+  assert.equal(follows.size, 1);
+  open.shift()();
+  await until(() => follows.size === 0);
+  assert.deepEqual(person.told.map(([, text]) => text), ["it:\n> one", "it:\n> two"]);
+});
+
+test("a chat that follows again while a message is on its way is not told it twice", async () => {
+  const { link, person, follows } = house();
+  const { tell } = person;
+  const open = [];
+  person.tell = (...message) => new Promise((resolve) => open.push(() => resolve(tell(...message))));
+  await follows.follow(chat, "it");
+  follows.heard(said("sub_1", 1, "one"));
+  await until(() => open.length === 1);
+  follows.background(chat);
+  const again = follows.follow(chat, "it");
+  open.shift()();
+  await again;
+  assert.deepEqual(link.calls.at(-1), ["follow", { job_id: "job_it", since: 1 }]);
+  follows.stop();
+});
+
+test("where nothing can be sent for long, the following ends, and the agent is left a word for its person", async () => {
+  const { link, person, left, follows } = house();
+  person.tell = async () => false;
+  await follows.follow(chat, "it");
+  follows.heard(said("sub_1", 1, "one"));
+  await until(() => left.length === 1);
+  assert.equal(follows.size, 0);
+  assert.match(left[0][1], /it says cannot be sent into this chat/);
+  await follows.follow(chat, "it");
+  assert.deepEqual(link.calls.at(-1), ["follow", { job_id: "job_it" }]); // it has seen nothing
+  follows.stop();
+});
+
+test("a following that is refused after a loss tells its last words, and why it has ended", async () => {
+  const { link, person, follows } = house();
+  await follows.follow(chat, "it");
+  follows.heard(said("sub_1", 1, "one"));
+  const { call } = link;
+  link.call = async (method) => {
+    throw new Error(`${method}: there is no job\nother asks (req_9)`);
+  };
+  follows.reconnected();
+  await until(() => follows.size === 0);
+  assert.deepEqual(person.told.map(([, text]) => text), [
+    "it:\n> one",
+    "it is not followed any more: follow: there is no job other asks (req_9)",
+  ]);
+  link.call = call;
+});
+
+test("a connection that is lost once more ends nothing", async () => {
+  const { link, person, follows } = house();
+  await follows.follow(chat, "it");
+  const { call } = link;
+  link.call = async () => {
+    throw new Unreachable("the connection was lost");
+  };
+  follows.reconnected();
+  await quiet();
+  assert.equal(follows.size, 1);
+  link.call = call;
+  follows.reconnected();
+  await quiet();
+  follows.heard(said("sub_2", 1, "one"));
+  await until(() => person.told.length === 1);
+  follows.stop();
+});
+
+test("a chat may call what it follows as it did, by its id, and by its session", async () => {
+  const { follows } = house();
+  for (const word of ["it", "job_it", "s_it"]) {
+    await follows.follow(chat, "it");
+    assert.match(follows.background(chat, word), /it goes on in the background/);
+  }
+  await follows.followSession(chat, "wall");
+  assert.match(follows.background(chat, "wall"), /wall goes on in the background/);
+});
+
+test("of a session all jobs are followed, and it is said which one speaks", async () => {
+  const { link, person, follows } = house();
+  assert.match(await follows.followSession(chat, "wall"), /Following all jobs of session wall\. /);
+  assert.deepEqual(link.calls, [["follow", { session_id: "wall" }]]);
+  follows.heard({ ...said("sub_1", 1, "one"), jobId: "job_1" });
+  follows.heard({ ...said("sub_1", 2, " more"), jobId: "job_1" });
+  follows.heard({ ...said("sub_1", 3, "two"), jobId: "job_2" });
+  await until(() => person.told.length === 1);
+  assert.equal(person.told[0][1], "wall:\n> job_1:\n> one more\n> job_2:\n> two");
+  follows.stop();
+});
+
+test("a message has no more characters than its channel takes", async () => {
+  const { person, follows } = house();
+  await follows.follow({ ...chat, channel: "discord" }, "it");
+  follows.heard(said("sub_1", 1, "x\n".repeat(20_000)));
+  await until(() => person.told.length === 1);
+  assert.ok(person.told[0][1].length <= 2_000);
+  follows.stop();
+});
+
+test("what is left before the service has answered is not followed there either", async () => {
+  const { link, follows } = house();
+  const { call } = link;
+  let answer;
+  link.call = (method, params) =>
+    method === "follow" ? new Promise((resolve) => (answer = () => resolve(call(method, params)))) : call(method, params);
+  const following = follows.follow(chat, "it");
+  await until(() => answer);
+  follows.background(chat);
+  answer();
+  await following;
+  assert.deepEqual(link.calls.at(-1), ["unfollow", { subscription: "sub_1" }]);
 });

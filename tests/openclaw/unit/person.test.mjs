@@ -61,3 +61,12 @@ test("a session of the gateway's own chat has no place in a channel", () => {
   assert.equal(routeOf({}, origin), undefined);
   assert.deepEqual(routeOf(agent(phone.deliveryContext), origin), phone.deliveryContext);
 });
+
+test("a channel that takes nothing is not waited for without an end", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const { api } = openclaw(phone);
+  const silent = { channels: async () => ({ sendDurableMessageBatch: () => new Promise(() => {}) }), transcripts: async () => ({}) };
+  const told = assert.rejects(personOf(api, silent).tell(origin, "x", "N-1"), /not taken it within 10 s/);
+  context.mock.timers.tick(10_000);
+  await told;
+});
