@@ -171,7 +171,9 @@ def test_a_database_that_never_rests_is_not_copied(tmp_path: Path, monkeypatch: 
             database.execute("INSERT INTO said (again) VALUES (1)")
 
     monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(time, "time", lambda: 0.0)  # whatever this machine does meanwhile, it was written just now
+    monkeypatch.setattr(
+        time, "time", lambda: 0.0
+    )  # whatever this machine does meanwhile, it was written just now
     sleep(0)
     with pytest.raises(Unsettled):
         copied(copy_conversation, tmp_path / "source", tmp_path / "target")
