@@ -15,10 +15,19 @@ import trio
 from attrs import field, frozen
 
 from opencode_actors.agents_files import give, made_directory, names, open_root, opened, remove, replace
-from opencode_actors.containers import AUTH_FILE, DATABASE, ModelAccess, SessionPlace, config_copy
+from opencode_actors.containers import (
+    AUTH_FILE,
+    DATABASE,
+    NO_AGENTS,
+    HostAgents,
+    ModelAccess,
+    SessionPlace,
+    config_copy,
+)
 from opencode_actors.directory_copy import Copied, copy_conversation, copy_tree
 from opencode_actors.disk_use import prune, size_of
 from opencode_actors.errors import StoreError
+from opencode_actors.host_agents import host_agents
 from opencode_actors.login_exchange import LoginExchange
 from opencode_actors.settings import Settings
 from opencode_actors.settings_knobs import show_size
@@ -42,9 +51,10 @@ class Directories(Protocol):
         """Whether a job can be started: with a disk that is full, not even its end could be recorded."""
         ...
 
-    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> HostAgents:
         """Before a container starts: makes what is missing, gives it to `owner`, the container's user, and
-        copies the host's logins and config in. Refuses data that is larger than its bound."""
+        copies the host's logins and config in. Refuses data that is larger than its bound, and a config that
+        it cannot read the agents of."""
         ...
 
     async def tidy(self, place: SessionPlace) -> int:
@@ -98,8 +108,8 @@ class HostDirectories:
                     hint="make room on that disk, clean sessions up, or lower minFreeDisk",
                 )
 
-    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
-        size = await _in_thread(
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> HostAgents:
+        size, agents = await _in_thread(
             f"the directories of session {place.key} cannot be made", self._make_all, place, owner
         )
         unread = f"the workspace of session {place.key} cannot be looked into"
@@ -115,6 +125,7 @@ class HostDirectories:
                 f"the data of session {place.key} takes {show_size(size)} (maxSessionDisk is {show_size(bound)})",
                 hint="use another session, clean this one up, or raise maxSessionDisk",
             )
+        return agents
 
     async def tidy(self, place: SessionPlace) -> int:
         what = f"the data of session {place.key} cannot be tidied up"
@@ -177,7 +188,8 @@ class HostDirectories:
             coming = frozenset(self._coming)
             await _in_thread(f"what was in {folder} cannot be removed", _sweep, folder, coming, abandon=True)
 
-    def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> int:
+    def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> tuple[int, HostAgents]:
+        agents = NO_AGENTS
         for folder in (place.data, place.workspace):
             _make(folder, owner)
         if self.access.auth_file is not None:
@@ -187,8 +199,10 @@ class HostDirectories:
                 opened(open_root(place.data)) as data,
                 made_directory(str(AUTH_FILE.parent), data, owner) as copies,
             ):
-                _follow(config_copy(self.access.config_file).name, copies, self.access.config_file, owner)
-        return self._prune(place)
+                name = config_copy(self.access.config_file).name
+                content = _follow(name, copies, self.access.config_file, owner)
+            agents = host_agents(self.access.config_file, content)
+        return self._prune(place), agents
 
     def _tidy(self, place: SessionPlace) -> int:
         if not place.data.is_dir():
@@ -223,13 +237,15 @@ def _make(folder: Path, owner: tuple[int, int]) -> None:
         give(made, owner)
 
 
-def _follow(name: str, folder: int, source: Path, owner: tuple[int, int]) -> None:
-    """The config is the host's each time: no server writes to it."""
+def _follow(name: str, folder: int, source: Path, owner: tuple[int, int]) -> bytes:
+    """The config is the host's each time: no server writes to it. What it says now."""
     if source.exists():
-        replace(name, folder, source.read_bytes(), owner)
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
+        content = source.read_bytes()
+        replace(name, folder, content, owner)
+        return content
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    return b""
 
 
 def _free(folder: Path) -> int:

@@ -106,8 +106,10 @@ def new_entry(
     elsewhere = attachment.url if attachment is not None else ""
 
     async def prepare(password: str, permissions: Permissions | None) -> ContainerSpec:
-        await directories.make(place, here.engine.directory_owner())
-        spec = container_spec(here.settings, access, place, password=password, permissions=permissions)
+        agents = await directories.make(place, here.engine.directory_owner())
+        spec = container_spec(
+            here.settings, access, place, password=password, permissions=permissions, agents=agents
+        )
         return evolve(spec, image=entry.image)
 
     async def tidy() -> int:
