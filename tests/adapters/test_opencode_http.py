@@ -231,13 +231,15 @@ async def test_of_the_providers_only_names_are_kept_P14() -> None:
 
     def answers(target: str) -> bytes:
         if target == "GET /agent":
-            return reply([{"name": "build", "mode": "primary"}])
+            # As OpenCode 1.18.33 writes one that the config says little of.
+            old = {"name": "old", "mode": "primary", "description": None, "hidden": None}
+            return reply([{"name": "build", "mode": "primary"}, old])
         return reply({"providers": [offered], "default": {}})
 
     async with serving(answers) as opencode:
         catalog = await opencode.warm_up()
     assert [(model.name, model.priced) for model in catalog.models] == [("a/one", True), ("a/two", False)]
-    assert [agent.name for agent in catalog.agents] == ["build"]
+    assert [(agent.name, agent.hidden) for agent in catalog.agents] == [("build", False), ("old", False)]
     assert "very-secret" not in repr(catalog)
 
 
