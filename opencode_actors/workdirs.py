@@ -24,7 +24,7 @@ from opencode_actors.containers import (
     SessionPlace,
     config_copy,
 )
-from opencode_actors.directory_copy import Copied, copy_conversation, copy_tree
+from opencode_actors.directory_copy import Copied, Limits, NoRoom, copy_conversation, copy_tree
 from opencode_actors.disk_use import prune, size_of
 from opencode_actors.errors import StoreError
 from opencode_actors.host_agents import host_agents
@@ -149,34 +149,42 @@ class HostDirectories:
         await _in_thread(what, self._copied, source.data, target.data, owner, copy_conversation)
 
     async def _check_room_for(self, folder: Path) -> None:
+        """What is known beforehand. What it grows to meanwhile is seen while it is copied."""
         what = f"{folder} cannot be looked at"
         size = await _in_thread(what, _size_of, folder, abandon=True)
         free = await _in_thread(what, _free, folder, abandon=True)
         if free - size < self.settings.min_free_disk:
-            raise StoreError(
-                f"a copy of {folder} takes {show_size(size)}, and only {show_size(free)} are free "
-                f"(minFreeDisk is {show_size(self.settings.min_free_disk)})",
-                hint="make room on that disk, clean sessions up, or lower minFreeDisk",
+            raise self._no_room(
+                f"a copy of {folder} takes {show_size(size)}, and only {show_size(free)} are free"
             )
+
+    def _no_room(self, what: str) -> StoreError:
+        return StoreError(
+            f"{what} (minFreeDisk is {show_size(self.settings.min_free_disk)})",
+            hint="make room on that disk, clean sessions up, or lower minFreeDisk",
+        )
 
     def _copied(self, source: Path, target: Path, owner: tuple[int, int], copy: Callable[..., T]) -> T:
         """Under its own name only when it is whole. What is half done when the process ends goes with the
-        next clean-up."""
+        next clean-up. Who is cancelled waits for the piece that is copied just now, and for its removal."""
         if os.path.lexists(target):
             raise FileExistsError(f"{target} is there already")
         target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         coming = target.with_name(f"{_LEAVING}{secrets.token_hex(8)}")
         self._coming.add(coming.name)
+        limits = Limits(least_free=self.settings.min_free_disk, go_on=trio.from_thread.check_cancelled)
         try:
             _make(coming, owner)
             with opened(open_root(source)) as here, opened(open_root(coming)) as there:
-                done = copy(here, there, owner)
+                done = copy(here, there, owner, limits)
             coming.rename(target)
-        except OSError:
-            with opened(open_root(coming.parent)) as above:
-                remove(coming.name, above)
-            raise
+        except NoRoom as error:
+            raise self._no_room(
+                f"the copy of {source} was ended, for it is larger than what is free"
+            ) from error
         finally:
+            with opened(open_root(coming.parent)) as above:
+                remove(coming.name, above)  # nothing, when it has its own name
             self._coming.discard(coming.name)
         return done
 
