@@ -119,7 +119,9 @@ def new_entry(
     if attachment is None:
         operations = SessionOperations(here.engine, here.servers, prepare, tidy, _new_password)
     else:
-        operations = RemoteOperations(elsewhere, here.servers, partial(endpoint_of, attachment))
+        operations = RemoteOperations(
+            elsewhere, here.servers, partial(endpoint_of, attachment, here.settings)
+        )
     shell = SessionShell(operations, here.store, here.job_mailbox)
     state = SessionState(
         key=place.key,
