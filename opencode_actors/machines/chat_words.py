@@ -44,7 +44,7 @@ def asks(job: JobSnapshot, request: PendingRequest, *, woken: int) -> str:
     lines.append(f"/opencode answer {word(job)} {answer}")
     if woken:
         lines.append(
-            f"(The agent has answered {woken} times in a row, and is not asked again until you say something.)"
+            f"(The agent was asked {woken} times in a row, and is not asked again until you say something.)"
         )
     return "\n".join(lines)
 

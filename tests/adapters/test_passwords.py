@@ -60,7 +60,8 @@ async def test_what_an_agent_may_have_written_is_no_password(
 ) -> None:
     (tmp_path / where / "password").write_text("made up")
     (tmp_path / "own" / "by").symlink_to(tmp_path / where)
-    linked = evolve(settings, **{f"{where}_dir": tmp_path / "own" / "by"})
+    by = tmp_path / "own" / "by"
+    linked = evolve(settings, sessions_dir=by) if where == "sessions" else evolve(settings, workspaces_dir=by)
     for place, known in (
         (tmp_path / where, settings),
         (tmp_path / "own" / "by", settings),
