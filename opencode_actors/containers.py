@@ -9,7 +9,7 @@ from typing import cast
 
 from attrs import field, frozen
 
-from opencode_actors.machines.permissions import config_of, rule_of, writes_nothing
+from opencode_actors.machines.permissions import agents_config_of, config_of, rule_of, writes_nothing
 from opencode_actors.machines.vocabulary import SessionKey
 from opencode_actors.ports import ContainerSpec, Mount, Permissions
 from opencode_actors.settings import Settings
@@ -49,6 +49,18 @@ class ModelAccess:
 
 
 @frozen(kw_only=True)
+class HostAgents:
+    """Those that the host's config says something of, by where it says so: under `agent`, or under `mode`, as it
+    was before."""
+
+    agents: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+
+
+NO_AGENTS = HostAgents()
+
+
+@frozen(kw_only=True)
 class SessionPlace:
     """Where a session's things are on the host."""
 
@@ -71,6 +83,7 @@ def container_spec(
     *,
     password: str,
     permissions: Permissions | None = None,
+    agents: HostAgents = NO_AGENTS,
 ) -> ContainerSpec:
     """Without `permissions` they are those of the settings. Who may only read has a workspace that cannot be
     written to, whatever a command does."""
@@ -83,7 +96,7 @@ def container_spec(
         **access.environment,
         **_git_identity(settings, access),
         "OPENCODE_SERVER_PASSWORD": password,
-        "OPENCODE_CONFIG_CONTENT": json.dumps(_config(settings, access, wanted)),
+        "OPENCODE_CONFIG_CONTENT": json.dumps(_config(settings, access, wanted, agents)),
     }
     if access.config_file is not None:
         environment["OPENCODE_CONFIG"] = f"{DATA}/{config_copy(access.config_file)}"
@@ -117,19 +130,36 @@ def _git_identity(settings: Settings, access: ModelAccess) -> dict[str, str]:
     return identity
 
 
-def _config(settings: Settings, access: ModelAccess, permissions: Permissions) -> dict[str, object]:
+def _config(
+    settings: Settings, access: ModelAccess, permissions: Permissions, host: HostAgents
+) -> dict[str, object]:
     """What wins over the baked-in config, the host's and the workspace's."""
+    questions = settings.questions == "ask"
     config: dict[str, object] = {
         "autoupdate": False,
         "share": "disabled",
         "snapshot": False,
-        "permission": config_of(permissions, questions=settings.questions == "ask", directory=WORKSPACE),
+        "permission": config_of(permissions, questions=questions, directory=WORKSPACE),
         **access.config,
     }
+    for key, names in (("agent", host.agents), ("mode", host.modes)):
+        last = agents_config_of(permissions, questions=questions, directory=WORKSPACE, legacy=key == "mode")
+        if agents := _with_last_word(_table(config.get(key)), names, last):
+            config[key] = agents
     if settings.model:
         config |= {"model": settings.model, "small_model": settings.model}
     _bound_providers(config, settings, access.providers)
     return config
+
+
+def _with_last_word(
+    agents: dict[str, object], names: tuple[str, ...], last: dict[str, object]
+) -> dict[str, object]:
+    """To name one is to make it, so only those are named that there are anyway."""
+    for name in (*names, *agents):
+        agent = _table(agents.get(name))
+        agents[name] = {**agent, "permission": {**_table(agent.get("permission")), **last}}
+    return agents
 
 
 def effective(settings: Settings, permissions: Permissions | None) -> Permissions:

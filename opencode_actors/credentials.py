@@ -35,7 +35,7 @@ _PROVIDERS_OF_VARIABLE = {
 }
 
 # OpenCode puts text in the place of these before it parses its config, so they may stand outside of a string.
-_REFERENCE = re.compile(r"\{(?:env|file):[^}]+\}")
+REFERENCE = re.compile(r"\{(?:env|file):[^}]+\}")
 
 
 @frozen(kw_only=True)
@@ -144,7 +144,7 @@ def _as_opencode_reads(path: Path) -> object:
             text = file.read(LARGEST_FILE + 1)
         if not text:
             return {}
-        filled = _REFERENCE.sub("0", text)
+        filled = REFERENCE.sub("0", text)
         return None if filled == text or len(text) > LARGEST_FILE else json5.loads(filled)
     except (OSError, ValueError, RecursionError):
         return None

@@ -1,7 +1,8 @@
 """Copies of a session's directories, for another session to go on from. All calls block.
 
 What is copied is an agent's, and may change while it is: no link is followed, what goes meanwhile is left out,
-and OpenCode's database is copied at a moment in which nobody has written to it.
+of what grows only so much is copied as there was, and OpenCode's database is copied at a moment in which nobody
+has written to it. A copy takes no more room than what it is of: holes stay holes, and names of one file stay so.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from opencode_actors.agents_files import entries, give, made_directory, open_directory, opened
 
@@ -36,6 +38,10 @@ class Unsettled(OSError):
     """The database was written to whenever it was looked at."""
 
 
+class NoRoom(OSError):
+    """The copy would take what is to be left free."""
+
+
 @frozen(kw_only=True)
 class Copied:
     """`repository` is whether it has a git repository, with all of its history and what is not committed."""
@@ -45,28 +51,59 @@ class Copied:
     size: int
 
 
+def _nobody_asks() -> None:
+    pass
+
+
+@frozen(kw_only=True)
+class Limits:
+    """Asked again between two pieces: so much is left free on the disk, and `go_on` raises when the copy is to
+    end."""
+
+    least_free: int = 0
+    go_on: Callable[[], None] = _nobody_asks
+
+    def check(self, target: int) -> None:
+        self.go_on()
+        if self.least_free:
+            about = os.fstatvfs(target)
+            if about.f_bavail * about.f_frsize < self.least_free:
+                raise NoRoom(errno.ENOSPC, "the copy would take what is to be left free")
+
+
+_NO_LIMITS = Limits()
+
+
 @define
-class _Tally:
+class _Copy:
+    """`named` are the copies of files with several names, from the root on, by the file that each is of."""
+
+    root: int
+    owner: tuple[int, int]
+    limits: Limits
+    named: dict[tuple[int, int], str] = field(factory=dict[tuple[int, int], str])
     files: int = 0
     size: int = 0
 
 
-def copy_tree(source: int, target: int, owner: tuple[int, int]) -> Copied:
-    """Raises `OSError`."""
-    tally = _Tally()
-    _copy_all(source, target, owner, tally, frozenset(), _DEEPEST)
+def copy_tree(source: int, target: int, owner: tuple[int, int], limits: Limits = _NO_LIMITS) -> Copied:
+    """Raises `OSError`, and what `limits` raise."""
+    tally = _Copy(target, owner, limits)
+    _copy_all(source, target, tally, frozenset(), "", _DEEPEST)
     with suppress(FileNotFoundError):
         os.stat(".git", dir_fd=source, follow_symlinks=False)
         return Copied(repository=True, files=tally.files, size=tally.size)
     return Copied(repository=False, files=tally.files, size=tally.size)
 
 
-def copy_conversation(source: int, target: int, owner: tuple[int, int]) -> None:
-    """OpenCode's data, but for what is the old server's alone. Raises `Unsettled`, and other `OSError`s."""
+def copy_conversation(source: int, target: int, owner: tuple[int, int], limits: Limits = _NO_LIMITS) -> None:
+    """OpenCode's data, but for what is the old server's alone. Raises `Unsettled`, other `OSError`s, and what
+    `limits` raise."""
     with (
         opened(open_directory("opencode", source)) as here,
         made_directory("opencode", target, owner) as there,
     ):
+        tally = _Copy(there, owner, limits)
         for _ in range(_LOOKS):
             before = _times(here)
             if before and time.time() - max(written for _, _, written in before) / 1e9 >= _SETTLED_FOR:
@@ -74,13 +111,14 @@ def copy_conversation(source: int, target: int, owner: tuple[int, int]) -> None:
                     with suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=there)
                     with suppress(FileNotFoundError):
-                        _copy_file(name, here, there, owner)
+                        _copy_file(name, here, there, tally)
                 if _times(here) == before:
                     break
+            limits.check(there)
             time.sleep(_SETTLED_FOR)
         else:
             raise Unsettled(errno.EBUSY, "OpenCode wrote to its database all the time")
-        _copy_all(here, there, owner, _Tally(), _NOT_THE_CONVERSATION, _DEEPEST)
+        _copy_all(here, there, tally, _NOT_THE_CONVERSATION, "", _DEEPEST)
 
 
 def _times(folder: int) -> tuple[tuple[str, int, int], ...]:
@@ -92,63 +130,91 @@ def _times(folder: int) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def _copy_all(
-    source: int, target: int, owner: tuple[int, int], tally: _Tally, but: frozenset[str], deepest: int
-) -> None:
+def _copy_all(source: int, target: int, tally: _Copy, but: frozenset[str], above: str, deepest: int) -> None:
     if not deepest:
         raise OSError(errno.ELOOP, f"directories are nested more than {_DEEPEST} deep")
     for name, about in entries(source):
         if name in but:
             continue
+        tally.limits.check(target)
         try:
             if stat.S_ISDIR(about.st_mode):
                 with (
                     opened(open_directory(name, source)) as here,
-                    made_directory(name, target, owner) as there,
+                    made_directory(name, target, tally.owner) as there,
                 ):
-                    _copy_all(here, there, owner, tally, frozenset(), deepest - 1)
+                    _copy_all(here, there, tally, frozenset(), f"{above}{name}/", deepest - 1)
                     _take_over(there, about)
             elif stat.S_ISLNK(about.st_mode):
                 os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
                 if os.geteuid() == 0:
-                    os.chown(name, *owner, dir_fd=target, follow_symlinks=False)
-            elif stat.S_ISREG(about.st_mode):
-                tally.files, tally.size = (
-                    tally.files + 1,
-                    tally.size + _copy_file(name, source, target, owner),
-                )
+                    os.chown(name, *tally.owner, dir_fd=target, follow_symlinks=False)
+            elif stat.S_ISREG(about.st_mode) and not _named_again(name, about, target, tally):
+                _copy_file(name, source, target, tally)
+                if about.st_nlink > 1:
+                    tally.named[about.st_dev, about.st_ino] = f"{above}{name}"
         except (FileNotFoundError, NotADirectoryError):
             continue  # it went, or became something else, while it was looked at
 
 
-def _copy_file(name: str, source: int, target: int, owner: tuple[int, int]) -> int:
-    """How many bytes it has. A file system that can lets both share them until one is written to."""
+def _named_again(name: str, about: os.stat_result, target: int, tally: _Copy) -> bool:
+    first = tally.named.get((about.st_dev, about.st_ino)) if about.st_nlink > 1 else None
+    if first is None:
+        return False
+    try:
+        os.link(first, name, src_dir_fd=tally.root, dst_dir_fd=target, follow_symlinks=False)
+    except OSError:
+        return False  # too many names, or too long a one: it is another file then
+    tally.files += 1
+    return True
+
+
+def _copy_file(name: str, source: int, target: int, tally: _Copy) -> None:
+    """A file system that can lets both share their bytes until one is written to."""
     with opened(os.open(name, _OLD_FILE, dir_fd=source)) as here:
         about = os.fstat(here)
         if not stat.S_ISREG(about.st_mode):
-            return 0
+            return
         with opened(os.open(name, _NEW_FILE, 0o600, dir_fd=target)) as there:
-            size = _copy_bytes(here, there)
-            give(there, owner)
+            tally.size += _copy_bytes(here, there, about.st_size, tally.limits)
+            give(there, tally.owner)
             _take_over(there, about)
-    return size
+    tally.files += 1
 
 
-def _copy_bytes(here: int, there: int) -> int:
-    size = 0
+def _copy_bytes(here: int, there: int, size: int, limits: Limits) -> int:
+    """Those that it had when its `size` was looked at; how many are no hole."""
+    os.ftruncate(there, size)
+    place = full = 0
+    while place < size:
+        try:
+            place = os.lseek(here, place, os.SEEK_DATA)
+            end = min(size, os.lseek(here, place, os.SEEK_HOLE))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole is all that is left
+                break
+            raise
+        while place < end and (copied := _copy_piece(here, there, min(_PIECE, end - place), place)):
+            limits.check(there)
+            place, full = place + copied, full + copied
+        if place < end:
+            break  # it has become shorter
+    os.ftruncate(there, min(size, os.fstat(here).st_size))
+    return full
+
+
+def _copy_piece(here: int, there: int, length: int, place: int) -> int:
     try:
-        while copied := os.copy_file_range(here, there, _PIECE):
-            size += copied
+        return os.copy_file_range(here, there, length, place, place)
     except OSError as error:
         # Between some file systems, and on some, the kernel does not do it by itself.
-        if size or error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while piece := os.read(here, _PIECE):
-            left = memoryview(piece)
-            while left:
-                left = left[os.write(there, left) :]
-            size += len(piece)
-    return size
+    piece = os.pread(here, length, place)
+    left = memoryview(piece)
+    while left:
+        left = left[os.pwrite(there, left, place + len(piece) - len(left)) :]
+    return len(piece)
 
 
 def _take_over(descriptor: int, about: os.stat_result) -> None:

@@ -21,8 +21,15 @@ _BLOCK = 512
 
 
 def size_of(folder: int) -> int:
-    """What is in it takes on the disk, in bytes."""
-    return sum(found.st_blocks * _BLOCK for found in _below(folder, _DEEPEST, [_MOST_FILES]))
+    """What is in it takes on the disk, in bytes: a file with several names once."""
+    size, named = 0, set[tuple[int, int]]()
+    for found in _below(folder, _DEEPEST, [_MOST_FILES]):
+        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+            if (found.st_dev, found.st_ino) in named:
+                continue
+            named.add((found.st_dev, found.st_ino))
+        size += found.st_blocks * _BLOCK
+    return size
 
 
 def _below(folder: int, deepest: int, left: list[int]) -> Iterator[os.stat_result]:

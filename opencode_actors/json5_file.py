@@ -17,7 +17,7 @@ LARGEST_FILE = 4 << 20
 def read_object(path: Path) -> dict[str, Any] | None:
     """None when there is no such file; `SettingsError` when it is there and does not hold an object."""
     text = _text_of(path)
-    return None if text is None else _parsed(text, path)
+    return None if text is None else parsed(text, path)
 
 
 def _text_of(path: Path) -> str | None:
@@ -36,7 +36,8 @@ def _text_of(path: Path) -> str | None:
         raise _broken(path, f"is not UTF-8 text (byte {error.start})") from None
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
+def parsed(text: str, path: Path) -> dict[str, Any]:
+    """What was read from `path`. Raises `SettingsError`."""
     try:
         # Most such files are plain JSON, which the standard library reads far faster than JSON5.
         document = json.loads(text)

@@ -22,6 +22,7 @@ from opencode_actors.settings_knobs import (
     absolute_path,
     chat_routes,
     environment_names,
+    gap,
     http_url,
     ip_literal,
     is_on_this_host,
@@ -49,6 +50,8 @@ MEMORY_THAT_HOLDS = 1 << 30
 # Node's timers hold 2^31 - 1 ms; a longer one fires at once.
 LONGEST_PROVIDER_TIMEOUT = 2_147_483.0
 LONGEST = 366 * 86_400.0
+# Each message to a chat is a record, too: a thousandth of a second between two made 532 of them in a second.
+SHORTEST_GAP = 10.0
 
 WELL_KNOWN_PROVIDER_KEYS = (
     "ANTHROPIC_API_KEY",
@@ -203,14 +206,14 @@ class Settings:
         "it; then after growing gaps",
         unit="s",
         empty="never",
-        check=number(at_least=0, at_most=LONGEST),
+        check=gap(SHORTEST_GAP, LONGEST),
     )
     report_every: float = knob(
         0.0,
         "how often the chat that asked for a job is told how far it is, by its list of todos; a job may ask for its own",
         unit="s",
         empty="never",
-        check=number(at_least=0, at_most=LONGEST),
+        check=gap(SHORTEST_GAP, LONGEST),
     )
     session_idle_timeout: float = knob(
         3600.0, "a container without work is stopped after this", unit="s", check=duration

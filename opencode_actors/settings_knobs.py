@@ -174,6 +174,17 @@ def number(
     return check
 
 
+def gap(shortest: float, longest: float) -> Check:
+    """Between two messages; 0 is none at all."""
+    inside = number(at_least=shortest, at_most=longest)
+
+    def check(value: float) -> str | None:
+        wrong = inside(value) if value else None
+        return wrong and f"{wrong} (or 0)"
+
+    return check
+
+
 def size(*, at_least: int = 0, zero_allowed: bool = False) -> Check:
     def check(value: int) -> str | None:
         if value == 0 and zero_allowed:

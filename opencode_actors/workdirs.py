@@ -15,10 +15,19 @@ import trio
 from attrs import field, frozen
 
 from opencode_actors.agents_files import give, made_directory, names, open_root, opened, remove, replace
-from opencode_actors.containers import AUTH_FILE, DATABASE, ModelAccess, SessionPlace, config_copy
-from opencode_actors.directory_copy import Copied, copy_conversation, copy_tree
+from opencode_actors.containers import (
+    AUTH_FILE,
+    DATABASE,
+    NO_AGENTS,
+    HostAgents,
+    ModelAccess,
+    SessionPlace,
+    config_copy,
+)
+from opencode_actors.directory_copy import Copied, Limits, NoRoom, copy_conversation, copy_tree
 from opencode_actors.disk_use import prune, size_of
 from opencode_actors.errors import StoreError
+from opencode_actors.host_agents import host_agents
 from opencode_actors.login_exchange import LoginExchange
 from opencode_actors.settings import Settings
 from opencode_actors.settings_knobs import show_size
@@ -42,9 +51,10 @@ class Directories(Protocol):
         """Whether a job can be started: with a disk that is full, not even its end could be recorded."""
         ...
 
-    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> HostAgents:
         """Before a container starts: makes what is missing, gives it to `owner`, the container's user, and
-        copies the host's logins and config in. Refuses data that is larger than its bound."""
+        copies the host's logins and config in. Refuses data that is larger than its bound, and a config that
+        it cannot read the agents of."""
         ...
 
     async def tidy(self, place: SessionPlace) -> int:
@@ -98,8 +108,8 @@ class HostDirectories:
                     hint="make room on that disk, clean sessions up, or lower minFreeDisk",
                 )
 
-    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
-        size = await _in_thread(
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> HostAgents:
+        size, agents = await _in_thread(
             f"the directories of session {place.key} cannot be made", self._make_all, place, owner
         )
         unread = f"the workspace of session {place.key} cannot be looked into"
@@ -115,6 +125,7 @@ class HostDirectories:
                 f"the data of session {place.key} takes {show_size(size)} (maxSessionDisk is {show_size(bound)})",
                 hint="use another session, clean this one up, or raise maxSessionDisk",
             )
+        return agents
 
     async def tidy(self, place: SessionPlace) -> int:
         what = f"the data of session {place.key} cannot be tidied up"
@@ -138,34 +149,42 @@ class HostDirectories:
         await _in_thread(what, self._copied, source.data, target.data, owner, copy_conversation)
 
     async def _check_room_for(self, folder: Path) -> None:
+        """What is known beforehand. What it grows to meanwhile is seen while it is copied."""
         what = f"{folder} cannot be looked at"
         size = await _in_thread(what, _size_of, folder, abandon=True)
         free = await _in_thread(what, _free, folder, abandon=True)
         if free - size < self.settings.min_free_disk:
-            raise StoreError(
-                f"a copy of {folder} takes {show_size(size)}, and only {show_size(free)} are free "
-                f"(minFreeDisk is {show_size(self.settings.min_free_disk)})",
-                hint="make room on that disk, clean sessions up, or lower minFreeDisk",
+            raise self._no_room(
+                f"a copy of {folder} takes {show_size(size)}, and only {show_size(free)} are free"
             )
+
+    def _no_room(self, what: str) -> StoreError:
+        return StoreError(
+            f"{what} (minFreeDisk is {show_size(self.settings.min_free_disk)})",
+            hint="make room on that disk, clean sessions up, or lower minFreeDisk",
+        )
 
     def _copied(self, source: Path, target: Path, owner: tuple[int, int], copy: Callable[..., T]) -> T:
         """Under its own name only when it is whole. What is half done when the process ends goes with the
-        next clean-up."""
+        next clean-up. Who is cancelled waits for the piece that is copied just now, and for its removal."""
         if os.path.lexists(target):
             raise FileExistsError(f"{target} is there already")
         target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         coming = target.with_name(f"{_LEAVING}{secrets.token_hex(8)}")
         self._coming.add(coming.name)
+        limits = Limits(least_free=self.settings.min_free_disk, go_on=trio.from_thread.check_cancelled)
         try:
             _make(coming, owner)
             with opened(open_root(source)) as here, opened(open_root(coming)) as there:
-                done = copy(here, there, owner)
+                done = copy(here, there, owner, limits)
             coming.rename(target)
-        except OSError:
-            with opened(open_root(coming.parent)) as above:
-                remove(coming.name, above)
-            raise
+        except NoRoom as error:
+            raise self._no_room(
+                f"the copy of {source} was ended, for it is larger than what is free"
+            ) from error
         finally:
+            with opened(open_root(coming.parent)) as above:
+                remove(coming.name, above)  # nothing, when it has its own name
             self._coming.discard(coming.name)
         return done
 
@@ -177,7 +196,8 @@ class HostDirectories:
             coming = frozenset(self._coming)
             await _in_thread(f"what was in {folder} cannot be removed", _sweep, folder, coming, abandon=True)
 
-    def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> int:
+    def _make_all(self, place: SessionPlace, owner: tuple[int, int]) -> tuple[int, HostAgents]:
+        agents = NO_AGENTS
         for folder in (place.data, place.workspace):
             _make(folder, owner)
         if self.access.auth_file is not None:
@@ -187,8 +207,10 @@ class HostDirectories:
                 opened(open_root(place.data)) as data,
                 made_directory(str(AUTH_FILE.parent), data, owner) as copies,
             ):
-                _follow(config_copy(self.access.config_file).name, copies, self.access.config_file, owner)
-        return self._prune(place)
+                name = config_copy(self.access.config_file).name
+                content = _follow(name, copies, self.access.config_file, owner)
+            agents = host_agents(self.access.config_file, content)
+        return self._prune(place), agents
 
     def _tidy(self, place: SessionPlace) -> int:
         if not place.data.is_dir():
@@ -223,13 +245,15 @@ def _make(folder: Path, owner: tuple[int, int]) -> None:
         give(made, owner)
 
 
-def _follow(name: str, folder: int, source: Path, owner: tuple[int, int]) -> None:
-    """The config is the host's each time: no server writes to it."""
+def _follow(name: str, folder: int, source: Path, owner: tuple[int, int]) -> bytes:
+    """The config is the host's each time: no server writes to it. What it says now."""
     if source.exists():
-        replace(name, folder, source.read_bytes(), owner)
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
+        content = source.read_bytes()
+        replace(name, folder, content, owner)
+        return content
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    return b""
 
 
 def _free(folder: Path) -> int:

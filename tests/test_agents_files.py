@@ -11,7 +11,7 @@ from attrs import evolve
 
 from opencode_actors import workdirs
 from opencode_actors.agents_files import open_root, opened, remove
-from opencode_actors.containers import ModelAccess, SessionPlace
+from opencode_actors.containers import NO_AGENTS, HostAgents, ModelAccess, SessionPlace
 from opencode_actors.disk_use import prune, size_of
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.vocabulary import SessionKey
@@ -157,6 +157,33 @@ def test_p13_data_beyond_its_bound_keeps_a_container_from_starting(tmp_path: Pat
     assert trio.run(directories.tidy, place) > 17 * MIB
     with pytest.raises(StoreError, match=r"session demo takes 17.* MiB \(maxSessionDisk is 16 MiB\)"):
         trio.run(directories.make, place, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("config", "agents"),
+    [
+        ("", NO_AGENTS),
+        ('{"model": "a/b"}', NO_AGENTS),
+        (
+            '{"agent": {"free": {"permission": {"bash": "allow"}}, /* */ "x": {},}, "mode": {"old": {}}}',
+            HostAgents(agents=("free", "x"), modes=("old",)),
+        ),
+        ('{"agent": {"free": {file:x}}}', HostAgents(agents=("free",))),
+    ],
+)
+def test_the_agents_of_the_hosts_config_are_known_before_a_container_starts(
+    tmp_path: Path, config: str, agents: HostAgents
+) -> None:
+    place, file = place_in(tmp_path), tmp_path / "opencode.jsonc"
+    settings = Settings(sessions_dir=tmp_path / "sessions", workspaces_dir=tmp_path / "workspaces")
+    directories = HostDirectories(settings, ModelAccess(config_file=file))
+    assert trio.run(directories.make, place, (0, 0)) == NO_AGENTS  # no file yet
+    file.write_text(config)
+    assert trio.run(directories.make, place, (0, 0)) == agents
+    for unreadable in ('{"agent": {file:agents.json}}', '{"agent"'):
+        file.write_text(unreadable)
+        with pytest.raises(StoreError, match=r"the agents in .*opencode.jsonc cannot be read"):
+            trio.run(directories.make, place, (0, 0))
 
 
 def test_p13_a_disk_without_room_is_said_before_a_job_is_taken(tmp_path: Path) -> None:

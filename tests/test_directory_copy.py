@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from opencode_actors.agents_files import open_root, opened
-from opencode_actors.directory_copy import Copied, Unsettled, copy_conversation, copy_tree
+from opencode_actors.directory_copy import (
+    Copied,
+    Limits,
+    NoRoom,
+    Unsettled,
+    copy_conversation,
+    copy_tree,
+)
 
 OWNER = (os.getuid(), os.getgid())
 
@@ -92,6 +99,86 @@ def test_directories_without_end_are_refused(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     with pytest.raises(OSError, match="nested"):
         copied(copy_tree, tmp_path / "source", tmp_path / "target")
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes, a file with several names once."""
+    found = {path.lstat().st_ino: path.lstat().st_blocks * 512 for path in folder.rglob("*")}
+    return sum(found.values())
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with (tmp_path / "source" / "sparse").open("wb") as file:
+        file.truncate(1 << 40)  # more than any disk here has
+        file.seek(1 << 30)
+        file.write(b"in the middle")
+    (tmp_path / "source" / "sparse").chmod(0o644)
+    done = copied(copy_tree, tmp_path / "source", tmp_path / "target")
+    assert done is not None
+    assert done.size < 1 << 20
+    assert on_disk(tmp_path / "target") <= on_disk(tmp_path / "source") + (1 << 20)
+    with (tmp_path / "target" / "sparse").open("rb") as file:
+        assert os.fstat(file.fileno()).st_size == 1 << 40
+        file.seek(1 << 30)
+        assert file.read(14) == b"in the middle\0"
+
+
+def test_the_names_of_one_file_stay_names_of_one(tmp_path: Path) -> None:
+    a_tree(tmp_path / "source")
+    for number in range(9):
+        (tmp_path / "source" / "src" / f"again-{number}").hardlink_to(tmp_path / "source" / "run")
+    copied(copy_tree, tmp_path / "source", tmp_path / "target")
+    assert everything(tmp_path / "target") == everything(tmp_path / "source")
+    assert (tmp_path / "target" / "run").stat().st_nlink == 10
+    assert (tmp_path / "source" / "run").stat().st_nlink == 10
+    assert on_disk(tmp_path / "target") < on_disk(tmp_path / "source") + (1 << 20)
+
+
+def test_of_a_file_that_grows_so_much_is_copied_as_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "log").write_bytes(b"x" * 4096)
+    copy = os.copy_file_range
+
+    def grown(*arguments: int) -> int:
+        with (tmp_path / "source" / "log").open("ab") as file:
+            file.write(b"more" * 4096)
+        return copy(*arguments)
+
+    monkeypatch.setattr(os, "copy_file_range", grown)
+    copied(copy_tree, tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target" / "log").read_bytes() == b"x" * 4096
+
+
+def test_of_a_file_that_gets_shorter_what_is_left_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "log").write_bytes(os.urandom(1 << 20))
+    copy = os.copy_file_range
+
+    def shortened(*arguments: int) -> int:
+        os.truncate(tmp_path / "source" / "log", 4096)
+        return copy(*arguments)
+
+    monkeypatch.setattr(os, "copy_file_range", shortened)
+    copied(copy_tree, tmp_path / "source", tmp_path / "target")
+    left = (tmp_path / "source" / "log").read_bytes()
+    assert (tmp_path / "target" / "log").read_bytes() == left
+    assert len(left) == 4096
+
+
+def test_a_copy_ends_where_the_disk_has_no_more_room_than_is_to_be_left(tmp_path: Path) -> None:
+    a_tree(tmp_path / "source")
+    (tmp_path / "target").mkdir()
+    with (
+        opened(open_root(tmp_path / "source")) as here,
+        opened(open_root(tmp_path / "target")) as there,
+        pytest.raises(NoRoom),
+    ):
+        copy_tree(here, there, OWNER, Limits(least_free=1 << 60))
 
 
 # ---- OpenCode's data

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -359,6 +361,47 @@ def test_a_copy_for_which_there_is_no_room_is_not_begun(place: SessionPlace, bra
     with pytest.raises(StoreError, match=r"a copy of .* takes"):
         trio.run(where.copy_workspace, place, branch, ROOT)
     assert not branch.workspace.exists()
+
+
+def test_what_grows_beyond_the_room_that_there_is_ends_the_copy_in_words(
+    place: SessionPlace, branch: SessionPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at when it was small."""
+    full(place)
+    where = directories(place, min_free_disk=1 << 60)
+
+    def plenty(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=1 << 61)
+
+    monkeypatch.setattr(shutil, "disk_usage", plenty)
+    with pytest.raises(StoreError, match=r"was ended, for it is larger than what is free \(minFreeDisk is"):
+        trio.run(where.copy_workspace, place, branch, ROOT)
+    assert [path.name for path in place.workspace.parent.iterdir()] == ["demo"]
+
+
+def test_who_forks_and_is_cancelled_waits_for_one_piece_alone(
+    place: SessionPlace, branch: SessionPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = full(place)
+    for number in range(20):
+        (place.workspace / f"{number}").write_text("more")
+    copy, pieces = os.copy_file_range, list[int]()
+
+    async def fork() -> None:
+        with trio.CancelScope() as scope:
+
+            def cancelled_meanwhile(*arguments: int) -> int:
+                pieces.append(1)
+                trio.from_thread.run_sync(scope.cancel)
+                return copy(*arguments)
+
+            monkeypatch.setattr(os, "copy_file_range", cancelled_meanwhile)
+            await where.copy_workspace(place, branch, ROOT)
+        assert scope.cancelled_caught
+
+    trio.run(fork)
+    assert pieces == [1]
+    assert [path.name for path in place.workspace.parent.iterdir()] == ["demo"]
 
 
 def test_a_clean_up_leaves_a_copy_that_is_being_made(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 from opencode_actors.adapters import opencode_decode as decode
 from opencode_actors.adapters.opencode_connection import USER, get, instance, tls, unreachable
@@ -48,6 +48,7 @@ from opencode_actors.ports import (
     Prompt,
     ServerHealth,
 )
+from opencode_actors.settings_knobs import show_size
 
 T = TypeVar("T")
 
@@ -59,7 +60,20 @@ _WARM_WITHIN = 60.0
 # One page is about 100 ms of the server's time; one prompt rarely has more than a page of messages.
 _PAGE = 50
 _LISTED = 100  # conversations
+# Messages have their tools' outputs in them (50 KB each at most) and the files that were given with a prompt, of which a
+# page may hold dozens of a few MB. What is read becomes some five times as large in memory.
+_LARGEST_ANSWER = 128 << 20
+_LARGEST_HEALTH = 64 << 10
+# Of one prompt: 10,000 steps.
+_MOST_PAGES = 200
 _CONNECTIONS = 8  # one session's calls at the same time: its job's, a probe's, and a user's or two
+
+
+@frozen
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 @define
@@ -90,6 +104,8 @@ class HttpOpenCode:
             async with get(self.endpoint, "/global/health") as response:
                 while (received := await response.receive()) is not None:
                     body += received
+                    if len(body) > _LARGEST_HEALTH:
+                        raise _too_large(what, _LARGEST_HEALTH)
                 if response.status >= 400:
                     raise refused(response.status, bytes(body), what=what)
                 check_json(response.content_type, what=what)
@@ -109,7 +125,7 @@ class HttpOpenCode:
     async def has_directory(self) -> bool:
         # Any other call takes a directory that is not there without a word; the list of its files ends with a 500.
         answer = await self._call("GET", "/file", query={"path": "."}, allowed=(404, 500))
-        return answer.is_success
+        return answer.status < 300
 
     async def agents(self) -> tuple[Agent, ...]:
         return tuple(decode.agent(wire) for wire in await self._get("/agent", tuple[WireAgent, ...]))
@@ -126,7 +142,7 @@ class HttpOpenCode:
     async def conversation(self, conversation: ConversationId) -> Conversation | None:
         path = _path(conversation)
         answer = await self._call("GET", path, allowed=(404,))
-        return None if answer.status_code == 404 else self._conversation(answer, f"GET {path}")
+        return None if answer.status == 404 else self._conversation(answer, f"GET {path}")
 
     async def conversations(self) -> tuple[Conversation, ...]:
         wires = await self._get("/session", tuple[WireSession, ...], query={"limit": str(_LISTED)})
@@ -159,7 +175,7 @@ class HttpOpenCode:
     async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
         path = _path(conversation, "prompt_async")
         answer = await self._call("POST", path, _prompt_body(prompt))
-        if answer.status_code != 204:
+        if answer.status != 204:
             check_json(answer.headers.get("content-type", ""), what=f"POST {path}")
 
     async def restrict(self, conversation: ConversationId, rules: Sequence[Mapping[str, str]]) -> None:
@@ -177,20 +193,29 @@ class HttpOpenCode:
         path = _path(conversation, "message")
         if since is None:
             return _messages(self._body(await self._call("GET", path), f"GET {path}"), path)
-        found: tuple[Message, ...] = ()
-        cursor: str | None = None
+        pages: list[tuple[Message, ...]] = []
+        cursors, left = [""], _LARGEST_ANSWER
         while True:
-            query = {"limit": str(_PAGE)} if cursor is None else {"limit": str(_PAGE), "before": cursor}
-            answer = await self._call("GET", path, query=query)
-            page = _messages(self._body(answer, f"GET {path}"), path)
-            found = page + found
-            ids = [message.info.id for message in page]
-            if since in ids:
-                return found[ids.index(since) :]
-            cursor = answer.headers.get("x-next-cursor")
+            query = {"limit": str(_PAGE), "before": cursors[-1]} if cursors[-1] else {"limit": str(_PAGE)}
+            answer = await self._call("GET", path, query=query, at_most=left)
+            left -= len(answer.content)
+            pages.append(_messages(self._body(answer, f"GET {path}"), path))
+            ids = [message.info.id for message in pages[-1]]
+            cursor = answer.headers.get("x-next-cursor", "")
             # Ids sort by time: behind one that is older than `since` there is nothing to look for.
-            if not cursor or not ids or ids[0] < since:
-                return tuple(message for message in found if message.info.id >= since)
+            if since in ids or not cursor or not ids or ids[0] < since:
+                break
+            if cursor in cursors or len(pages) == _MOST_PAGES:
+                raise ServerUnintelligible(
+                    f"GET {path}: the server tells of messages without end: {len(pages)} pages, "
+                    f"and {'the same again' if cursor in cursors else 'more'}"
+                )
+            cursors.append(cursor)
+        found = [message for page in reversed(pages) for message in page]
+        ids = [message.info.id for message in found]
+        if since in ids:
+            return tuple(found[ids.index(since) :])
+        return tuple(message for message in found if message.info.id >= since)
 
     # ---- questions and permissions
 
@@ -248,33 +273,53 @@ class HttpOpenCode:
         query: Mapping[str, str] | None = None,
         within: float = _CALL_WITHIN,
         allowed: tuple[int, ...] = (),
-    ) -> httpx.Response:
+        at_most: int | None = None,
+    ) -> _Answer:
         """The answer, if it is no refusal; `allowed` are refusals that the caller understands."""
         what = f"{method} {path}"
         try:
             with trio.fail_after(within):
-                answer = await self._client.request(method, path, json=body, params=query)
+                async with self._client.stream(method, path, json=body, params=query) as response:
+                    content = await _content(response, at_most or _LARGEST_ANSWER, what)
         except trio.TooSlowError as slow:
             raise self._silent(what, within) from slow
         except httpx.RequestError as broken:
             raise unreachable(
                 self.endpoint.url, f"{what}: {str(broken) or type(broken).__name__}"
             ) from broken
-        if answer.status_code >= 400 and answer.status_code not in allowed:
-            raise refused(answer.status_code, answer.content, what=what)
-        return answer
+        if response.status_code >= 400 and response.status_code not in allowed:
+            raise refused(response.status_code, content, what=what)
+        return _Answer(response.status_code, response.headers, content)
 
-    def _body(self, answer: httpx.Response, what: str) -> Any:
+    def _body(self, answer: _Answer, what: str) -> Any:
         check_json(answer.headers.get("content-type", ""), what=what)
         return load(answer.content, what=what)
 
-    def _conversation(self, answer: httpx.Response, what: str) -> Conversation:
+    def _conversation(self, answer: _Answer, what: str) -> Conversation:
         return decode.conversation(structure(WireSession, self._body(answer, what), what=what))
 
     def _silent(self, what: str, within: float) -> ServerSilent:
         return ServerSilent(
             f"{what}: OpenCode's server at {self.endpoint.url} did not answer in {within:g} s"
         )
+
+
+async def _content(response: httpx.Response, at_most: int, what: str) -> bytes:
+    """A server that somebody else runs may send for ever. What is larger is cancelled, as at a deadline: the
+    generators below would otherwise be left in the middle."""
+    content = bytearray()
+    with trio.CancelScope() as scope:
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > at_most:
+                scope.cancel()
+    if len(content) > at_most:
+        raise _too_large(what, at_most)
+    return bytes(content)
+
+
+def _too_large(what: str, at_most: int) -> ServerUnintelligible:
+    return ServerUnintelligible(f"{what}: the server's answer is larger than {show_size(at_most)}")
 
 
 def _messages(body: object, path: str) -> tuple[Message, ...]:

@@ -178,7 +178,7 @@ def todo(wire: WireTodo) -> Todo:
 
 
 def agent(wire: WireAgent) -> Agent:
-    return Agent(name=wire.name, mode=wire.mode, description=wire.description, hidden=wire.hidden)
+    return Agent(name=wire.name, mode=wire.mode, description=wire.description or "", hidden=bool(wire.hidden))
 
 
 def question(wire: WireQuestion) -> PendingQuestion:

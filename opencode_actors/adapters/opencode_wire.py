@@ -157,10 +157,12 @@ class WireStatus:
 
 @frozen(kw_only=True)
 class WireAgent:
+    """OpenCode writes null for what the config of an agent does not say."""
+
     name: str
     mode: str
-    description: str = ""
-    hidden: bool = False
+    description: str | None = None
+    hidden: bool | None = None
 
 
 @frozen(kw_only=True)

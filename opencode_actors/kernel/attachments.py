@@ -121,7 +121,7 @@ class Attachments:
 
     async def _look(self, wanted: Attachment, joined: ConversationId | None) -> tuple[str, Attachment]:
         """Whether it answers, and takes the password; a conversation runs in its own directory."""
-        async with self._client(await endpoint_of(wanted)) as server:
+        async with self._client(await endpoint_of(wanted, self.surroundings.settings)) as server:
             try:
                 version = (await server.health(within=_ANSWERS_WITHIN)).version
                 found = None if joined is None else await server.conversation(joined)

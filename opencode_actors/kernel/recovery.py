@@ -22,8 +22,8 @@ from opencode_actors.machines.failures import of_death
 from opencode_actors.machines.interruption import Left
 from opencode_actors.machines.notices import InputAnswered, InputEnd, JobEnded, JobRecorded, JobStarted
 from opencode_actors.machines.session_messages import TakeOver
-from opencode_actors.machines.spending import Spending
-from opencode_actors.machines.vocabulary import Climb, Failure, JobStatus, SessionKey
+from opencode_actors.machines.spending import Recorded, Spending
+from opencode_actors.machines.vocabulary import Climb, Failure, JobSnapshot, JobStatus, SessionKey
 from opencode_actors.ports import Container, ContainerPhase, Death, Endpoint, Engine, ListedContainer
 from opencode_actors.store.port import Housed, OpenJob, Remembered
 
@@ -150,8 +150,13 @@ def _left(job: OpenJob, where: _Found) -> Left | None:
         told_bytes=job.told_bytes,
         wanted=job.wanted,
         todos=job.snapshot.todos,
-        spent=Spending(cost=job.snapshot.cost_usd, tokens=job.snapshot.tokens, known=job.snapshot.cost_known),
+        spent=_spent(job.snapshot),
     )
+
+
+def _spent(last: JobSnapshot) -> Recorded:
+    total = Spending(cost=last.cost_usd, tokens=last.tokens, known=last.cost_known)
+    return Recorded(total=total, aside=last.spent_aside)
 
 
 async def _settle(here: Surroundings, job: OpenJob) -> None:

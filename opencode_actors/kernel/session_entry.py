@@ -106,8 +106,10 @@ def new_entry(
     elsewhere = attachment.url if attachment is not None else ""
 
     async def prepare(password: str, permissions: Permissions | None) -> ContainerSpec:
-        await directories.make(place, here.engine.directory_owner())
-        spec = container_spec(here.settings, access, place, password=password, permissions=permissions)
+        agents = await directories.make(place, here.engine.directory_owner())
+        spec = container_spec(
+            here.settings, access, place, password=password, permissions=permissions, agents=agents
+        )
         return evolve(spec, image=entry.image)
 
     async def tidy() -> int:
@@ -117,7 +119,9 @@ def new_entry(
     if attachment is None:
         operations = SessionOperations(here.engine, here.servers, prepare, tidy, _new_password)
     else:
-        operations = RemoteOperations(elsewhere, here.servers, partial(endpoint_of, attachment))
+        operations = RemoteOperations(
+            elsewhere, here.servers, partial(endpoint_of, attachment, here.settings)
+        )
     shell = SessionShell(operations, here.store, here.job_mailbox)
     state = SessionState(
         key=place.key,

@@ -276,7 +276,7 @@ class Sessions:
                 f"session {key} has no server at the moment",
                 hint="its container starts with its next job; a running session, or none, can be asked",
             )
-        return await endpoint_of(attachment)
+        return await endpoint_of(attachment, self.surroundings.settings)
 
     # ---- opening
 

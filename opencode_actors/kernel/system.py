@@ -253,7 +253,8 @@ class System:
         A question takes `answers`, one sequence for each of its questions (a plain text where there is one),
         of its options or in free words. A permission takes `reply`: once, always or reject. Either can be
         rejected with `reject`, or that reply: with a `message` the agent is told it and goes on, without one it
-        ends its answer there. `by` is who gives it: an agent may do so `maxAutoAnswers` times in a row.
+        ends its answer there. `by` is who gives it. A chat's agent is asked at most `maxAutoAnswers` times in a
+        row; what it answers unasked is taken all the same.
 
         Raises `UnknownJob`; `RequestGone` when nothing waits for it any more (each request takes one answer,
         and some time out); `UsageError` for what does not fit; `OpenCodeError` when nobody knows whether

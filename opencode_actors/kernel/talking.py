@@ -16,6 +16,7 @@ from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.kernel.wishes import Asked, Wish, wish_of
 from opencode_actors.machines.names import session_key
 from opencode_actors.machines.notices import Habits
+from opencode_actors.machines.permissions import narrows
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.settings import Settings
 
@@ -66,10 +67,11 @@ class Talking:
     async def _accept(self, session: SessionKey | None, wish: Wish) -> Accepted:
         attachment = None if session is None else self.sessions.attachments.get(session)
         wanted = wish.prompt.permissions
-        if attachment is not None and wanted is not None and wanted.mode == "allow":
+        if attachment is not None and wanted is not None and not narrows(wanted):
             raise UsageError(
                 f"what an agent may do at {attachment.url} is for whoever runs that server to say: it can be narrowed "
-                "from here (ask, plan, rules), and not widened",
+                "from here (by plan, and rules that deny), and not widened; ask would make a question of what is "
+                "denied there",
                 hint="give default: what was put on its conversation stays, a new conversation has none of it",
             )
         if session is not None:

@@ -17,7 +17,7 @@ from opencode_actors.machines.notices import Habits
 from opencode_actors.machines.permissions import permissions_of
 from opencode_actors.machines.vocabulary import Origin
 from opencode_actors.ports import Prompt
-from opencode_actors.settings import Settings
+from opencode_actors.settings import SHORTEST_GAP, Settings
 
 LONGEST_PROMPT = 4 << 20  # bytes; the models of today take less
 LONGEST_KEY = 200
@@ -40,7 +40,7 @@ class Asked(TypedDict, total=False):
     `job_timeout` is in seconds, 0 for none.
     `max_cost_usd`: a job that has cost more is ended, as far as OpenCode knows the model's price
         (`JobSnapshot.cost_known`).
-    `report_every`: every so many seconds its chat is told how far it is; 0 for never.
+    `report_every`: every so many seconds, at least 10, its chat is told how far it is; 0 for never.
     `key`: the same key within a day is the same job, also after a restart, so that asking again is safe for whoever
         does not know whether the first time succeeded; `UsageError` when something else is asked for under it.
     `origin` is kept with the job: who asked for it, and who is to be told of it.
@@ -97,9 +97,10 @@ def wish_of(
     report_every = asked.get("report_every")
     _check_prompt(prompt)
     _check_wish(model=model, agent=agent, system=system, job_timeout=job_timeout, max_cost_usd=max_cost_usd)
-    if report_every is not None and not (math.isfinite(report_every) and report_every >= 0):
+    if report_every and not (math.isfinite(report_every) and report_every >= SHORTEST_GAP):
         raise UsageError(
-            f"{report_every} seconds cannot lie between two reports", hint="give more than 0, or 0 for none"
+            f"{report_every:g} seconds cannot lie between two reports",
+            hint=f"give at least {SHORTEST_GAP:g}, or 0 for none",
         )
     _check_key(key)
     _check_image(image)

@@ -46,7 +46,7 @@ def asks(job: JobSnapshot, request: PendingRequest, *, woken: int) -> str:
         lines.append(f"({request.questions} questions: one line of the answer for each.)")
     if woken:
         lines.append(
-            f"(The agent has answered {woken} times in a row, and is not asked again until you say something.)"
+            f"(The agent was asked {woken} times in a row, and is not asked again until you say something.)"
         )
     return "\n".join(lines)
 

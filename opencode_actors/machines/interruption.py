@@ -9,7 +9,7 @@ from opencode_actors.machines.job_state import Interrupted, JobState
 from opencode_actors.machines.notices import Begun
 from opencode_actors.machines.output import going_on
 from opencode_actors.machines.server_events import Todo
-from opencode_actors.machines.spending import Spending
+from opencode_actors.machines.spending import Recorded
 from opencode_actors.machines.told import taken_up
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import Failure, Moment, PendingRequest, Rung
@@ -43,7 +43,7 @@ class Left:
     told_bytes: int
     wanted: tuple[PendingRequest, ...]
     todos: tuple[Todo, ...]
-    spent: Spending = Factory(Spending)
+    spent: Recorded = Factory(Recorded)
 
 
 def taken_over(state: JobState, left: Left, moment: Moment) -> JobState:

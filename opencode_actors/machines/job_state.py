@@ -10,7 +10,7 @@ from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.job_messages import Answer
 from opencode_actors.machines.output import OutputMeter
 from opencode_actors.machines.server_events import MessageId, MessageInfo, Todo
-from opencode_actors.machines.spending import Spending, at_least
+from opencode_actors.machines.spending import Recorded, Spending, aside, in_all
 from opencode_actors.machines.transcript import Transcript
 from opencode_actors.machines.vocabulary import (
     ActivityState,
@@ -78,11 +78,15 @@ class Interrupted:
     todos: tuple[Todo, ...] = ()
     requests: Mapping[str, Request] = {}
     sub_answers: Mapping[MessageId, MessageInfo] = {}
-    spent_before: Spending = Factory(Spending)
+    spent_before: Recorded = Factory(Recorded)
+
+    @property
+    def aside(self) -> Spending:
+        return aside(self.spent_before, (*self.transcript.earlier, *self.sub_answers.values()))
 
     @property
     def spending(self) -> Spending:
-        return at_least(self.spent_before, (*self.transcript.infos, *self.sub_answers.values()))
+        return in_all(self.spent_before, self.aside, self.transcript.answers.values())
 
 
 @frozen(kw_only=True)
@@ -206,6 +210,7 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         cost_known=spending.known,
         max_cost_usd=state.policy.max_cost_usd,
         tokens=spending.tokens,
+        spent_aside=seen.aside if seen is not None else Spending(),
         model=last.model if last is not None else "",
         cpu_load=work.activity.cpu_load if work is not None else None,
         memory_bytes=state.memory_bytes,

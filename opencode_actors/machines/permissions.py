@@ -15,13 +15,13 @@ _TOOL = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
 _LONGEST_PATTERN = 256
 _EXAMPLE = "write TOOL:PATTERN=ACTION, for example `bash:git push*=deny`, or TOOL=ACTION"
 
-# What an agent changes or reaches with: OpenCode's own names of permissions.
-_ASKED_FOR = ("bash", "edit", "webfetch", "websearch", "external_directory")
+# What an agent changes with, by OpenCode's own names of permissions. `edit` is every tool that writes files.
+_CHANGING = ("bash", "edit", "external_directory")
 # All that reads, and what is only written into the agent's own list. Whatever else there is, or will be, may write.
 _READING = (
-    "read", "grep", "glob", "list", "lsp", "codesearch", "webfetch", "websearch", "skill", "task", "todoread",
-    "todowrite", "doom_loop",
+    "read", "grep", "glob", "list", "lsp", "codesearch", "skill", "task", "todoread", "todowrite", "doom_loop",
 )  # fmt: skip
+_WEB = ("webfetch", "websearch")
 # Whose patterns are paths: below the root of a repository, or of the whole file system where there is none.
 _OF_PATHS = ("edit", "read")
 _WRITING = ("*", "bash", "edit")
@@ -62,28 +62,47 @@ def in_words(permissions: Permissions) -> str:
 
 
 def config_of(permissions: Permissions, *, questions: bool, directory: str) -> dict[str, object]:
-    """In the config of an OpenCode that works in this directory. The last rule that matches holds."""
+    """In the config of an OpenCode that works in this directory. The last rule that matches holds, and the
+    host's own come before these."""
+    last = agents_config_of(permissions, questions=questions, directory=directory)
+    return {"*": "allow", **last} if _is_open(permissions) else last
+
+
+def agents_config_of(
+    permissions: Permissions, *, questions: bool, directory: str, legacy: bool = False
+) -> dict[str, object]:
+    """For each agent that the host's config says something of: what an agent may itself comes after what all
+    may, so it would have the last word. `legacy` is for those under `mode`, which OpenCode puts behind all others.
+    """
     table: dict[str, dict[str, str]] = {}
     for rule in _placed(_ruleset(permissions, questions=questions), directory):
-        # A key that comes again stands where it stood first, and a rule for every tool has no later place.
-        table.setdefault(rule.tool, {}).pop(rule.pattern, None)
-        table[rule.tool][rule.pattern] = rule.action
+        patterns = table.setdefault(_spelled(rule.tool, legacy=legacy), {})
+        # A key that comes again stands where it stood first.
+        patterns.pop(rule.pattern, None)
+        patterns[rule.pattern] = rule.action
     return {tool: patterns["*"] if list(patterns) == ["*"] else patterns for tool, patterns in table.items()}
 
 
+def _spelled(tool: str, *, legacy: bool) -> str:
+    """OpenCode merges configs key by key, and a key of ours that the host's has, too, would stand where the host
+    put it, before others of the host's. A key may be a pattern, so this is the same tool by a key that nobody
+    else writes."""
+    return tool[0] + ("**" if legacy else "*") + tool[1:]
+
+
+def narrows(permissions: Permissions) -> bool:
+    """Whether it takes away, and gives nothing, whatever it is put behind."""
+    return permissions.mode in (None, "plan") and all(rule.action == "deny" for rule in permissions.rules)
+
+
 def ruleset_of(permissions: Permissions, *, directory: str) -> list[dict[str, str]]:
-    """For one conversation of a server that somebody else runs, to be put behind what that server says: a mode
-    takes away there, and gives nothing. OpenCode hands down to sub-agents what is denied, and nothing that is
-    asked for: where something is to be asked, there are no sub-agents."""
-    rules: list[Rule] = []
-    if permissions.mode == "plan":
-        rules = [Rule(tool="*", pattern="*", action="deny"), *_all(_READING, "allow")]
-    elif permissions.mode == "ask":
-        rules = _all(_ASKED_FOR, "ask")
-    rules += _placed(permissions.rules, directory)
-    if any(rule.action == "ask" for rule in rules):
-        rules.append(Rule(tool="task", pattern="*", action="deny"))
-    return [{"permission": rule.tool, "pattern": rule.pattern, "action": rule.action} for rule in rules]
+    """For one conversation of a server that somebody else runs, to be put behind what that server says, of what
+    `narrows`: only denied is here. To deny everything and then let reading through would let through what the
+    server denies. OpenCode hands down to sub-agents what is denied. A job that waits since a version that took
+    more than that is denied what it was to ask for."""
+    rules = _all(_CHANGING, "deny") if permissions.mode in ("ask", "plan") else []
+    rules += [rule for rule in _placed(permissions.rules, directory) if rule.action != "allow"]
+    return [{"permission": rule.tool, "pattern": rule.pattern, "action": "deny"} for rule in rules]
 
 
 def _placed(rules: Iterable[Rule], directory: str) -> list[Rule]:
@@ -109,24 +128,23 @@ def writes_nothing(permissions: Permissions) -> bool:
     return permissions.mode == "plan" and not opened
 
 
+def _is_open(permissions: Permissions) -> bool:
+    """Whether everything is allowed but for what is named. What an agent of the host's denies itself stays
+    denied then."""
+    return permissions.mode not in ("ask", "plan") and not any(rule.tool == "*" for rule in permissions.rules)
+
+
 def _ruleset(permissions: Permissions, *, questions: bool) -> list[Rule]:
-    plain = "deny" if permissions.mode == "plan" else "allow"
-    rules = [Rule(tool="*", pattern="*", action=plain)]
-    if permissions.mode == "plan":
-        rules += _all(_READING, "allow")
-    if permissions.mode == "ask":
-        rules += _all(_ASKED_FOR, "ask")
-    rules.append(Rule(tool="question", pattern="*", action="allow" if questions else "deny"))
+    """What is put behind everything else."""
     every = [rule for rule in permissions.rules if rule.tool == "*"]
+    rules: list[Rule] = []
     if every:
         # One for every tool takes the place of all that the mode says.
-        rules = [Rule(tool="*", pattern="*", action=every[-1].action), rules[-1]]
-    known = {rule.tool: rule.action for rule in rules}
-    for rule in permissions.rules:
-        if rule.tool == "*":
-            continue
-        if rule.tool not in known:
-            known[rule.tool] = known["*"]
-            rules.append(Rule(tool=rule.tool, pattern="*", action=known["*"]))
-        rules.append(rule)
-    return rules
+        rules = [every[-1]]
+    elif permissions.mode == "plan":
+        rules = [Rule(tool="*", pattern="*", action="deny"), *_all((*_READING, *_WEB), "allow")]
+    elif permissions.mode == "ask":
+        # What may be a tool of an MCP server, or of tomorrow, is asked for, too.
+        rules = [Rule(tool="*", pattern="*", action="ask"), *_all(_READING, "allow")]
+    rules.append(Rule(tool="question", pattern="*", action="allow" if questions else "deny"))
+    return rules + [rule for rule in permissions.rules if rule.tool != "*"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from opencode_actors.machines.server_events import MessageInfo, Tokens
 
@@ -35,10 +35,39 @@ def spent(infos: Iterable[MessageInfo]) -> Spending:
     )
 
 
-def at_least(before: Spending, infos: Iterable[MessageInfo]) -> Spending:
-    """An earlier process may have seen more of them, such as a sub-agent's."""
-    now = spent(infos)
-    return now if now.cost >= before.cost else before
+@frozen(kw_only=True)
+class Recorded:
+    """What an earlier process had seen: all of it, and the part of it that the messages of the last prompt's answer
+    do not tell again, which is `aside`: that of sub-agents, and of prompts before."""
+
+    total: Spending = Factory(Spending)
+    aside: Spending = Factory(Spending)
+
+
+def aside(before: Recorded, infos: Iterable[MessageInfo]) -> Spending:
+    return _together(before.aside, spent(infos))
+
+
+def in_all(before: Recorded, aside: Spending, answers: Iterable[MessageInfo]) -> Spending:
+    """At least what was seen before: until the conversation has been read, its answer is not known here."""
+    now, known = _together(aside, spent(answers)), before.total.known
+    more = now if now.cost >= before.total.cost else before.total
+    return evolve(more, known=now.known and known)
+
+
+def _together(one: Spending, other: Spending) -> Spending:
+    here, there = one.tokens, other.tokens
+    return Spending(
+        cost=one.cost + other.cost,
+        tokens=Tokens(
+            input=here.input + there.input,
+            output=here.output + there.output,
+            reasoning=here.reasoning + there.reasoning,
+            cache_read=here.cache_read + there.cache_read,
+            cache_write=here.cache_write + there.cache_write,
+        ),
+        known=one.known and other.known,
+    )
 
 
 def in_words(cost: float, *, known: bool, most: float = 0.0) -> str:

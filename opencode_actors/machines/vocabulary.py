@@ -18,6 +18,7 @@ from opencode_actors.machines.server_events import (
     Todo,
     Tokens,
 )
+from opencode_actors.machines.spending import Spending
 
 JobId = NewType("JobId", str)
 
@@ -209,6 +210,7 @@ class JobSnapshot:
     cost_known: bool = True
     max_cost_usd: float = 0.0  # 0: no bound
     tokens: Tokens = Factory(Tokens)
+    spent_aside: Spending = Factory(Spending)  # of it all, what the last prompt's answer does not tell again
     model: str = ""
     cpu_load: float | None = None  # 1.0 is one whole core
     memory_bytes: int | None = None

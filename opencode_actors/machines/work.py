@@ -34,7 +34,7 @@ from opencode_actors.machines.server_events import (
     TodosUpdated,
     ToolPart,
 )
-from opencode_actors.machines.spending import Spending, at_least
+from opencode_actors.machines.spending import Recorded, Spending, aside, in_all
 from opencode_actors.machines.transcript import Piece, Transcript
 from opencode_actors.machines.vocabulary import PendingRequest, RequestKind
 from opencode_actors.ports import (
@@ -79,11 +79,15 @@ class Work:
     residents: frozenset[Process] | None = None
     # The messages of sub-agents, for what they cost. What one says in a gap of the stream is not among them.
     sub_answers: Mapping[MessageId, MessageInfo] = {}
-    spent_before: Spending = Factory(Spending)
+    spent_before: Recorded = Factory(Recorded)
+
+    @property
+    def aside(self) -> Spending:
+        return aside(self.spent_before, (*self.transcript.earlier, *self.sub_answers.values()))
 
     @property
     def spending(self) -> Spending:
-        return at_least(self.spent_before, (*self.transcript.infos, *self.sub_answers.values()))
+        return in_all(self.spent_before, self.aside, self.transcript.answers.values())
 
 
 @frozen(kw_only=True)

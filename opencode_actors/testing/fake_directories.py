@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 from attrs import define, field
 
-from opencode_actors.containers import SessionPlace
+from opencode_actors.containers import NO_AGENTS, HostAgents, SessionPlace
 from opencode_actors.directory_copy import Copied
 from opencode_actors.errors import StoreError
 
@@ -20,10 +20,12 @@ from opencode_actors.errors import StoreError
 @define(eq=False)
 class FakeDirectories:
     """`full` makes it refuse jobs, `sizes` are what sessions' data takes, by key; `tidied` whose turn it was;
-    `copied` is told when a conversation is copied, for the disks of fake servers."""
+    `agents` are those of the host's config; `copied` is told when a conversation is copied, for the disks of
+    fake servers."""
 
     full: bool = False
     bound: int = 0
+    agents: HostAgents = NO_AGENTS
     sizes: dict[str, int] = field(factory=dict[str, int])
     tidied: list[str] = field(factory=list[str])
     copied: Callable[[Path, Path], None] = lambda _source, _target: None
@@ -33,13 +35,14 @@ class FakeDirectories:
         if self.full:
             raise StoreError("sessionsDir has only 0 B free", hint="make room on that disk")
 
-    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> None:
+    async def make(self, place: SessionPlace, owner: tuple[int, int]) -> HostAgents:
         del owner
         for folder in (place.data, place.workspace):
             folder.mkdir(parents=True, exist_ok=True)
         await trio.lowlevel.checkpoint()
         if 0 < self.bound < self.sizes.get(place.key, 0):
             raise StoreError(f"the data of session {place.key} takes too much")
+        return self.agents
 
     async def tidy(self, place: SessionPlace) -> int:
         await trio.lowlevel.checkpoint()

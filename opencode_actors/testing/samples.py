@@ -22,6 +22,7 @@ from opencode_actors.machines.restart import RestartPolicy
 from opencode_actors.machines.session_state import Serving, SessionPolicy, SessionState, Starting
 from opencode_actors.machines.session_state import Stopping as ContainerStopping
 from opencode_actors.machines.session_state import status as session_status
+from opencode_actors.machines.spending import Recorded
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -115,6 +116,9 @@ def first_job(*, now: float = 0.0, job: JobId = JOB, policy: JobPolicy = JOB_POL
     return new_job(job=job, session=SESSION, prompt=prompt, policy=policy, now=now)
 
 
+_NOTHING_SPENT = Recorded()
+
+
 def left_job(
     *,
     now: float = 0.0,
@@ -124,6 +128,7 @@ def left_job(
     told: tuple[Piece, ...] = (),
     wanted: tuple[PendingRequest, ...] = (),
     todos: tuple[e.Todo, ...] = (),
+    spent: Recorded = _NOTHING_SPENT,
 ) -> JobState:
     """By an earlier process, which had sent its prompt ten seconds ago."""
     moment = Moment(now=now, wall=EPOCH + now, roll=0.5)
@@ -138,6 +143,7 @@ def left_job(
         told_bytes=sum(len(piece.text.encode()) for piece in told),
         wanted=wanted,
         todos=todos,
+        spent=spent,
     )
     return taken_over(first_job(now=now - 10.0, policy=policy), left, moment)
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 from attrs import define, field
 
+from opencode_actors.adapters import opencode as opencode_adapter
 from opencode_actors.adapters import opencode_stream
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.errors import (
@@ -119,11 +120,73 @@ async def test_messages_are_read_back_only_as_far_as_asked(
     assert len(history.asked) == requests
 
 
+def a_page() -> bytes:
+    info = {"id": "msg_9", "sessionID": TALK, "role": "user", "time": {"created": 1}}
+    return json.dumps([{"info": info, "parts": ()}]).encode()
+
+
 async def test_without_a_beginning_all_messages_are_read_at_once() -> None:
     history = History()
     async with serving(history) as opencode:
         assert len(await opencode.messages(TALK)) == 120
     assert history.asked == [f"GET /session/{TALK}/message"]
+
+
+@pytest.mark.parametrize(
+    ("cursors", "says"),
+    [(["a", "b", "a"], "the same again"), ([str(n) for n in range(300)], "200 pages, and more")],
+)
+async def test_pages_without_end_are_no_answer(cursors: list[str], says: str) -> None:
+    coming = iter(cursors)
+
+    def answers(_: str) -> bytes:
+        return reply(a_page(), more=f"x-next-cursor: {next(coming)}\r\n")
+
+    async with serving(answers) as opencode:
+        with pytest.raises(ServerUnintelligible, match=says):
+            await opencode.messages(TALK, since=MessageId("msg_1"))
+
+
+async def endless(stream: trio.SocketStream) -> None:
+    await receive_request(stream)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    try:
+        await stream.send_all(head)
+        while True:
+            await stream.send_all(b"x" * (64 << 10))
+    except trio.BrokenResourceError:
+        pass
+
+
+async def test_an_answer_without_end_is_read_no_further_than_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each was read until the deadline: 292 MB in a second for a probe alone."""
+    monkeypatch.setattr(opencode_adapter, "_LARGEST_ANSWER", 1 << 20)
+    async with listening(endless) as opencode:
+        with pytest.raises(ServerUnintelligible, match="larger than 64 KiB"):
+            await opencode.health(within=60)
+        for call in (
+            opencode.agents,
+            partial(opencode.messages, TALK),
+            partial(opencode.messages, TALK, since=MessageId("msg_1")),
+        ):
+            with pytest.raises(ServerUnintelligible, match="larger than 1 MiB"):
+                await call()
+
+
+async def test_the_pages_of_one_reading_have_one_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencode_adapter, "_LARGEST_ANSWER", 100 << 10)
+    asked: list[str] = []
+
+    def answers(target: str) -> bytes:
+        asked.append(target)
+        return reply(a_page().ljust(40 << 10), more=f"x-next-cursor: {len(asked)}\r\n")
+
+    async with serving(answers) as opencode:
+        with pytest.raises(ServerUnintelligible, match="larger than"):
+            await opencode.messages(TALK, since=MessageId("msg_1"))
+    assert len(asked) == 3
 
 
 # ---- answers that are none
@@ -231,13 +294,15 @@ async def test_of_the_providers_only_names_are_kept_P14() -> None:
 
     def answers(target: str) -> bytes:
         if target == "GET /agent":
-            return reply([{"name": "build", "mode": "primary"}])
+            # As OpenCode 1.18.33 writes one that the config says little of.
+            old = {"name": "old", "mode": "primary", "description": None, "hidden": None}
+            return reply([{"name": "build", "mode": "primary"}, old])
         return reply({"providers": [offered], "default": {}})
 
     async with serving(answers) as opencode:
         catalog = await opencode.warm_up()
     assert [(model.name, model.priced) for model in catalog.models] == [("a/one", True), ("a/two", False)]
-    assert [agent.name for agent in catalog.agents] == ["build"]
+    assert [(agent.name, agent.hidden) for agent in catalog.agents] == [("build", False), ("old", False)]
     assert "very-secret" not in repr(catalog)
 
 

@@ -79,8 +79,8 @@ async def test_a_mode_and_rules_go_with_a_start_and_stay_with_the_session() -> N
             await service.system.wait(started["jobId"])
             (container,) = service.world.engine.containers.values()
             config = json.loads(container.spec.environment["OPENCODE_CONFIG_CONTENT"])["permission"]
-            assert config["*"] == "deny"
-        assert config["bash"] == {"*": "deny", "rm *": "deny"}
+            assert config["**"] == "deny"
+        assert config["b*ash"] == {"rm *": "deny"}
         wrong: tuple[tuple[dict[str, object], Code], ...] = (
             ({"permission_mode": "sudo"}, Code.INVALID_PARAMS),
             ({"permission_rules": ["bash=perhaps"]}, Code.USAGE),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
-from opencode_actors import Job, JobStatus, SessionChanged, SessionKey, System, open_system
+from opencode_actors import Job, JobStatus, SessionChanged, SessionKey, System, UsageError, open_system
 from opencode_actors.machines.notices import InputWanted
 from opencode_actors.testing.fake_engine import FakeEngine
 from tests.contract.engines import within
@@ -86,6 +88,60 @@ async def test_each_mode_holds_in_a_container_and_a_change_takes_effect_with_the
         assert files(workspace) == {"read.me", "asked", "good", "yes.md"}
 
 
+# As a host's config may have them: each may do everything by what it says of itself.
+FREE = {"bash": {"*": "allow"}, "edit": "allow", "webfetch": "allow", "*": "allow"}
+HOST = {
+    "permission": FREE,
+    "agent": {
+        "free": {"mode": "primary", "description": "may do all", "prompt": "do it", "permission": FREE},
+        "helper": {"mode": "subagent", "description": "helps", "prompt": "do it", "permission": FREE},
+    },
+    "mode": {"old": {"prompt": "do it", "tools": {"bash": True, "write": True}}},
+}
+HELPER = '::tool task {"subagent_type": "helper", "description": "x", "prompt": "::bash touch sub"}'
+
+
+@pytest.mark.podman
+@pytest.mark.image
+@within(3 * PLENTY)
+async def test_an_agent_of_the_hosts_config_may_not_do_more_than_the_mode_and_the_rules_say() -> None:
+    async with open_rig("podman") as rig:
+        config = rig.base / "opencode.json"
+        config.write_text(json.dumps(HOST))
+        access = evolve(rig.access, config_file=config)
+        async with open_system(rig.settings, access=access) as system:
+            workspace = system.workspace(SessionKey("demo"))
+            for agent in ("free", "old"):
+                job = await started(system, WRITES, agent=agent, permission_mode="plan")
+                ended = await job.wait()
+                assert ended.status is JobStatus.COMPLETED, ended.failure
+            job = await started(system, HELPER, agent="free")
+            assert (await job.wait()).status is JobStatus.COMPLETED
+            assert files(workspace) == set()
+            # what is asked for is asked for, of a sub-agent with permissions of its own, too
+            for agent, prompt in (
+                ("free", "::bash touch main"),
+                ("old", "::bash touch main"),
+                ("free", HELPER),
+            ):
+                job = await started(system, prompt, agent=agent, permission_mode="ask")
+                asked = await until(system.follow(job.id, since=0), InputWanted)
+                assert isinstance(asked, InputWanted)
+                assert asked.sub_agent == (prompt is HELPER)
+                await job.answer(asked.request, reply="reject", message="no")
+                await job.wait()
+            assert files(workspace) == set()
+            job = await started(
+                system,
+                f"::bash touch good\n::write docs/no.md x\n::bash touch bad\n{HELPER}",
+                agent="free",
+                permission_mode="allow",
+                permission_rules=["bash:touch *=deny", "bash:touch good=allow", "edit:docs/*=deny"],
+            )
+            assert (await job.wait()).status is JobStatus.COMPLETED
+            assert files(workspace) == {"good"}
+
+
 @within(PLENTY)
 async def test_on_a_server_elsewhere_a_conversation_is_narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THEIR_PASSWORD", PASSWORD)
@@ -100,9 +156,5 @@ async def test_on_a_server_elsewhere_a_conversation_is_narrowed(monkeypatch: pyt
             job = await started(system, "::task ::write sub.txt x\\n::bash touch sub")
             assert (await job.wait()).status is JobStatus.COMPLETED
             assert files(remote.workspace) == {"before"}
-            job = await started(system, "::bash touch asked", permission_mode="ask")
-            asked = await until(system.follow(job.id, since=0), InputWanted)
-            assert isinstance(asked, InputWanted)
-            await job.answer(asked.request, reply="once")
-            assert (await job.wait()).status is JobStatus.COMPLETED
-            assert files(remote.workspace) == {"before", "asked"}
+            with pytest.raises(UsageError, match="not widened"):
+                await started(system, "::bash touch asked", permission_mode="ask")

@@ -17,6 +17,8 @@ from opencode_actors import (
     Origin,
     Party,
     SessionKey,
+    Settings,
+    SettingsError,
     System,
     UsageError,
 )
@@ -154,7 +156,7 @@ async def test_an_agent_answers_only_so_often_and_then_the_person_is_asked_C13(
         assert "opencode_answer" in told[0].text
         assert "opencode_answer" not in told[2].text
         assert f"/opencode answer {told[2].job.name} ANSWER" in told[2].text
-        assert "answered 2 times in a row" in told[2].text
+        assert "asked 2 times in a row" in told[2].text
         again = await ask_and_answer(system, attendance, Party.PERSON)
         assert again.to is Party.PERSON
         assert (await ask_and_answer(system, attendance, Party.AGENT)).to is Party.AGENT
@@ -277,3 +279,15 @@ async def test_what_all_jobs_ask_is_listed(autojump_clock: trio.testing.MockCloc
         await second.answer(request, answers="Red")
         await second.wait()
         assert [job.id for job in await system.requests()] == [first.id]
+
+
+@pytest.mark.parametrize("seconds", [0.001, 9.9, -1.0, float("nan"), float("inf")])
+async def test_reports_have_time_between_them(seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, patient(world) as system:
+        with pytest.raises(UsageError, match="cannot lie between two reports"):
+            await system.start("::say x", origin=CHAT, report_every=seconds)
+        for fits in (0.0, 10.0):
+            await system.start("::say x", origin=CHAT, report_every=fits)
+    for knob in ("report_every", "remind_after"):
+        with pytest.raises(SettingsError, match=r"must be at least 10, not .* \(or 0\)|finite"):
+            Settings(**{knob: seconds})  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 import trio.testing
 
 from opencode_actors import JobStatus, Leave, SessionChanged, SessionStatus, UsageError
+from opencode_actors.containers import HostAgents
 from opencode_actors.testing.fake_server import FakeBehaviour
 
 from .world import World, open_world
@@ -38,10 +39,10 @@ async def test_a_mode_is_in_the_container_and_a_change_gets_a_new_one_between_tw
         )
         following = system.follow(session="demo", since=0)
         assert (await first.wait()).status is JobStatus.COMPLETED
-        assert permission(world)["*"] == "deny"
+        assert permission(world)["**"] == "deny"
         assert not writable(world)
         assert (await second.wait()).status is JobStatus.COMPLETED
-        assert permission(world)["bash"] == {"*": "allow", "rm *": "deny"}
+        assert permission(world)["b*ash"] == {"rm *": "deny"}
         assert writable(world)
         (conversation,) = {key for server in world.servers.running() for key in server.disk.conversations}
         assert conversation  # both in one
@@ -53,6 +54,19 @@ async def test_a_mode_is_in_the_container_and_a_change_gets_a_new_one_between_tw
         (before,) = world.engine.containers
         await (await system.start("::say x", session="demo")).wait()
         assert list(world.engine.containers) == [before]
+
+
+async def test_an_agent_of_the_hosts_config_may_no_more_than_the_mode_says(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        world.directories.agents = HostAgents(agents=("free",), modes=("old",))
+        await (await system.start("::say x", session="demo", permission_mode="ask")).wait()
+        (container,) = world.engine.containers.values()
+        config = json.loads(container.spec.environment["OPENCODE_CONFIG_CONTENT"])
+        assert config["agent"]["free"]["permission"]["**"] == "ask"
+        assert config["mode"]["old"]["permission"]["***"] == "ask"
+        assert config["agent"].keys() == {"free"}  # to name one is to make it
 
 
 async def test_a_session_keeps_what_it_used_last_and_forgets_it_at_a_word(
@@ -68,7 +82,7 @@ async def test_a_session_keeps_what_it_used_last_and_forgets_it_at_a_word(
         async with world.system() as system:
             job = await system.start("::say y", session="demo")
             await job.wait()
-            assert permission(world)["bash"] == "ask"
+            assert permission(world)["**"] == "ask"
             assert [plan.prompt.agent for plan in world.store._accepted.values()] == ["plan", "plan"]
             assert [plan.prompt.system for plan in world.store._accepted.values()] == ["be brief"] * 2
             await (
@@ -92,7 +106,7 @@ async def test_a_branch_may_no_more_than_the_session_that_it_comes_from(
         await system.cleanup()
         await system.fork("demo", session="branch")
         await (await system.respond("branch", "::say y")).wait()
-        assert permission(world)["*"] == "deny"
+        assert permission(world)["**"] == "deny"
 
 
 async def test_elsewhere_they_are_put_on_the_conversation(
@@ -109,11 +123,12 @@ async def test_elsewhere_they_are_put_on_the_conversation(
             assert stored.rules == ()  # theirs, untouched
             await (await system.start("::say x", session="far", permission_mode="plan")).wait()
             (stored,) = server.disk.conversations.values()
-            assert stored.rules[0] == {"permission": "*", "pattern": "*", "action": "deny"}
+            assert stored.rules[0] == {"permission": "bash", "pattern": "*", "action": "deny"}
             put = stored.rules
             await (await system.start("::say x", session="far")).wait()
             assert stored.rules is put  # once for each change: the server keeps all of them
-            with pytest.raises(UsageError, match="not widened"):
-                await system.start("::say x", session="far", permission_mode="allow")
+            for mode, rules in (("allow", []), ("ask", []), (None, ["*=allow"]), ("plan", ["bash=ask"])):
+                with pytest.raises(UsageError, match="not widened"):
+                    await system.start("::say x", session="far", permission_mode=mode, permission_rules=rules)
             # No model or agent of our settings is asked of their server.
             assert {plan.prompt.model for plan in world.store._accepted.values()} == {None}

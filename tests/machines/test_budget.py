@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
+from opencode_actors.machines import job, spending
 from opencode_actors.machines import job_messages as j
 from opencode_actors.machines import server_events as e
-from opencode_actors.machines import spending
 from opencode_actors.machines.job_state import Running, snapshot
 from opencode_actors.machines.notices import JobCancelling
 from opencode_actors.machines.vocabulary import Cause, JobStatus, Rung
 from opencode_actors.ports import ConversationState
 from opencode_actors.testing import samples
+from opencode_actors.testing.playbook import Playbook
 from opencode_actors.testing.samples import CHILD
-from tests.machines.jobs import CHILD_BORN, IDLE, Book, message, read, result, running, says, text
+from tests.machines.jobs import CHILD_BORN, IDLE, TURN, Book, message, read, result, running, says, text
 
 SECOND = e.MessageId("msg_z2")
 TOKENS = e.Tokens(input=100, output=5)
@@ -79,6 +81,48 @@ def test_a_cost_that_fell_into_a_gap_is_found_when_the_conversation_is_read() ->
     book = running(max_cost_usd=0.5).tell(j.StreamOpened())
     book.answer(j.ReadConversation, read(message(step(0.51).info), state=ConversationState.BUSY))
     book.expect_some(JobCancelling, j.AbortConversation)
+
+
+def after_a_restart(before: Book) -> Book:
+    """By the next process, from what the one before it recorded last."""
+    last = snapshot(before.state, before.now)
+    total = spending.Spending(cost=last.cost_usd, tokens=last.tokens, known=last.cost_known)
+    spent = spending.Recorded(total=total, aside=last.spent_aside)
+    policy = evolve(samples.JOB_POLICY, max_cost_usd=last.max_cost_usd)
+    book = Playbook(job.handle, samples.left_job(policy=policy, alive=True, spent=spent))
+    return book.tell(TURN)
+
+
+def main_says(book: Book, info: e.MessageInfo) -> Book:
+    return book.answer(j.ReadConversation, read(message(info), state=ConversationState.BUSY))
+
+
+def test_a_sub_agents_cost_is_known_after_a_restart_when_the_answer_goes_on() -> None:
+    """It said $0.95 where $1.35 were spent: what was found again of the answer took the place of both."""
+    before = says(running(max_cost_usd=1.0), CHILD_BORN, step(0.5), of_a_sub_agent(0.4))
+    book = after_a_restart(before)
+    assert snapshot(book.state, book.now).cost_usd == pytest.approx(0.9)  # nothing is read yet
+    main_says(book, step(0.55).info)
+    assert snapshot(book.state, book.now).cost_usd == pytest.approx(0.95)
+    assert snapshot(book.state, book.now).tokens == e.Tokens(input=200, output=10)
+    again = after_a_restart(book)  # and after another one
+    main_says(again, step(0.95).info).expect_some(JobCancelling, j.AbortConversation)
+    assert snapshot(again.state, again.now).cost_usd == pytest.approx(1.35)
+
+
+def test_what_was_not_known_before_a_restart_is_not_known_after_it() -> None:
+    before = says(running(), CHILD_BORN, step(0.5), of_a_sub_agent(0.0))
+    assert not snapshot(before.state, before.now).cost_known
+    book = main_says(after_a_restart(before), step(0.5).info)
+    assert snapshot(book.state, book.now).cost_usd == 0.5
+    assert not snapshot(book.state, book.now).cost_known
+
+
+def test_what_an_earlier_version_recorded_is_the_least_that_was_spent() -> None:
+    total = spending.Spending(cost=0.9, known=False)
+    before = spending.Recorded(total=total)
+    now = spending.in_all(before, spending.aside(before, ()), (step(0.5).info,))
+    assert (now.cost, now.known) == (0.9, False)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from opencode_actors.machines.notices import (
     SessionRecorded,
 )
 from opencode_actors.machines.session_state import SessionPolicy
-from opencode_actors.machines.spending import Spending
+from opencode_actors.machines.spending import Recorded, Spending
 from opencode_actors.machines.transcript import Piece
 from opencode_actors.machines.vocabulary import (
     AskId,
@@ -116,7 +116,7 @@ class Actor:
     verdict: Failure | None = None
     status: JobStatus = JobStatus.PENDING
     interrupted_by: JobId | None = None  # as recorded
-    spent: Spending = Factory(Spending)
+    spent: Recorded = Factory(Recorded)
     told: list[Piece] = field(factory=list[Piece])
     ended: list[JobSnapshot] = field(factory=list[JobSnapshot])
     rungs: list[Rung] = field(factory=list[Rung])
@@ -278,7 +278,8 @@ class World:
             case JobRecorded():
                 actor.status = record.snapshot.status
                 actor.interrupted_by = record.snapshot.interrupted_by
-                actor.spent = Spending(cost=record.snapshot.cost_usd)
+                total = Spending(cost=record.snapshot.cost_usd)
+                actor.spent = Recorded(total=total, aside=record.snapshot.spent_aside)
                 actor.begun = record.begun or actor.begun
                 actor.verdict = record.verdict or actor.verdict
             case SessionRecorded():

@@ -91,8 +91,8 @@ async def test_a_person_reads_how_far_a_job_is_and_what_was_chosen_and_no_agent_
 ) -> None:
     async with a_chat(house, "agent:main:reports") as chat:
         await chat.type(
-            "/opencode start --name paint --report-every 3 "
-            "::todo mix the colours; paint the wall\n::bash sleep 12\n::say all of it is blue"
+            "/opencode start --name paint --report-every 10 "
+            "::todo mix the colours; paint the wall\n::bash sleep 20\n::say all of it is blue"
         )
         await chat.until("paint (job_", "has started")
         await chat.type("/opencode notify paint +tool")
