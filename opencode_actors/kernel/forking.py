@@ -107,7 +107,7 @@ class Forking:
         )
 
     def _at_work(self, source: SessionKey) -> JobState | None:
-        states = (state for state in self.jobs.unsettled() if state.session == source)
+        states = self.jobs.of(source)
         return next((state for state in states if state.has_begun and state.prompt.message_id), None)
 
     async def _record(

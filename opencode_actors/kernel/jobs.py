@@ -24,7 +24,7 @@ from opencode_actors.kernel.hub import Allowance, Following
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.names import Names
 from opencode_actors.kernel.policies import job_policy
-from opencode_actors.kernel.resuming import check_can_resume
+from opencode_actors.kernel.resuming import check_can_resume, check_is_at_rest
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.shells import JobShell
 from opencode_actors.kernel.surroundings import JobAddress, Surroundings
@@ -129,6 +129,10 @@ class Jobs:
         states = (entry.actor.state for entry in self._entries.values())
         return (state for state in states if not isinstance(state.phase, Settled))
 
+    def of(self, session: SessionKey) -> tuple[JobState, ...]:
+        """Those that have not ended and run or wait in the session, or are on their way to it."""
+        return tuple(state for state in self.unsettled() if state.session == session)
+
     def actors(self) -> tuple[JobActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
 
@@ -162,18 +166,23 @@ class Jobs:
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
         await self.sessions.directories.check_room()
-        if session is not None and wish.resumes:
-            await check_can_resume(session, self.sessions, self.unsettled(), self.surroundings.store)
         if session is None or not wish.name:
             made = await self.names.make(wish.prompt.text)
             session, wish = session or SessionKey(made), evolve(wish, name=wish.name or made)
+        # From here to its place among the jobs nothing is awaited: what is looked at is still so.
         self.names.check(wish.name)
+        if wish.resumes:
+            check_is_at_rest(session, self.of(session))
         entry = self._new(session, wish)
         job = entry.actor.state.id
         self._entries[job] = entry
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
         has_place = False
         try:
+            if wish.resumes:
+                # Whoever forgets the session is through with it then, and sees later that this job is on its way.
+                async with self.sessions.kept_closed(session):
+                    await check_can_resume(session, self.sessions, self.surroundings.store)
             ahead = await self.sessions.add_job(
                 session,
                 job,

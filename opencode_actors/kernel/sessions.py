@@ -7,8 +7,8 @@ one before are over.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -414,10 +414,16 @@ class Sessions:
 
     async def set_aside(self, key: SessionKey, folders: tuple[Path, ...]) -> tuple[Path, ...] | None:
         """Those that were there; None, and nothing is touched, when somebody has opened the session."""
-        async with self._opening:  # nobody opens it meanwhile
-            if key in self._entries:
+        async with self.kept_closed(key) as closed:
+            if not closed:
                 return None
             return tuple([folder for folder in folders if await self.directories.set_aside(folder)])
+
+    @asynccontextmanager
+    async def kept_closed(self, key: SessionKey) -> AsyncGenerator[bool]:
+        """Whether the session is closed; and nobody opens it before this is left."""
+        async with self._opening:
+            yield key not in self._entries
 
     async def _close(self, entry: SessionEntry) -> Climb:
         try:

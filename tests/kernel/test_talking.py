@@ -213,6 +213,27 @@ async def test_a_session_at_work_is_not_resumed(autojump_clock: trio.testing.Moc
         assert "respond" in caught.value.hint
 
 
+async def test_of_two_who_resume_at_once_one_is_told_of_the_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say one", session="demo")).wait()
+        jobs: list[Job] = []
+        refused: list[str] = []
+
+        async def resume() -> None:
+            try:
+                jobs.append(await system.resume("demo", "::hang"))
+            except UsageError as error:
+                refused.append(error.message)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(resume)
+        (job,) = jobs
+        assert [f"job {job.id}" in message for message in refused] == [True, True]
+
+
 async def test_a_resume_under_the_same_key_is_the_same_job(autojump_clock: trio.testing.MockClock) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
         await (await system.start("::say one", session="demo")).wait()
