@@ -369,7 +369,7 @@ class Jobs:
 
     def take_over(self, job: OpenJob, left: Left | None) -> None:
         """Goes on with one that an earlier process accepted, once its session has a turn for it; `left` is
-        how its prompt stands, if that was sent."""
+        how its prompt stands, if that was sent. Those of a session are taken over in the order in which they came."""
         here, plan, last = self.surroundings, job.accepted, job.snapshot
         if plan is None:
             raise ValueError(f"nobody knows what {last.id} was to do")
@@ -424,12 +424,14 @@ class Jobs:
             self._end(state.id, entry)
 
     def _make_way_for(self, entry: _Entry) -> None:
-        """It is recorded, and goes before all that wait; so whoever is at work, or is to go on with what it began,
-        ends. Told to one that is being ended already, it changes nothing."""
+        """It is recorded, and goes before all that wait; so whoever came before it and is at work, or is to go on with
+        what it began, ends. Told to one that is being ended already, it changes nothing."""
         key, to = entry.session, entry.actor.state.id
         at_work = self.sessions.at_work_in(key)
         for job, other in self._entries.items():
-            if job != to and other.session == key and (job == at_work or other.actor.state.has_begun):
+            if job == to:
+                return  # who came later, and is at work all the same, goes before it
+            if other.session == key and (job == at_work or other.actor.state.has_begun):
                 other.actor.mailbox.put(GiveWay(to=to))
 
     async def _fail(self, entry: _Entry, failure: Failure) -> None:
