@@ -7,7 +7,6 @@ made of the prompt's key words, and with a number behind it where others were ca
 from __future__ import annotations
 
 import difflib
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 
 import trio
@@ -15,7 +14,7 @@ from attrs import define, field
 
 from opencode_actors.errors import UnknownJob, UnknownSession, UsageError
 from opencode_actors.machines.job_state import JobState
-from opencode_actors.machines.names import is_job_id, name_of, numbered
+from opencode_actors.machines.names import is_job_id, name_of
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Store
 
@@ -24,8 +23,6 @@ _NEAREST = 3
 # Of so many of the newest jobs a word that means nothing is compared with the names.
 _COMPARED = 500
 _LEAST_ALIKE = 0.6
-# Of so many names the last number is remembered, so that many who ask at once need not ask again.
-_NUMBERED = 1024
 
 
 @define(eq=False)
@@ -35,7 +32,7 @@ class Names:
     store: Store
     unsettled: Callable[[], Iterator[JobState]]
     open_sessions: Callable[[], Collection[SessionKey]]
-    _last: OrderedDict[str, int] = field(factory=OrderedDict[str, int], init=False, repr=False)
+    _one_at_a_time: trio.Lock = field(factory=trio.Lock, init=False, repr=False)
 
     # ---- giving
 
@@ -53,20 +50,19 @@ class Names:
         return await self.free(name_of(prompt))
 
     async def free(self, wanted: str) -> str:
-        """That name, or with a number behind it when others were called so."""
-        name, number = await self.store.free_name(wanted, taken=self._taken())
-        # Others may have asked meanwhile, and been given the same.
-        while number <= self._last.get(wanted, 0) or name in self._taken():
-            number = max(number, self._last.get(wanted, 0)) + 1
-            name = numbered(wanted, number)
-        self._last[wanted] = number
-        self._last.move_to_end(wanted)
-        while len(self._last) > _NUMBERED:
-            self._last.popitem(last=False)
-        return name
+        """That name, or with a number behind it when others were called so. Whoever gets it calls something so before
+        anything else happens."""
+        # One after another: the next one who asks finds it among the jobs, or the sessions.
+        async with self._one_at_a_time:
+            name = wanted
+            asked = False
+            while not asked or name in self._taken():  # or somebody has chosen just that one meanwhile
+                name, asked = await self.store.free_name(wanted, taken=self._taken()), True
+            return name
 
     def _taken(self) -> frozenset[str]:
-        return frozenset([*(state.name for state in self.unsettled()), *self.open_sessions()])
+        called = (word for state in self.unsettled() for word in (state.name, state.session))
+        return frozenset((*called, *self.open_sessions()))
 
     # ---- finding
 

@@ -147,7 +147,7 @@ class Journal:
     async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
         return await self._read(name_rows.read_recent, self._reading, jobs)
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+    async def free_name(self, name: str, *, taken: Set[str]) -> str:
         return await self._read(name_rows.read_free, self._reading, name, taken)
 
     async def job(self, job: JobId) -> KnownJob | None:

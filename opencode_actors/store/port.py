@@ -225,9 +225,9 @@ class Store(Protocol):
         """What the newest jobs and their sessions are called, the newest first, each word once."""
         ...
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
-        """The name itself, and 1, when no job and no session was given it and it is not `taken`; or else with
-        a number behind it, and that."""
+    async def free_name(self, name: str, *, taken: Set[str]) -> str:
+        """The name itself when no job and no session was given it and it is not `taken`; or else with the first free
+        number behind it that is larger than how many of either begin like that."""
         ...
 
     async def job(self, job: JobId) -> KnownJob | None:

@@ -413,15 +413,19 @@ class MemoryStore:
         newest = list(reversed(self._jobs.values()))[:jobs]
         return tuple(dict.fromkeys(word for job in newest for word in (job.name, job.session) if word))
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+    async def free_name(self, name: str, *, taken: Set[str]) -> str:
         await trio.lowlevel.checkpoint()
-        given = {*taken, *self._conversations}
-        given |= {word for job in self._jobs.values() for word in (job.name, job.session)}
-        free, number = name, 1
-        while free in given:
+        names = [job.name for job in self._jobs.values()]
+        sessions = {job.session for job in self._jobs.values()}
+        sessions |= {*self._conversations, *self._forks, *self._directories}
+        given = {*taken, *names, *sessions}
+        if name not in given:
+            return name
+        alike = f"{name}-"
+        number = 2 + max(sum(word.startswith(alike) for word in words) for words in (names, sessions))
+        while numbered(name, number) in given:
             number += 1
-            free = numbered(name, number)
-        return free, number
+        return numbered(name, number)
 
     async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
-from opencode_actors import UnknownJob, UnknownSession, UsageError
+from opencode_actors import Busy, SessionKey, UnknownJob, UnknownSession, UsageError
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
-from .world import open_world
+from .world import SETTINGS, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 
@@ -57,6 +58,34 @@ async def test_many_who_ask_at_once_are_all_called_differently(
             for _ in range(9):
                 nursery.start_soon(start)
         assert sorted(names) == ["say-tests", *(f"say-tests-{number}" for number in range(2, 10))]
+
+
+async def test_a_name_is_made_of_no_session_that_has_ended(autojump_clock: trio.testing.MockClock) -> None:
+    """Of two who asked at once the second one got a number that nobody had looked for."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::hang", session="say-tests-2", name="other")).cancel()
+        async with world.system() as system:
+            sessions: list[str] = []
+
+            async def start(number: int) -> None:
+                sessions.append((await system.start("::say tests", name=f"mine {number}")).session)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(start, number)
+            assert len({*sessions, "say-tests-2"}) == 4
+            assert (await system.known_session(SessionKey("say-tests-2"))).jobs == 1
+
+
+async def test_a_start_that_is_refused_takes_no_name_away(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system(evolve(SETTINGS, max_sessions=1)) as system:
+        job = await system.start("::hang", session="demo")
+        for _ in range(2):
+            with pytest.raises(Busy):
+                await system.start("::say tests")
+        await job.cancel()
+        assert (await system.start("::say tests")).session == "say-tests"
 
 
 @pytest.mark.parametrize("prompt", ["日本語で", "!!!", "the and to"])
