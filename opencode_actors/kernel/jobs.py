@@ -116,7 +116,7 @@ class Jobs:
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.names = Names(self.surroundings.store, self.unsettled, self.sessions.open_keys)
+        self.names = Names(self.surroundings.store, self.unsettled, self.sessions.given_keys)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -27,7 +27,7 @@ _LEAST_ALIKE = 0.6
 
 @define(eq=False)
 class Names:
-    """`unsettled` are the jobs that have not ended, `open_sessions` those that a job, or nothing yet, is in."""
+    """`unsettled` are the jobs that have not ended, `open_sessions` those that somebody uses, or may at any moment."""
 
     store: Store
     unsettled: Callable[[], Iterator[JobState]]

@@ -111,8 +111,8 @@ class Retention:
         is not kept any more, which is so; the next run comes to the end with it.
         """
         store, place = self.surroundings.store, self.sessions.place_of(key)
-        async with self.sessions.kept_closed(key) as closed:
-            ended = await store.jobs_of(key) if closed and not self.jobs.of(key) else None
+        async with self.sessions.kept_closed(key) as why_not:
+            ended = None if why_not or self.jobs.of(key) else await store.jobs_of(key)
             if ended is None:
                 return False
             await self.sessions.directories.set_aside(place.data.parent)
