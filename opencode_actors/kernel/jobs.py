@@ -166,6 +166,8 @@ class Jobs:
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
         await self.sessions.directories.check_room()
+        if wish.name:
+            await self.names.check_is_no_session(wish.name, session)
         if session is None or not wish.name:
             made = await self.names.make(wish.prompt.text)
             session, wish = session or SessionKey(made), evolve(wish, name=wish.name or made)

@@ -36,6 +36,13 @@ class Names:
 
     # ---- giving
 
+    async def check_is_no_session(self, name: str, but: SessionKey | None) -> None:
+        """A word must not mean one session to who looks for a job, and another one to who looks for a session."""
+        if name != but and await self.is_session(name):
+            raise UsageError(
+                f"{name!r} is the name of another session", hint="choose another name for the job, or none"
+            )
+
     def check(self, name: str) -> None:
         """While a job has not settled, its name is its own. Afterwards others may be called so."""
         holder = self._called(name)
@@ -97,23 +104,28 @@ class Names:
 
     async def find_session(self, word: str) -> SessionKey:
         """The session of this name, or else the one that the job of this id or name is in. Raises as `find`
-        does, and `UnknownSession`."""
-        if await self.is_session(word):
-            return SessionKey(word)
-        called = self._called(word)
-        if called is not None:
-            return called.session
+        does, also where both are there and differ, and `UnknownSession`."""
         if is_job_id(word):
             known = await self.store.job(JobId(word))
             if known is None:
                 raise UnknownJob(f"there is no job {word}")
             return known.snapshot.session
-        named = await self.store.named(word, limit=_CANDIDATES + 1)
-        if len({job.session for job in named}) > 1:
+        called = self._called(word)
+        named = () if called is not None else await self.store.named(word, limit=_CANDIDATES + 1)
+        jobs = {job.session: job.id for job in ((called,) if called is not None else reversed(named))}
+        if await self.is_session(word):
+            other = next((session for session in jobs if session != word), None)
+            if other is not None:
+                raise UsageError(
+                    f"{word!r} is a session, and what job {jobs[other]} in session {other} is called",
+                    hint="name either by the id of a job that is or was in it",
+                )
+            return SessionKey(word)
+        if len(jobs) > 1:
             raise _several(word, named)
-        if not named:
+        if not jobs:
             raise UnknownSession(f"there is no session {word}", hint=await self._nearest(word))
-        return named[0].session
+        return next(iter(jobs))
 
     async def is_session(self, word: str) -> bool:
         """Whether a session of this name is open, or was."""

@@ -218,8 +218,8 @@ class System:
         return await self._jobs.names.find(word)
 
     async def find_session(self, word: str) -> SessionKey:
-        """The session of this name, open or not, or of the job of this id or name. Raises as `find` does, and
-        `UnknownSession`."""
+        """The session of this name, open or not, or of the job of this id or name. Raises as `find` does, also when
+        there is a session of this name and a job of another one is called so, and `UnknownSession`."""
         return await self._jobs.names.find_session(word)
 
     async def wait(self, job: JobId) -> JobSnapshot:
@@ -410,9 +410,9 @@ class System:
         )
 
     async def detach(self, session: str) -> Attachment:
-        """Forgets an attached session, and touches nothing there. Raises `UsageError`, and `Busy` while it has
-        jobs."""
-        return await self._attachments.detach(session_key(session))
+        """Forgets an attached session, and touches nothing there. Raises `UsageError`, `Busy` while it has jobs, and
+        what `find_session` does."""
+        return await self._attachments.detach(await self.find_session(session))
 
     def attachment(self, session: SessionKey) -> Attachment | None:
         """Where the session's server is, if somebody else runs it."""
@@ -420,13 +420,14 @@ class System:
 
     async def conversations(self, session: str) -> tuple[KnownConversation, ...]:
         """Those of the session's server, the newest first. Raises `UsageError` when it has none at the moment,
-        and `OpenCodeError`."""
-        return await self._attachments.conversations(session_key(session))
+        `OpenCodeError`, and what `find_session` does."""
+        return await self._attachments.conversations(await self.find_session(session))
 
     async def offered(self, session: str | None = None) -> Offered:
         """Which agents and models the session's server has; without a session any container that runs, or one
-        that is started for the question. Raises `UsageError`, `Busy` and `OpenCodeError`."""
-        return await self._catalogs.ask(None if session is None else session_key(session))
+        that is started for the question. Raises `UsageError`, `Busy`, `OpenCodeError`, and what `find_session` does:
+        for a name that nobody has nothing is started."""
+        return await self._catalogs.ask(None if session is None else await self.find_session(session))
 
     # ---- announcements
 

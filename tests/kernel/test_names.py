@@ -123,15 +123,48 @@ async def test_a_word_that_means_two_jobs_under_way_lists_both(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        inside = await system.start("::hang", session="login", name="other")
         called = await system.start("::hang", session="elsewhere", name="login")
+        inside = await system.start("::hang", session="login", name="other")
         with pytest.raises(UsageError) as caught:
             await system.find("login")
         assert inside.id in caught.value.message
         assert called.id in caught.value.message
-        assert await system.find_session("login") == "login"
+        with pytest.raises(UsageError, match=rf"is a session, and what job {called.id} in session elsewhere"):
+            await system.respond("login", "::say to whom")
+        assert await system.find_session(inside.id) == "login"
         await called.cancel()
         assert await system.find("login") == inside.id
+
+
+async def test_a_job_is_not_called_like_another_session(autojump_clock: trio.testing.MockClock) -> None:
+    """`cancel login` would have ended a job of the one, and `respond login` spoken to the other."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::say one", session="login")).wait()
+        async with world.system() as system:
+            for session in ("elsewhere", None):
+                with pytest.raises(UsageError, match="'login' is the name of another session"):
+                    await system.start("::say one", session=session, name="login")
+            job = await system.start("::hang", session="login", name="login")
+            assert await system.find("login") == job.id
+            assert await system.find_session("login") == "login"
+
+
+async def test_a_session_that_is_begun_under_a_jobs_name_is_told_from_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        ended = await system.start("::say one", session="elsewhere", name="login")
+        await ended.wait()
+        assert await system.find_session("login") == "elsewhere"
+        begun = await system.start("::say one", session="login", name="first")
+        await begun.wait()
+        with pytest.raises(
+            UsageError, match=rf"is a session, and what job {ended.id} in session elsewhere"
+        ) as caught:
+            await system.respond("login", "::say to whom")
+        assert "by the id" in caught.value.hint
+        assert (await system.respond(begun.id, "::say you")).session == "login"
 
 
 async def test_a_jobs_name_in_several_sessions_does_not_mean_one_of_them(
