@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
+from opencode_actors.directory_copy import Copied
 from opencode_actors.kernel.attachments import Attached, KnownConversation
 from opencode_actors.kernel.catalogs import Offered
 from opencode_actors.kernel.choices import Chosen
@@ -219,13 +220,18 @@ def ended_session(one: EndedSession, *, workspace: str, now: float) -> Document:
     }
 
 
+def _copied(copied: Copied | None) -> Document:
+    if copied is None:
+        return {"copied": None, "files": None, "bytes": None}
+    what = "git repository" if copied.repository else "directory"
+    return {"copied": what, "files": copied.files, "bytes": copied.size}
+
+
 def forked(one: Forked, *, workspace: str, job: Document | None) -> Document:
     return {
         "sessionKey": one.session,
         "forkedFrom": one.source,
-        "copied": "git repository" if one.copied.repository else "directory",
-        "files": one.copied.files,
-        "bytes": one.copied.size,
+        **_copied(one.copied),
         "workspace": workspace,
         "leftOut": one.left_out,
         "job": job,

@@ -26,12 +26,13 @@ _UNDO_WITHIN = 5.0
 @frozen(kw_only=True)
 class Forked:
     """`files` of `size` bytes were copied, with their git repository or as a plain directory. `left_out` is the
-    job at work in the source, of which the branch has only the files: its conversation ends before it."""
+    job at work in the source, of which the branch has only the files: its conversation ends before it. Both are None
+    where it was forked before, under the same key."""
 
     session: SessionKey
     source: SessionKey
-    copied: Copied
-    left_out: JobId | None
+    copied: Copied | None = None
+    left_out: JobId | None = None
 
 
 @frozen(eq=False, kw_only=True)

@@ -75,12 +75,22 @@ from opencode_actors.machines.vocabulary import (
     SessionKey,
 )
 from opencode_actors.routes import routed
-from opencode_actors.store.port import KnownJob, OpenJob, Page
+from opencode_actors.store.port import Keyed, KnownJob, OpenJob, Page
 
 _log = logging.getLogger("opencode_actors")
 
 # How long a client's key stands for its job, in seconds.
 KEY_LASTS = 24 * 3600.0
+
+
+def stood_for(known: Keyed, wish: Wish) -> tuple[JobId, SessionKey]:
+    """Raises `UsageError` where the key was given to something else."""
+    if known.request != wish.request:
+        raise UsageError(
+            f"the key {wish.key!r} stands for another prompt already (job {known.job})",
+            hint="give each new prompt a key of its own",
+        )
+    return known.job, known.session
 
 
 def _is_aimed(state: JobState) -> bool:
@@ -142,19 +152,19 @@ class Jobs:
         With a key that stands for a job already, it is that job."""
         if wish.key is None:
             return await self._start(session, wish)
-        async with self._one_at_a_time(wish.key):
-            known = await self.surroundings.store.keyed(wish.key)
-            if known is None or self.surroundings.wall() - known.at >= KEY_LASTS:
+        async with self.one_at_a_time(wish.key):
+            known = await self.keyed(wish.key)
+            if known is None:
                 return await self._start(session, wish)
-        if known.request != wish.request:
-            raise UsageError(
-                f"the key {wish.key!r} stands for another prompt already (job {known.job})",
-                hint="give each new prompt a key of its own",
-            )
-        return known.job, known.session
+        return stood_for(known, wish)
+
+    async def keyed(self, key: str) -> Keyed | None:
+        """What a client's key stands for."""
+        known = await self.surroundings.store.keyed(key)
+        return None if known is None or self.surroundings.wall() - known.at >= KEY_LASTS else known
 
     @asynccontextmanager
-    async def _one_at_a_time(self, key: str) -> AsyncGenerator[None]:
+    async def one_at_a_time(self, key: str) -> AsyncGenerator[None]:
         lock = self._keys.setdefault(key, trio.Lock())
         try:
             async with lock:

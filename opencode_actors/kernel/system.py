@@ -204,8 +204,9 @@ class System:
         container of its own and a copy of all files as they are now; the source is left as it is.
 
         What is at work in the source is left out of the conversation (`Forked.left_out`). With a `message`, a job
-        begins there at once. Raises `UsageError` for a name that is taken and where there is nothing to branch,
-        `StoreError` when it cannot be copied, and otherwise what `find` and `start` do.
+        begins there at once; the same `key` is the same job in the same fork then, and nothing is copied again. Raises
+        `UsageError` for a name that is taken and where there is nothing to branch, `StoreError` when it cannot be
+        copied, and otherwise what `find` and `start` do: also when it was forked, and says so.
         """
         source = await self.find_session(where)
         forked, job = await self._talking.fork(source, message, session=session, **asked)

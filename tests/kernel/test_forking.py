@@ -52,6 +52,7 @@ async def test_a_fork_knows_the_conversation_and_has_its_own_files(
             assert job is not None
             assert (await job.wait()).status is JobStatus.COMPLETED
             assert (forked.session, forked.source, forked.left_out) == ("demo-fork", "demo", None)
+            assert forked.copied is not None
             assert (forked.copied.repository, forked.copied.files) == (False, 1)
             (system.workspace(forked.session) / "made.txt").write_text("another way")
             await (await system.respond("demo", "::say two")).wait()
@@ -132,6 +133,49 @@ async def test_a_fork_that_fails_leaves_nothing_but_its_name(autojump_clock: tri
         assert not place.data.parent.exists()
         forked, _ = await system.fork("demo", session="branch")
         assert forked.session == "branch"
+
+
+async def test_the_same_key_is_the_same_job_in_the_same_fork(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        for session in ("src", "other"):
+            await (await system.start("::say one", session=session)).wait()
+        forks: list[tuple[str, str, bool]] = []
+
+        async def fork(session: str | None = None) -> None:
+            forked, job = await system.fork("src", "::say two", session=session, key="k")
+            assert job is not None
+            forks.append((forked.session, job.id, forked.copied is None))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(fork)
+        await fork("src-fork")
+        assert len({(session, job) for session, job, _ in forks}) == 1
+        assert [before for *_, before in forks] == [False, True, True, True]
+        assert not system.workspace(SessionKey("src-fork-2")).exists()
+        for source, message, target in (
+            ("src", "::say three", None),
+            ("src", "::say two", "mine"),
+            ("other", "::say two", None),
+        ):
+            with pytest.raises(UsageError, match="the key 'k' stands for"):
+                await system.fork(source, message, session=target, key="k")
+        assert not system.workspace(SessionKey("mine")).exists()
+
+
+async def test_a_fork_in_which_no_job_could_be_started_is_named(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system(evolve(SETTINGS, max_sessions=1)) as system:
+        await (await system.start("::say one", session="src")).wait()
+        running = await system.start("::hang", session="src")
+        with pytest.raises(
+            Busy, match=r"forked into src-fork, and no job was started there: all 1 sess"
+        ) as caught:
+            await system.fork("src", "::say two")
+        assert "respond to src-fork" in caught.value.hint
+        await running.cancel()
+        assert (await (await system.respond("src-fork", "::say two")).wait()).status is JobStatus.COMPLETED
 
 
 # ---- what others do meanwhile
