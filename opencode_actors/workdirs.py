@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -37,6 +38,8 @@ _log = logging.getLogger("opencode_actors")
 
 # What is on its way out: named so that whoever looks sees it, and the next clean-up finds it.
 _LEAVING = ".opencode-actors-removed-"
+# What agents, and not disks, do to what is theirs.
+_IN_THE_WAY = frozenset((errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM))
 # So many files that OpenCode runs by itself are named in one line.
 _NAMED = 5
 
@@ -139,13 +142,13 @@ class HostDirectories:
         self, source: SessionPlace, target: SessionPlace, owner: tuple[int, int]
     ) -> Copied:
         await self._check_room_for(source.workspace)
-        what = f"the files of session {source.key} cannot be copied"
+        what = f"the files of session {source.key} in {source.workspace} cannot be copied"
         return await _in_thread(what, self._copied, source.workspace, target.workspace, owner, copy_tree)
 
     async def copy_conversation(
         self, source: SessionPlace, target: SessionPlace, owner: tuple[int, int]
     ) -> None:
-        what = f"the conversation of session {source.key} cannot be copied"
+        what = f"the conversation of session {source.key} in {source.data} cannot be copied"
         await _in_thread(what, self._copied, source.data, target.data, owner, copy_conversation)
 
     async def _check_room_for(self, folder: Path) -> None:
@@ -229,10 +232,16 @@ async def _in_thread(what: str, call: Callable[[*Ts], T], *arguments: *Ts, aband
     try:
         return await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=abandon)
     except OSError as error:
-        raise StoreError(
-            f"{what}: {error}",
-            hint="check sessionsDir and workspacesDir: they must be yours and have room",
-        ) from error
+        raise StoreError(f"{what}: {error}", hint=_what_to_look_at(error)) from error
+
+
+def _what_to_look_at(error: OSError) -> str:
+    """What is an agent's is reached from the directory above it, and has no path in the error."""
+    name: object = error.filename
+    if error.errno not in _IN_THE_WAY or (isinstance(name, str) and Path(name).is_absolute()):
+        return "check sessionsDir and workspacesDir: they must be yours and have room"
+    what = repr(name) if isinstance(name, str) else "what is"
+    return f"look at {what} there: it is not what it should be, or not yours to read"
 
 
 def _make(folder: Path, owner: tuple[int, int]) -> None:
@@ -288,7 +297,6 @@ def _sweep(folder: Path, but: frozenset[str]) -> None:
         return
     with opened(open_root(folder)) as above:
         for name in names(above):
-            if (
-                name.startswith(_LEAVING) and name not in but
-            ):  # those, too, that somebody did not come to the end with
+            # Those, too, that somebody did not come to the end with.
+            if name.startswith(_LEAVING) and name not in but:
                 remove(name, above)

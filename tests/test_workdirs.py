@@ -274,8 +274,10 @@ def test_p14_what_cannot_be_gone_around_is_refused_and_nothing_outside_is_touche
     make(place, OWNER, None)
     given.clear()
     plant(place, victim)
-    with pytest.raises(StoreError, match="the directories of session demo cannot be made"):
+    with pytest.raises(StoreError, match="the directories of session demo cannot be made") as refused:
         make(place, OWNER, auth)
+    # What is in the way, and not the two directories that everything is in.
+    assert refused.value.hint.startswith("look at")
     assert not [path for path in given if path.startswith(str(victim.parent))]
     assert not list(place.data.rglob("auth.json.*"))
 

@@ -36,11 +36,14 @@ def started(answer: Document) -> None:
 
 
 def forked(answer: Document) -> None:
-    job, left_out = answer["job"], answer["leftOut"]
+    job, left_out, copied = answer["job"], answer["leftOut"], answer["copied"]
     rows = [
         ("session", answer["sessionKey"]),
         ("forked from", answer["forkedFrom"]),
-        ("copied", f"{answer['copied']}, {answer['files']:,} files, {show_size(answer['bytes'])}"),
+        (
+            "copied",
+            f"{copied}, {answer['files']:,} files, {show_size(answer['bytes'])}" if copied else "before",
+        ),
         ("workspace", answer["workspace"]),
         ("left out", f"job {left_out}, which is at work: only its files are here" if left_out else ""),
         ("job", job["jobId"] if job else ""),

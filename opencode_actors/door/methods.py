@@ -119,11 +119,12 @@ class SystemDesk:
             case Attach():
                 return results.attached(await self._attach(command))
             case Detach():
-                gone = await self.system.detach(command.session_id)
-                return {"sessionKey": command.session_id, "server": gone.url, "detached": True}
+                session = await self.system.find_session(command.session_id)
+                gone = await self.system.detach(session)
+                return {"sessionKey": session, "server": gone.url, "detached": True}
             case Conversations():
-                found = await self.system.conversations(command.session_id)
-                return results.conversations(command.session_id, found)
+                session = await self.system.find_session(command.session_id)
+                return results.conversations(session, await self.system.conversations(session))
             case Agents():
                 return results.agents(await self.system.offered(command.session_id))
             case Models():

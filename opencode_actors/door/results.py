@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
+from opencode_actors.directory_copy import Copied
 from opencode_actors.door.limits import Limits
 from opencode_actors.kernel.attachments import Attached, KnownConversation
 from opencode_actors.kernel.catalogs import Offered
@@ -246,13 +247,18 @@ def ended_session(one: EndedSession, *, workspace: str, now: float) -> Document:
     }
 
 
+def _copied(copied: Copied | None) -> Document:
+    if copied is None:
+        return {"copied": None, "files": None, "bytes": None}
+    what = "git repository" if copied.repository else "directory"
+    return {"copied": what, "files": copied.files, "bytes": copied.size}
+
+
 def forked(one: Forked, *, workspace: str, job: Document | None) -> Document:
     return {
         "sessionKey": one.session,
         "forkedFrom": one.source,
-        "copied": "git repository" if one.copied.repository else "directory",
-        "files": one.copied.files,
-        "bytes": one.copied.size,
+        **_copied(one.copied),
         "workspace": workspace,
         "leftOut": one.left_out,
         "job": job,

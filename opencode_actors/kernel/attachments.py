@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
 
 from attrs import define, frozen
@@ -22,7 +20,7 @@ from opencode_actors.machines.addresses import (
 from opencode_actors.machines.notices import Attachment, SessionAttached, SessionChanged
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import SessionKey, SessionStatus
-from opencode_actors.ports import Conversation, ConversationState, Endpoint, OpenCodeServer
+from opencode_actors.ports import Conversation, ConversationState, Endpoint
 
 MOST = 100  # attached sessions; each is an actor, and a stream while it has work
 _ANSWERS_WITHIN = 10.0
@@ -105,12 +103,12 @@ class Attachments:
         """Of the session's server, the newest first."""
         endpoint = await self.sessions.endpoint(key)
         own = (await self.surroundings.store.recall(key)).conversation
-        async with self._client(endpoint) as server:
+        async with self.surroundings.servers.client(endpoint) as server:
             found = await server.conversations()
             states = dict(await server.status())
             for directory in {one.directory for one in found} - {endpoint.directory}:
                 elsewhere = Endpoint(url=endpoint.url, password=endpoint.password, directory=directory)
-                async with self._client(elsewhere) as instance:
+                async with self.surroundings.servers.client(elsewhere) as instance:
                     states |= await instance.status()
         return tuple(
             KnownConversation(about=one, state=states.get(one.id, ConversationState.IDLE), ours=one.id == own)
@@ -121,7 +119,9 @@ class Attachments:
 
     async def _look(self, wanted: Attachment, joined: ConversationId | None) -> tuple[str, Attachment]:
         """Whether it answers, and takes the password; a conversation runs in its own directory."""
-        async with self._client(await endpoint_of(wanted, self.surroundings.settings)) as server:
+        async with self.surroundings.servers.client(
+            await endpoint_of(wanted, self.surroundings.settings)
+        ) as server:
             try:
                 version = (await server.health(within=_ANSWERS_WITHIN)).version
                 found = None if joined is None else await server.conversation(joined)
@@ -186,14 +186,6 @@ class Attachments:
             raise UsageError(
                 f"there is a session {key} already, with a container", hint="choose another name"
             )
-
-    @asynccontextmanager
-    async def _client(self, endpoint: Endpoint) -> AsyncGenerator[OpenCodeServer]:
-        server = self.surroundings.servers.connect(endpoint)
-        try:
-            yield server
-        finally:
-            await server.aclose()
 
 
 def _attachment(url: str, password_file: str, password_env: str, directory: str) -> Attachment:

@@ -14,7 +14,7 @@ from opencode_actors.kernel.surroundings import Surroundings
 from opencode_actors.machines.names import session_key
 from opencode_actors.machines.offers import objection
 from opencode_actors.machines.vocabulary import SessionKey, SessionStatus
-from opencode_actors.ports import Catalog, Endpoint, OpenCodeServer
+from opencode_actors.ports import Catalog, Endpoint
 
 # A container that is started for nothing but this question.
 _FOR_THE_QUESTION = session_key("catalog")
@@ -82,15 +82,7 @@ class Catalogs:
                 )
 
     async def _fetch(self, endpoint: Endpoint) -> Catalog:
-        async with self._client(endpoint) as server:
+        async with self.surroundings.servers.client(endpoint) as server:
             catalog = await server.warm_up()
         self.surroundings.servers.offers(endpoint, catalog)
         return catalog
-
-    @asynccontextmanager
-    async def _client(self, endpoint: Endpoint) -> AsyncGenerator[OpenCodeServer]:
-        server = self.surroundings.servers.connect(endpoint)
-        try:
-            yield server
-        finally:
-            await server.aclose()

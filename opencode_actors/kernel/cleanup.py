@@ -90,8 +90,8 @@ class Cleanup:
             self._ended.append(key)
         folders = self._folders(self.sessions.place_of(key))
         removed = await self.sessions.set_aside(key, folders)
-        if removed is None:
-            self._kept.append(Kept(session=key, why=f"session {key} has a job again"))
+        if isinstance(removed, Refused):
+            self._kept.append(Kept(session=key, why=removed.reason))
             return False
         self._removed += removed
         return True

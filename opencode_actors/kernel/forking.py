@@ -26,12 +26,13 @@ _UNDO_WITHIN = 5.0
 @frozen(kw_only=True)
 class Forked:
     """`files` of `size` bytes were copied, with their git repository or as a plain directory. `left_out` is the
-    job at work in the source, of which the branch has only the files: its conversation ends before it."""
+    job at work in the source, of which the branch has only the files: its conversation ends before it. Both are None
+    where it was forked before, under the same key."""
 
     session: SessionKey
     source: SessionKey
-    copied: Copied
-    left_out: JobId | None
+    copied: Copied | None = None
+    left_out: JobId | None = None
 
 
 @frozen(eq=False, kw_only=True)
@@ -42,12 +43,17 @@ class Forking:
 
     async def fork(self, source: SessionKey, name: SessionKey | None) -> Forked:
         """Raises `UsageError` for a name that is taken and where there is nothing to branch, and `StoreError`."""
-        store, directories = self.surroundings.store, self.sessions.directories
         if (elsewhere := self.sessions.attachments.get(source)) is not None:
             raise UsageError(
                 f"session {source} cannot be branched: its files are on {elsewhere.url}",
                 hint="attach another session to that server, or branch one that runs in a container",
             )
+        target = name if name is not None else await self._new_key(source)
+        async with self.sessions.branching(source, target):
+            return await self._branch(source, target)
+
+    async def _branch(self, source: SessionKey, target: SessionKey) -> Forked:
+        store, directories = self.surroundings.store, self.sessions.directories
         conversation = (await store.recall(source)).conversation
         if conversation is None or not await self.sessions.keeps_conversation(source):
             raise UsageError(
@@ -55,7 +61,6 @@ class Forking:
                 hint="start a session of its own instead",
             )
         await directories.check_room()
-        target = await self._new_key(source, name)
         # From here on its name is given, and a clean-up finds what may be there of it.
         await store.append((SessionRecorded(session=target, conversation=None),), at=self.surroundings.wall())
         here, there = self.sessions.place_of(source), self.sessions.place_of(target)
@@ -65,25 +70,18 @@ class Forking:
             copied = await directories.copy_workspace(here, there, owner)
             made = True
             before, left_out = await self._copy_conversation(source, target)
-            if target in self.sessions:
-                raise UsageError(
-                    f"somebody has begun a session {target} meanwhile", hint="choose another name"
-                )
             await self._record(source, target, conversation, before, copied)
             made = False
         finally:
             if made:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
-                    await self.sessions.set_aside(target, (there.data.parent, there.workspace))
+                    for folder in (there.data.parent, there.workspace):
+                        await directories.set_aside(folder)
         return Forked(session=target, source=source, copied=copied, left_out=left_out)
 
-    async def _new_key(self, source: SessionKey, name: SessionKey | None) -> SessionKey:
-        if name is None:
-            wanted = f"{source[: LONGEST_KEY - len(_SUFFIX) - _ROOM_FOR_A_NUMBER]}{_SUFFIX}"
-            return SessionKey(await self.jobs.names.free(wanted))
-        if await self.jobs.names.is_session(name):
-            raise UsageError(f"there is a session {name} already", hint="choose another name, or none")
-        return name
+    async def _new_key(self, source: SessionKey) -> SessionKey:
+        wanted = f"{source[: LONGEST_KEY - len(_SUFFIX) - _ROOM_FOR_A_NUMBER]}{_SUFFIX}"
+        return SessionKey(await self.jobs.names.free(wanted))
 
     async def _copy_conversation(
         self, source: SessionKey, target: SessionKey
@@ -100,14 +98,14 @@ class Forking:
             if self.sessions.turns(source) == turns:
                 return None, None
             # A turn has come and gone: half of it may be in the copy.
-            await self.sessions.set_aside(target, (there.data.parent,))
+            await self.sessions.directories.set_aside(there.data.parent)
         raise StoreError(
             f"session {source} takes one turn after the other, so that no copy of it is whole",
             hint="fork it when it has less to do",
         )
 
     def _at_work(self, source: SessionKey) -> JobState | None:
-        states = (state for state in self.jobs.unsettled() if state.session == source)
+        states = self.jobs.of(source)
         return next((state for state in states if state.has_begun and state.prompt.message_id), None)
 
     async def _record(

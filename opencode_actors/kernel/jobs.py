@@ -24,7 +24,7 @@ from opencode_actors.kernel.hub import Allowance, Following
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.names import Names
 from opencode_actors.kernel.policies import job_policy
-from opencode_actors.kernel.resuming import check_can_resume
+from opencode_actors.kernel.resuming import check_can_resume, check_is_at_rest
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.shells import JobShell
 from opencode_actors.kernel.surroundings import JobAddress, Surroundings
@@ -75,12 +75,22 @@ from opencode_actors.machines.vocabulary import (
     SessionKey,
 )
 from opencode_actors.routes import routed
-from opencode_actors.store.port import KnownJob, OpenJob, Page
+from opencode_actors.store.port import Keyed, KnownJob, OpenJob, Page
 
 _log = logging.getLogger("opencode_actors")
 
 # How long a client's key stands for its job, in seconds.
 KEY_LASTS = 24 * 3600.0
+
+
+def stood_for(known: Keyed, wish: Wish) -> tuple[JobId, SessionKey]:
+    """Raises `UsageError` where the key was given to something else."""
+    if known.request != wish.request:
+        raise UsageError(
+            f"the key {wish.key!r} stands for another prompt already (job {known.job})",
+            hint="give each new prompt a key of its own",
+        )
+    return known.job, known.session
 
 
 def _is_aimed(state: JobState) -> bool:
@@ -116,7 +126,7 @@ class Jobs:
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.names = Names(self.surroundings.store, self.unsettled, self.sessions.open_keys)
+        self.names = Names(self.surroundings.store, self.unsettled, self.sessions.given_keys)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -129,6 +139,10 @@ class Jobs:
         states = (entry.actor.state for entry in self._entries.values())
         return (state for state in states if not isinstance(state.phase, Settled))
 
+    def of(self, session: SessionKey) -> tuple[JobState, ...]:
+        """Those that have not ended and run or wait in the session, or are on their way to it."""
+        return tuple(state for state in self.unsettled() if state.session == session)
+
     def actors(self) -> tuple[JobActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
 
@@ -138,19 +152,19 @@ class Jobs:
         With a key that stands for a job already, it is that job."""
         if wish.key is None:
             return await self._start(session, wish)
-        async with self._one_at_a_time(wish.key):
-            known = await self.surroundings.store.keyed(wish.key)
-            if known is None or self.surroundings.wall() - known.at >= KEY_LASTS:
+        async with self.one_at_a_time(wish.key):
+            known = await self.keyed(wish.key)
+            if known is None:
                 return await self._start(session, wish)
-        if known.request != wish.request:
-            raise UsageError(
-                f"the key {wish.key!r} stands for another prompt already (job {known.job})",
-                hint="give each new prompt a key of its own",
-            )
-        return known.job, known.session
+        return stood_for(known, wish)
+
+    async def keyed(self, key: str) -> Keyed | None:
+        """What a client's key stands for."""
+        known = await self.surroundings.store.keyed(key)
+        return None if known is None or self.surroundings.wall() - known.at >= KEY_LASTS else known
 
     @asynccontextmanager
-    async def _one_at_a_time(self, key: str) -> AsyncGenerator[None]:
+    async def one_at_a_time(self, key: str) -> AsyncGenerator[None]:
         lock = self._keys.setdefault(key, trio.Lock())
         try:
             async with lock:
@@ -162,18 +176,25 @@ class Jobs:
 
     async def _start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
         await self.sessions.directories.check_room()
-        if session is not None and wish.resumes:
-            await check_can_resume(session, self.sessions, self.unsettled(), self.surroundings.store)
+        if wish.name:
+            await self.names.check_is_no_session(wish.name, session)
         if session is None or not wish.name:
             made = await self.names.make(wish.prompt.text)
             session, wish = session or SessionKey(made), evolve(wish, name=wish.name or made)
+        # From here to its place among the jobs nothing is awaited: what is looked at is still so.
         self.names.check(wish.name)
+        if wish.resumes:
+            check_is_at_rest(session, self.of(session))
         entry = self._new(session, wish)
         job = entry.actor.state.id
         self._entries[job] = entry
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
         has_place = False
         try:
+            if wish.resumes:
+                # Whoever forgets the session is through with it then, and sees later that this job is on its way.
+                async with self.sessions.kept_closed(session):
+                    await check_can_resume(session, self.sessions, self.surroundings.store)
             ahead = await self.sessions.add_job(
                 session,
                 job,
@@ -360,7 +381,7 @@ class Jobs:
 
     def take_over(self, job: OpenJob, left: Left | None) -> None:
         """Goes on with one that an earlier process accepted, once its session has a turn for it; `left` is
-        how its prompt stands, if that was sent."""
+        how its prompt stands, if that was sent. Those of a session are taken over in the order in which they came."""
         here, plan, last = self.surroundings, job.accepted, job.snapshot
         if plan is None:
             raise ValueError(f"nobody knows what {last.id} was to do")
@@ -415,12 +436,14 @@ class Jobs:
             self._end(state.id, entry)
 
     def _make_way_for(self, entry: _Entry) -> None:
-        """It is recorded, and goes before all that wait; so whoever is at work, or is to go on with what it began,
-        ends. Told to one that is being ended already, it changes nothing."""
+        """It is recorded, and goes before all that wait; so whoever came before it and is at work, or is to go on with
+        what it began, ends. Told to one that is being ended already, it changes nothing."""
         key, to = entry.session, entry.actor.state.id
         at_work = self.sessions.at_work_in(key)
         for job, other in self._entries.items():
-            if job != to and other.session == key and (job == at_work or other.actor.state.has_begun):
+            if job == to:
+                return  # who came later, and is at work all the same, goes before it
+            if other.session == key and (job == at_work or other.actor.state.has_begun):
                 other.actor.mailbox.put(GiveWay(to=to))
 
     async def _fail(self, entry: _Entry, failure: Failure) -> None:

@@ -7,7 +7,6 @@ made of the prompt's key words, and with a number behind it where others were ca
 from __future__ import annotations
 
 import difflib
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 
 import trio
@@ -15,7 +14,7 @@ from attrs import define, field
 
 from opencode_actors.errors import UnknownJob, UnknownSession, UsageError
 from opencode_actors.machines.job_state import JobState
-from opencode_actors.machines.names import is_job_id, name_of, numbered
+from opencode_actors.machines.names import is_job_id, name_of
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Store
 
@@ -24,20 +23,25 @@ _NEAREST = 3
 # Of so many of the newest jobs a word that means nothing is compared with the names.
 _COMPARED = 500
 _LEAST_ALIKE = 0.6
-# Of so many names the last number is remembered, so that many who ask at once need not ask again.
-_NUMBERED = 1024
 
 
 @define(eq=False)
 class Names:
-    """`unsettled` are the jobs that have not ended, `open_sessions` those that a job, or nothing yet, is in."""
+    """`unsettled` are the jobs that have not ended, `open_sessions` those that somebody uses, or may at any moment."""
 
     store: Store
     unsettled: Callable[[], Iterator[JobState]]
     open_sessions: Callable[[], Collection[SessionKey]]
-    _last: OrderedDict[str, int] = field(factory=OrderedDict[str, int], init=False, repr=False)
+    _one_at_a_time: trio.Lock = field(factory=trio.Lock, init=False, repr=False)
 
     # ---- giving
+
+    async def check_is_no_session(self, name: str, but: SessionKey | None) -> None:
+        """A word must not mean one session to who looks for a job, and another one to who looks for a session."""
+        if name != but and await self.is_session(name):
+            raise UsageError(
+                f"{name!r} is the name of another session", hint="choose another name for the job, or none"
+            )
 
     def check(self, name: str) -> None:
         """While a job has not settled, its name is its own. Afterwards others may be called so."""
@@ -53,20 +57,19 @@ class Names:
         return await self.free(name_of(prompt))
 
     async def free(self, wanted: str) -> str:
-        """That name, or with a number behind it when others were called so."""
-        name, number = await self.store.free_name(wanted, taken=self._taken())
-        # Others may have asked meanwhile, and been given the same.
-        while number <= self._last.get(wanted, 0) or name in self._taken():
-            number = max(number, self._last.get(wanted, 0)) + 1
-            name = numbered(wanted, number)
-        self._last[wanted] = number
-        self._last.move_to_end(wanted)
-        while len(self._last) > _NUMBERED:
-            self._last.popitem(last=False)
-        return name
+        """That name, or with a number behind it when others were called so. Whoever gets it calls something so before
+        anything else happens."""
+        # One after another: the next one who asks finds it among the jobs, or the sessions.
+        async with self._one_at_a_time:
+            name = wanted
+            asked = False
+            while not asked or name in self._taken():  # or somebody has chosen just that one meanwhile
+                name, asked = await self.store.free_name(wanted, taken=self._taken()), True
+            return name
 
     def _taken(self) -> frozenset[str]:
-        return frozenset([*(state.name for state in self.unsettled()), *self.open_sessions()])
+        called = (word for state in self.unsettled() for word in (state.name, state.session))
+        return frozenset((*called, *self.open_sessions()))
 
     # ---- finding
 
@@ -101,23 +104,28 @@ class Names:
 
     async def find_session(self, word: str) -> SessionKey:
         """The session of this name, or else the one that the job of this id or name is in. Raises as `find`
-        does, and `UnknownSession`."""
-        if await self.is_session(word):
-            return SessionKey(word)
-        called = self._called(word)
-        if called is not None:
-            return called.session
+        does, also where both are there and differ, and `UnknownSession`."""
         if is_job_id(word):
             known = await self.store.job(JobId(word))
             if known is None:
                 raise UnknownJob(f"there is no job {word}")
             return known.snapshot.session
-        named = await self.store.named(word, limit=_CANDIDATES + 1)
-        if len({job.session for job in named}) > 1:
+        called = self._called(word)
+        named = () if called is not None else await self.store.named(word, limit=_CANDIDATES + 1)
+        jobs = {job.session: job.id for job in ((called,) if called is not None else reversed(named))}
+        if await self.is_session(word):
+            other = next((session for session in jobs if session != word), None)
+            if other is not None:
+                raise UsageError(
+                    f"{word!r} is a session, and what job {jobs[other]} in session {other} is called",
+                    hint="name either by the id of a job that is or was in it",
+                )
+            return SessionKey(word)
+        if len(jobs) > 1:
             raise _several(word, named)
-        if not named:
+        if not jobs:
             raise UnknownSession(f"there is no session {word}", hint=await self._nearest(word))
-        return named[0].session
+        return next(iter(jobs))
 
     async def is_session(self, word: str) -> bool:
         """Whether a session of this name is open, or was."""

@@ -61,16 +61,16 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             waiting.setdefault(job.snapshot.session, []).append(job)
     if waiting:
         _log.info("going on with what an earlier run began: %s", _in_words(waiting, found))
-    ordered = {key: _in_order(await _with_one_sent(here, left)) for key, left in waiting.items()}
+    going_on = {key: await _with_one_sent(here, left) for key, left in waiting.items()}
     # All that is read is read before the first of them begins: a hundred that ask their servers for everything held
     # the reading up, and the system opened after 1.6 s instead of 0.1 s.
-    recalled = {key: await sessions.recall(key) for key in ordered}
-    for key, work in ordered.items():
+    recalled = {key: await sessions.recall(key) for key in going_on}
+    for key, work in going_on.items():
         where = found.get(key, _Found())
         for job in work:
             jobs.take_over(job, _left(job, where))
         left = TakeOver(
-            jobs=tuple(job.snapshot.id for job in work),
+            jobs=tuple(job.snapshot.id for job in _in_order(work)),
             container=where.container,
             endpoint=where.endpoint,
             permissions={job.snapshot.id: job.accepted.prompt.permissions for job in work if job.accepted},

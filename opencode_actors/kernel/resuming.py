@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from opencode_actors.errors import UsageError
 from opencode_actors.kernel.sessions import Sessions
@@ -14,17 +14,18 @@ from opencode_actors.store.port import Store
 GO_ON = "Go on where you left off: look at how things are, then finish what you were last asked to do."
 
 
-async def check_can_resume(
-    session: SessionKey, sessions: Sessions, unsettled: Iterable[JobState], store: Store
-) -> None:
-    """Raises `UsageError`. A conversation that is lost is not begun anew without a word."""
-    busy = next((job for job in unsettled if job.session == session), None)
-    if busy is not None:
-        called = f" ({busy.name})" if busy.name else ""
+def check_is_at_rest(session: SessionKey, jobs: Sequence[JobState]) -> None:
+    """Raises `UsageError` where it has `jobs`."""
+    if jobs:
+        called = f" ({jobs[0].name})" if jobs[0].name else ""
         raise UsageError(
-            f"session {session} has not ended: job {busy.id}{called} is under way in it",
+            f"session {session} has not ended: job {jobs[0].id}{called} is under way in it",
             hint="respond to it instead: that is queued behind the job, or interrupts it",
         )
+
+
+async def check_can_resume(session: SessionKey, sessions: Sessions, store: Store) -> None:
+    """Raises `UsageError`. A conversation that is lost is not begun anew without a word."""
     if (await store.recall(session)).conversation is None:
         raise UsageError(
             f"session {session} never came to a conversation, so there is nothing to go on with",

@@ -6,9 +6,10 @@ By age, by count and by size, as the settings say, a little at a time. What can 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.jobs import KEY_LASTS, Jobs
@@ -23,6 +24,8 @@ _log = logging.getLogger("opencode_actors")
 # A start has other things to do first, and what is kept grows slowly.
 FIRST_AFTER = 60.0
 EVERY = 3600.0
+# One transaction takes so many jobs away: a few milliseconds, in which nothing else is written.
+AT_ONCE = 32
 
 
 @frozen(kw_only=True)
@@ -38,6 +41,7 @@ class Retention:
     surroundings: Surroundings
     sessions: Sessions
     jobs: Jobs
+    _one_at_a_time: trio.Lock = field(factory=trio.Lock, init=False)
 
     async def run(self) -> None:
         await trio.sleep(FIRST_AFTER)
@@ -50,22 +54,10 @@ class Retention:
 
     async def forget(self) -> Forgotten:
         """All that is beyond the settings now. Raises `StoreError`, and then some may be gone already."""
-        await self.surroundings.store.remove_strangers()
-        sessions = await self._forget_sessions()
-        jobs = 0
-        while old := await self.surroundings.store.old_jobs(self._limits()):
-            await self._forget_jobs(old)
-            jobs += len(old)
-        if jobs:
-            settings = self.surroundings.settings
-            _log.info(
-                "%d ended jobs are forgotten, with their output (keepJobs is %d, keepJobsFor %g s, keepOutputs %d)",
-                jobs,
-                settings.keep_jobs,
-                settings.keep_jobs_for,
-                settings.keep_outputs,
-            )
-        return Forgotten(jobs=jobs, sessions=sessions)
+        async with self._one_at_a_time:
+            await self.surroundings.store.remove_strangers()
+            sessions = await self._forget_sessions()
+            return Forgotten(jobs=await self._forget_old_jobs(), sessions=sessions)
 
     def _limits(self) -> Limits:
         settings, now = self.surroundings.settings, self.surroundings.wall()
@@ -78,40 +70,63 @@ class Retention:
             sessions_before=now - settings.keep_sessions_for if settings.keep_sessions_for else 0.0,
         )
 
+    async def _forget_old_jobs(self) -> int:
+        old = await self.surroundings.store.old_jobs(self._limits())
+        await self._forget_jobs(old)
+        if old:
+            settings = self.surroundings.settings
+            _log.info(
+                "%d ended jobs are forgotten, with their output (keepJobs is %d, keepJobsFor %g s, keepOutputs %d)",
+                len(old),
+                settings.keep_jobs,
+                settings.keep_jobs_for,
+                settings.keep_outputs,
+            )
+        return len(old)
+
     async def _forget_jobs(self, old: tuple[JobId, ...]) -> None:
-        records = tuple(JobForgotten(job=job) for job in old)
-        await self.surroundings.store.append(records, at=self.surroundings.wall())
-        self.jobs.forget(old)
+        for first in range(0, len(old), AT_ONCE):
+            some = old[first : first + AT_ONCE]
+            records = tuple(JobForgotten(job=job) for job in some)
+            await self.surroundings.store.append(records, at=self.surroundings.wall())
+            self.jobs.forget(some)
 
     async def _forget_sessions(self) -> tuple[SessionKey, ...]:
         gone: list[SessionKey] = []
-        kept: set[SessionKey] = set()
-        while old := await self.surroundings.store.old_sessions(self._limits()):
-            left = [key for key in old if key not in kept]
-            if not left:
-                break
-            for key in left:
+        looked_at: set[SessionKey] = set()
+        limits = self._limits()
+        while old := await self.surroundings.store.old_sessions(limits, but=looked_at):
+            for key in old:
                 if await self._forget_session(key):
                     gone.append(key)
-                else:
-                    kept.add(key)
+                looked_at.add(key)
         if gone:
             await self.sessions.directories.sweep()
         return tuple(gone)
 
     async def _forget_session(self, key: SessionKey) -> bool:
-        """Unless somebody has opened it. Its files are the agent's work, and stay."""
+        """Unless somebody has opened it, or a job is on its way to it. Its files are the agent's work, and stay.
+
+        The data goes first: a process that ends in between leaves a session that is too old, and whose conversation
+        is not kept any more, which is so; the next run comes to the end with it.
+        """
         store, place = self.surroundings.store, self.sessions.place_of(key)
-        if await self.sessions.set_aside(key, (place.data.parent,)) is None:
-            return False
-        while old := await store.jobs_of(key):
-            await self._forget_jobs(old)
-        settings = self.surroundings.settings
+        async with self.sessions.kept_closed(key) as why_not:
+            ended = None if why_not or self.jobs.of(key) else await store.jobs_of(key)
+            if ended is None:
+                return False
+            await self.sessions.directories.set_aside(place.data.parent)
+            await self._forget_jobs(ended)
+            await self._record(key, place.workspace)
+        return True
+
+    async def _record(self, key: SessionKey, workspace: Path) -> None:
+        here, settings = self.surroundings, self.surroundings.settings
         detail = (
             f"forgotten, with its conversation (keepSessions is {settings.keep_sessions}, keepSessionsFor "
-            f"{settings.keep_sessions_for:g} s); its files stay in {place.workspace}"
+            f"{settings.keep_sessions_for:g} s); its files stay in {workspace}"
         )
-        _log.info("session %s is %s", key, detail)
         said = SessionChanged(session=key, status=SessionStatus.ABSENT, detail=detail)
-        await store.append((SessionForgotten(session=key),), (said,), at=self.surroundings.wall())
-        return True
+        await here.store.append((SessionForgotten(session=key),), (said,), at=here.wall())
+        here.matrix = here.matrix.without(key)
+        _log.info("session %s is %s", key, detail)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import trio
 from attrs import define, field
@@ -43,6 +44,15 @@ class Servers:
         if server is None:
             raise ServerUnreachable(f"OpenCode's server at {endpoint.url} is not connected any more")
         return server
+
+    @asynccontextmanager
+    async def client(self, endpoint: Endpoint) -> AsyncGenerator[OpenCodeServer]:
+        """Of one's own, for a few questions, whether anybody else uses that server or not."""
+        server = self.connect(endpoint)
+        try:
+            yield server
+        finally:
+            await server.aclose()
 
     def offers(self, endpoint: Endpoint, catalog: Catalog) -> None:
         """What was last heard of it."""

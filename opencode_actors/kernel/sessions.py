@@ -7,8 +7,8 @@ one before are over.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -17,6 +17,7 @@ from attrs import define, evolve, field
 from opencode_actors.adapters.passwords import endpoint_of
 from opencode_actors.containers import ModelAccess, SessionPlace
 from opencode_actors.errors import ActorGone, Busy, StoreError, UnknownSession, UsageError
+from opencode_actors.kernel.branches import Branches
 from opencode_actors.kernel.mailbox import Mailbox
 from opencode_actors.kernel.session_entry import SessionActor, SessionEntry, end_for_good, new_entry
 from opencode_actors.kernel.surroundings import Surroundings
@@ -66,6 +67,7 @@ class Sessions:
     place_of: Callable[[SessionKey], SessionPlace]
     _entries: dict[SessionKey, SessionEntry] = field(factory=dict[SessionKey, SessionEntry], init=False)
     attachments: dict[SessionKey, Attachment] = field(factory=dict[SessionKey, Attachment], init=False)
+    branches: Branches = field(factory=Branches, init=False)
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
     _closing: bool = field(default=False, init=False)
 
@@ -80,6 +82,10 @@ class Sessions:
 
     def open_keys(self) -> tuple[SessionKey, ...]:
         return tuple(self._entries)
+
+    def given_keys(self) -> tuple[SessionKey, ...]:
+        """Those that are open, attached, or just being made."""
+        return (*self._entries, *self.attachments, *self.branches.keys())
 
     def actors(self) -> tuple[SessionActor, ...]:
         return tuple(entry.actor for entry in self._entries.values())
@@ -197,7 +203,7 @@ class Sessions:
     async def attach(self, key: SessionKey, record: Callable[[], Awaitable[Attachment]]) -> None:
         """Opens it with what was recorded, unless somebody has opened it meanwhile."""
         async with self._opening:
-            if key in self._entries or key in self.attachments:
+            if key in self.given_keys():
                 raise UsageError(
                     f"session {key} is open already", hint="choose another name, or detach or clean up first"
                 )
@@ -288,6 +294,8 @@ class Sessions:
                 raise Busy("the system is shutting down")
             if entry is not None:
                 return entry
+            if key in self.branches:
+                raise Busy(self.branches.why_kept(key), hint="wait for it, or use another session")
             if key not in self.attachments:
                 await self._make_room(key)
             recalled = await self.recall(key)
@@ -391,6 +399,8 @@ class Sessions:
 
     async def retire(self, entry: SessionEntry, why: str) -> Climb | Refused:
         """Ends it unless it has work, or gets some before it is over; `why` is announced."""
+        if kept := self.branches.why_kept(entry.place.key):
+            return Refused(reason=kept)
         try:
             answer = await entry.actor.ask(lambda ask: RetireSession(ask=ask, why=why))
         except ActorGone:
@@ -412,12 +422,32 @@ class Sessions:
             return Refused(reason=f"session {key} has a job on its way")
         return await self.retire(entry, why)
 
-    async def set_aside(self, key: SessionKey, folders: tuple[Path, ...]) -> tuple[Path, ...] | None:
-        """Those that were there; None, and nothing is touched, when somebody has opened the session."""
-        async with self._opening:  # nobody opens it meanwhile
-            if key in self._entries:
-                return None
+    async def set_aside(self, key: SessionKey, folders: tuple[Path, ...]) -> tuple[Path, ...] | Refused:
+        """Those that were there. Nothing is touched when somebody has opened the session, or a fork needs it."""
+        async with self.kept_closed(key) as why_not:
+            if why_not:
+                return Refused(reason=why_not)
             return tuple([folder for folder in folders if await self.directories.set_aside(folder)])
+
+    @asynccontextmanager
+    async def kept_closed(self, key: SessionKey) -> AsyncGenerator[str]:
+        """Nobody opens the session before this is left. Why what it has is needed; empty where it is not."""
+        async with self._opening:
+            yield f"session {key} has a job again" if key in self._entries else self.branches.why_kept(key)
+
+    @asynccontextmanager
+    async def branching(self, source: SessionKey, target: SessionKey) -> AsyncGenerator[None]:
+        """Until this is left what either has on the disk stays, and nobody opens the `target`. Raises `UsageError`
+        where there is one."""
+        taken = UsageError(f"there is a session {target} already", hint="choose another name, or none")
+        if target in self.given_keys():
+            raise taken
+        with self.branches.make(source, target):
+            async with self._opening:  # whoever was opening it, or setting it aside, is through with that
+                known = await self.surroundings.store.session(target)
+                if target in self._entries or known.heard_of:
+                    raise taken
+            yield
 
     async def _close(self, entry: SessionEntry) -> Climb:
         try:

@@ -207,8 +207,9 @@ class System:
         container of its own and a copy of all files as they are now; the source is left as it is.
 
         What is at work in the source is left out of the conversation (`Forked.left_out`). With a `message`, a job
-        begins there at once. Raises `UsageError` for a name that is taken and where there is nothing to branch,
-        `StoreError` when it cannot be copied, and otherwise what `find` and `start` do.
+        begins there at once; the same `key` is the same job in the same fork then, and nothing is copied again. Raises
+        `UsageError` for a name that is taken and where there is nothing to branch, `StoreError` when it cannot be
+        copied, and otherwise what `find` and `start` do: also when it was forked, and says so.
         """
         source = await self.find_session(where)
         forked, job = await self._talking.fork(source, message, session=session, **asked)
@@ -221,8 +222,8 @@ class System:
         return await self._jobs.names.find(word)
 
     async def find_session(self, word: str) -> SessionKey:
-        """The session of this name, open or not, or of the job of this id or name. Raises as `find` does, and
-        `UnknownSession`."""
+        """The session of this name, open or not, or of the job of this id or name. Raises as `find` does, also when
+        there is a session of this name and a job of another one is called so, and `UnknownSession`."""
         return await self._jobs.names.find_session(word)
 
     async def wait(self, job: JobId) -> JobSnapshot:
@@ -415,9 +416,9 @@ class System:
         )
 
     async def detach(self, session: str) -> Attachment:
-        """Forgets an attached session, and touches nothing there. Raises `UsageError`, and `Busy` while it has
-        jobs."""
-        return await self._attachments.detach(session_key(session))
+        """Forgets an attached session, and touches nothing there. Raises `UsageError`, `Busy` while it has jobs, and
+        what `find_session` does."""
+        return await self._attachments.detach(await self.find_session(session))
 
     def attachment(self, session: SessionKey) -> Attachment | None:
         """Where the session's server is, if somebody else runs it."""
@@ -425,13 +426,14 @@ class System:
 
     async def conversations(self, session: str) -> tuple[KnownConversation, ...]:
         """Those of the session's server, the newest first. Raises `UsageError` when it has none at the moment,
-        and `OpenCodeError`."""
-        return await self._attachments.conversations(session_key(session))
+        `OpenCodeError`, and what `find_session` does."""
+        return await self._attachments.conversations(await self.find_session(session))
 
     async def offered(self, session: str | None = None) -> Offered:
         """Which agents and models the session's server has; without a session any container that runs, or one
-        that is started for the question. Raises `UsageError`, `Busy` and `OpenCodeError`."""
-        return await self._catalogs.ask(None if session is None else session_key(session))
+        that is started for the question. Raises `UsageError`, `Busy`, `OpenCodeError`, and what `find_session` does:
+        for a name that nobody has nothing is started."""
+        return await self._catalogs.ask(None if session is None else await self.find_session(session))
 
     # ---- announcements
 

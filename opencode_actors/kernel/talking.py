@@ -6,10 +6,10 @@ from typing import Unpack
 
 from attrs import evolve, frozen
 
-from opencode_actors.errors import UsageError
+from opencode_actors.errors import StoreError, UsageError
 from opencode_actors.kernel.catalogs import Catalogs
 from opencode_actors.kernel.forking import Forked, Forking
-from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.kernel.jobs import Jobs, stood_for
 from opencode_actors.kernel.resuming import GO_ON
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.surroundings import Surroundings
@@ -19,6 +19,7 @@ from opencode_actors.machines.notices import Habits
 from opencode_actors.machines.permissions import narrows
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.settings import Settings
+from opencode_actors.store.port import Keyed
 
 Accepted = tuple[JobId, SessionKey]
 
@@ -54,15 +55,59 @@ class Talking:
     async def fork(
         self, source: SessionKey, message: str | None, *, session: str | None, **asked: Unpack[Asked]
     ) -> tuple[Forked, Accepted | None]:
-        if message is not None:
-            # What cannot be is said before the copying.
-            habits = await self._habits(source)
-            wish_of(self._settings_for(source), message, before=habits, session=session, **asked)
         forking = Forking(surroundings=self.surroundings, sessions=self.sessions, jobs=self.jobs)
-        forked = await forking.fork(source, None if session is None else session_key(session))
+        target = None if session is None else session_key(session)
         if message is None:
-            return forked, None
-        return forked, await self.start(message, session=forked.session, **asked)
+            return await forking.fork(source, target), None
+        # What cannot be is said before the copying.
+        wish = wish_of(
+            self._settings_for(source), message, before=await self._habits(source), session=session, **asked
+        )
+        if wish.key is None:
+            return await self._fork_and_start(forking, source, message, target, **asked)
+        # No client's key has a line break. The start behind it has its turn under the key itself.
+        async with self.jobs.one_at_a_time(f"fork\n{wish.key}"):
+            known = await self.jobs.keyed(wish.key)
+            if known is None:
+                return await self._fork_and_start(forking, source, message, target, **asked)
+            return await self._forked_before(known, source, message, target, **asked)
+
+    async def _fork_and_start(
+        self,
+        forking: Forking,
+        source: SessionKey,
+        message: str,
+        target: SessionKey | None,
+        **asked: Unpack[Asked],
+    ) -> tuple[Forked, Accepted]:
+        forked = await forking.fork(source, target)
+        try:
+            return forked, await self.start(message, session=forked.session, **asked)
+        except (UsageError, StoreError) as error:
+            raise type(error)(
+                f"session {source} was forked into {forked.session}, and no job was started there: {error.message}",
+                hint=f"the fork is there: respond to {forked.session}"
+                + (f"; {error.hint}" if error.hint else ""),
+            ) from None
+
+    async def _forked_before(
+        self,
+        known: Keyed,
+        source: SessionKey,
+        message: str,
+        target: SessionKey | None,
+        **asked: Unpack[Asked],
+    ) -> tuple[Forked, Accepted]:
+        """What the key stands for already: nothing is copied again."""
+        habits, settings = await self._habits(known.session), self._settings_for(known.session)
+        wish = wish_of(settings, message, before=habits, session=target or known.session, **asked)
+        job = stood_for(known, wish)
+        if (await self.surroundings.store.session(known.session)).source != source:
+            raise UsageError(
+                f"the key {wish.key!r} stands for job {known.job}, in a session that was not forked off {source}",
+                hint="give each new prompt a key of its own",
+            )
+        return Forked(session=known.session, source=source), job
 
     async def _accept(self, session: SessionKey | None, wish: Wish) -> Accepted:
         attachment = None if session is None else self.sessions.attachments.get(session)

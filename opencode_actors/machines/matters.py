@@ -97,6 +97,11 @@ class Matrix:
                 after[key] = choice.on
         return evolve(self, choices=after)
 
+    def without(self, session: str) -> Matrix:
+        """When there is no such session any more: the next one of its name begins with nobody's choice."""
+        kept = {key: on for key, on in self.choices.items() if key[:2] != (Scope.SESSION, session)}
+        return evolve(self, choices=kept)
+
     def tells(self, matter: Matter, *, session: str, channel: str) -> bool:
         return self.why(matter, session=session, channel=channel)[0]
 

@@ -33,7 +33,7 @@ _DIGEST_BYTES = 10  # 80 bits: somebody who may choose keys cannot find one that
 
 
 def session_key(text: str) -> SessionKey:
-    """Raises `UsageError` for what cannot be a session's key."""
+    """Raises `UsageError` for what cannot be a session's key. An id always means the job that has it."""
     if len(text) > LONGEST_KEY:
         raise UsageError(
             f"a session key has at most {LONGEST_KEY} characters, and this one has {len(text)}",
@@ -44,6 +44,8 @@ def session_key(text: str) -> SessionKey:
             f"{text!r} cannot be a session key",
             hint="use letters, digits and . _ : - and begin with a letter or a digit",
         )
+    if is_job_id(text):
+        raise UsageError(f"{text!r} looks like a job's id", hint="choose another key")
     return SessionKey(text)
 
 

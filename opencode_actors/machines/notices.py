@@ -267,7 +267,7 @@ class JobForgotten:
 
 @frozen(kw_only=True)
 class SessionForgotten:
-    """The session has no jobs, no conversation and no data any more."""
+    """The session has no jobs, no conversation and no data any more, nor what was chosen for it."""
 
     session: SessionKey
 

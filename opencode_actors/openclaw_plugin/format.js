@@ -149,7 +149,8 @@ export function chatTextOf(operation, result) {
 
 /** @param {any} result */
 function forkText({ sessionKey, forkedFrom, copied, files, leftOut, job }) {
-  const lines = [`${sessionKey} goes on from where ${forkedFrom} is, with a copy of its ${copied} (${files} ${files === 1 ? "file" : "files"}).`];
+  const copy = copied ? `, with a copy of its ${copied} (${files} ${files === 1 ? "file" : "files"})` : ": it was forked before";
+  const lines = [`${sessionKey} goes on from where ${forkedFrom} is${copy}.`];
   if (leftOut) lines.push(`Left out: what ${leftOut} is doing right now.`);
   if (job) lines.push(`${job.name || job.jobId} is ${job.status} in it.`);
   return lines.join("\n");

@@ -129,10 +129,10 @@ class Journal:
     async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
         return await self._read(self._old_jobs, limits)
 
-    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
-        return await self._read(old_rows.read_old_sessions, self._reading, limits)
+    async def old_sessions(self, limits: Limits, *, but: Set[SessionKey]) -> tuple[SessionKey, ...]:
+        return await self._read(old_rows.read_old_sessions, self._reading, limits, but)
 
-    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...] | None:
         return await self._read(old_rows.read_jobs_of, self._reading, session)
 
     async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
@@ -147,7 +147,7 @@ class Journal:
     async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
         return await self._read(name_rows.read_recent, self._reading, jobs)
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+    async def free_name(self, name: str, *, taken: Set[str]) -> str:
         return await self._read(name_rows.read_free, self._reading, name, taken)
 
     async def job(self, job: JobId) -> KnownJob | None:
@@ -250,10 +250,10 @@ class Journal:
         self._seal.check()
         db.write(self._writing, [*rows, *notices], durable=not only_output)
         self._seal.renew()
-        for batch in batches:
-            for job in batch.forgotten:
-                with suppress(OSError):  # it is written all the same, and strangers are looked for again
-                    self._outputs.remove(job)
+        forgotten = tuple(job for batch in batches for job in batch.forgotten)
+        for job in old_rows.read_strangers(self._writing, forgotten):
+            with suppress(OSError):  # it is written all the same, and strangers are looked for again
+                self._outputs.remove(job)
 
     # ---- reading
 

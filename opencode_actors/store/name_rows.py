@@ -40,16 +40,16 @@ def read_recent(database: sqlite3.Connection, jobs: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for row in found for word in row if word))
 
 
-def read_free(database: sqlite3.Connection, name: str, taken: Set[str]) -> tuple[str, int]:
-    """The name, with a number behind it if need be that nobody was given; 1 stands for none."""
+def read_free(database: sqlite3.Connection, name: str, taken: Set[str]) -> str:
+    """The name, with a number behind it if need be that nobody was given."""
     if name not in taken and not _is_given(database, name):
-        return name, 1
+        return name
     span = {"low": f"{name}-", "high": f"{name}."}  # "." comes after "-"
     (alike,) = cast(tuple[int], database.execute(_ALIKE, span).fetchone())
     number = alike + 2
     while numbered(name, number) in taken or _is_given(database, numbered(name, number)):
         number += 1
-    return numbered(name, number), number
+    return numbered(name, number)
 
 
 def _is_given(database: sqlite3.Connection, name: str) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 from typing import cast
 
+from opencode_actors.machines.matters import Scope
 from opencode_actors.machines.notices import JobForgotten, SessionForgotten
 from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.store.database import Row, read_session
 from opencode_actors.store.port import KnownSession, Limits
 
-# What one reading brings, and one transaction takes away: a few milliseconds, in which nothing else is written.
+# How many sessions one reading brings.
 PAGE = 32
 
 # The whole of it is read from one index. Not those of which somebody is still to be told, nor the last one of its
@@ -21,21 +23,31 @@ SELECT id FROM jobs WHERE settled = 1 AND (number <= :upto OR created < :before)
     AND number < (SELECT MAX(number) FROM jobs AS later WHERE later.session = jobs.session)
     AND (key IS NULL OR created < :unkeyed)
     AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job = jobs.id AND outbox.state IN ('pending', 'claimed'))
-ORDER BY number LIMIT :limit
+ORDER BY number
 """
 _BEHIND = "SELECT number FROM jobs WHERE settled = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
 _NEWEST_FIRST = "SELECT number, id FROM jobs WHERE settled = 1 ORDER BY number DESC"
 _LAST = "SELECT session, MAX(number) AS number FROM jobs GROUP BY session"
-_SESSIONS = f"""
-SELECT last.session FROM ({_LAST}) AS last JOIN jobs INDEXED BY ended ON jobs.number = last.number
-WHERE jobs.settled = 1 AND (last.number <= :upto OR jobs.created < :before)
-    AND last.session NOT IN (SELECT session FROM jobs WHERE settled = 0)
-    AND last.session NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
-ORDER BY last.number LIMIT :limit
-"""  # noqa: S608 - our words
-_SESSION_BEHIND = f"SELECT number FROM ({_LAST}) ORDER BY number DESC LIMIT 1 OFFSET ?"  # noqa: S608 - the same
-_OF_SESSION = "SELECT id FROM jobs WHERE session = ? ORDER BY number LIMIT ?"
-_KNOWN = f"SELECT session FROM ({_LAST}) ORDER BY number DESC LIMIT ?"  # noqa: S608 - the same
+# Of jobs from one index, too. A session that was only forked off, or only has directories, was used when something was
+# announced of it last; where that is not kept any more, it is older than all others. An attached one is its server's.
+_SESSIONS = """
+WITH used AS (
+    SELECT jobs.session AS key, MAX(jobs.created) AS at FROM jobs GROUP BY jobs.session
+    UNION ALL
+    SELECT key, COALESCE((SELECT at FROM notices WHERE session = key ORDER BY seq DESC LIMIT 1), 0.0) FROM sessions
+        WHERE (conversation IS NOT NULL OR has_data = 1) AND key NOT IN (SELECT session FROM jobs)
+), ranked AS (
+    SELECT key, at, ROW_NUMBER() OVER (ORDER BY COALESCE(at, 0.0) DESC, key DESC) AS place FROM used
+        WHERE key NOT IN (SELECT key FROM sessions WHERE server IS NOT NULL)
+)
+SELECT key FROM ranked WHERE ((place > :most AND :most > 0) OR at < :before)
+    AND key NOT IN (SELECT session FROM jobs WHERE settled = 0)
+    AND key NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
+ORDER BY place DESC
+"""
+_OPEN_ONE = "SELECT 1 FROM jobs WHERE session = ? AND settled = 0 LIMIT 1"
+_OF_SESSION = "SELECT id FROM jobs WHERE session = ? ORDER BY number"
+_KNOWN = f"SELECT session FROM ({_LAST}) ORDER BY number DESC LIMIT ?"  # noqa: S608 - our words
 _FORKED = "SELECT key FROM sessions WHERE source IS NOT NULL AND key NOT IN (SELECT session FROM jobs)"
 
 
@@ -45,10 +57,11 @@ def job_row(record: JobForgotten) -> Row:
 
 def session_rows(record: SessionForgotten) -> tuple[Row, ...]:
     """Where its files are still on the disk, its name stays given."""
-    gone = "conversation = NULL, before = NULL, source = NULL, has_data = 0, habits = NULL"
+    gone = "conversation = NULL, before = NULL, source = NULL, image = NULL, habits = NULL, has_data = 0"
     left = f"UPDATE sessions SET {gone} WHERE key = ?"  # noqa: S608 - our words
     return (
         Row("DELETE FROM notices WHERE session = ? AND job IS NULL", (record.session,)),
+        Row("DELETE FROM choices WHERE scope = ? AND name = ?", (Scope.SESSION.value, record.session)),
         Row("DELETE FROM sessions WHERE key = ? AND has_workspace = 0", (record.session,)),
         Row(left, (record.session,)),
     )
@@ -59,21 +72,24 @@ def read_old_jobs(
 ) -> tuple[JobId, ...]:
     """As `Store.old_jobs`; `sizes` are those of all outputs there are, of open jobs, too."""
     upto = max(_behind(database, _BEHIND, limits.jobs), _too_large(database, limits.outputs, sizes))
-    wanted = {"upto": upto, "before": limits.jobs_before, "unkeyed": limits.unkeyed_before, "limit": PAGE}
+    wanted = {"upto": upto, "before": limits.jobs_before, "unkeyed": limits.unkeyed_before}
     return tuple(
         JobId(found) for (found,) in cast("list[tuple[str]]", database.execute(_JOBS, wanted).fetchall())
     )
 
 
-def read_old_sessions(database: sqlite3.Connection, limits: Limits) -> tuple[SessionKey, ...]:
-    upto = _behind(database, _SESSION_BEHIND, limits.sessions)
-    wanted = {"upto": upto, "before": limits.sessions_before, "limit": PAGE}
-    found = cast("list[tuple[str]]", database.execute(_SESSIONS, wanted).fetchall())
-    return tuple(SessionKey(key) for (key,) in found)
+def read_old_sessions(
+    database: sqlite3.Connection, limits: Limits, but: Set[SessionKey]
+) -> tuple[SessionKey, ...]:
+    wanted = {"most": limits.sessions, "before": limits.sessions_before}
+    found = (SessionKey(key) for (key,) in cast("Iterable[tuple[str]]", database.execute(_SESSIONS, wanted)))
+    return tuple(islice((key for key in found if key not in but), PAGE))
 
 
-def read_jobs_of(database: sqlite3.Connection, session: SessionKey) -> tuple[JobId, ...]:
-    found = cast("list[tuple[str]]", database.execute(_OF_SESSION, (session, PAGE)).fetchall())
+def read_jobs_of(database: sqlite3.Connection, session: SessionKey) -> tuple[JobId, ...] | None:
+    if database.execute(_OPEN_ONE, (session,)).fetchone() is not None:
+        return None
+    found = cast("list[tuple[str]]", database.execute(_OF_SESSION, (session,)).fetchall())
     return tuple(JobId(id_) for (id_,) in found)
 
 

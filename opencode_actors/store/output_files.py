@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import define
@@ -87,13 +88,15 @@ class OutputFiles:
             os.close(descriptor)
 
     def sizes(self) -> dict[JobId, int]:
-        """Of all there are."""
+        """Of all there are; the writer may take one away meanwhile."""
+        sizes: dict[JobId, int] = {}
         with os.scandir(self.folder) as found:
-            return {
-                JobId(entry.name.removesuffix(_SUFFIX)): entry.stat(follow_symlinks=False).st_size
-                for entry in found
-                if entry.name.endswith(_SUFFIX)
-            }
+            for entry in found:
+                if entry.name.endswith(_SUFFIX):
+                    with suppress(FileNotFoundError):
+                        size = entry.stat(follow_symlinks=False).st_size
+                        sizes[JobId(entry.name.removesuffix(_SUFFIX))] = size
+        return sizes
 
     def remove(self, job: JobId) -> None:
         self._path(job).unlink(missing_ok=True)

@@ -123,7 +123,8 @@ class Keyed:
 @frozen(kw_only=True)
 class Limits:
     """How much is kept: so many ended jobs, sessions and bytes of output (0: all), and none whose last job came
-    `before` that time of day. A job with a client's key is kept until that may stand for another one."""
+    `before` that time of day; a session that had none, by what was announced of it last. A job with a client's key
+    is kept until that may stand for another one."""
 
     jobs: int
     jobs_before: float
@@ -191,16 +192,17 @@ class Store(Protocol):
         ...
 
     async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
-        """The oldest of those that have ended and are beyond the limits, a bounded number. Not the last one of
-        a session, nor one whose end is still to be announced."""
+        """Those that have ended and are beyond the limits, the oldest first. Not the last one of a session, nor one
+        whose end is still to be announced."""
         ...
 
-    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
-        """The same of sessions. None has a job that has not ended or of which somebody is still to be told."""
+    async def old_sessions(self, limits: Limits, *, but: Set[SessionKey]) -> tuple[SessionKey, ...]:
+        """Those that were used last before the limits, but for these, the oldest first, a bounded number. None has a
+        job that has not ended or of which somebody is still to be told, or is attached to somebody else's server."""
         ...
 
-    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
-        """The oldest jobs of a session, a bounded number."""
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...] | None:
+        """The jobs of a session, the oldest first; None where one of them has not ended."""
         ...
 
     async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
@@ -223,9 +225,9 @@ class Store(Protocol):
         """What the newest jobs and their sessions are called, the newest first, each word once."""
         ...
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
-        """The name itself, and 1, when no job and no session was given it and it is not `taken`; or else with
-        a number behind it, and that."""
+    async def free_name(self, name: str, *, taken: Set[str]) -> str:
+        """The name itself when no job and no session was given it and it is not `taken`; or else with the first free
+        number behind it that is larger than how many of either begin like that."""
         ...
 
     async def job(self, job: JobId) -> KnownJob | None:

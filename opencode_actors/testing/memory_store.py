@@ -226,12 +226,12 @@ class MemoryStore:
                 self._conversations[record.session] = record.conversation
                 self._forks[record.session] = record
             case JobForgotten():
-                self._jobs.pop(record.job, None)
-                self._outputs.pop(record.job, None)
-                self.outbox.pop(record.job, None)
+                if record.job in self._jobs and self._jobs[record.job].settled:
+                    del self._jobs[record.job]
+                    self._outputs.pop(record.job, None)
+                    self.outbox.pop(record.job, None)
             case SessionForgotten():
-                self._conversations.pop(record.session, None)
-                self._forks.pop(record.session, None)
+                self._forget_session(record.session)
             case SessionAttached():
                 self._conversations[record.session] = record.conversation
                 if record.attachment is None:
@@ -248,6 +248,14 @@ class MemoryStore:
                 text = record.text.encode(errors="replace")
                 self._outputs[record.job] = self._outputs.get(record.job, b"") + text
                 self._told_of(record)
+
+    def _forget_session(self, session: SessionKey) -> None:
+        self._conversations.pop(session, None)
+        self._forks.pop(session, None)
+        self._directories.get(session, set()).discard("data")
+        for choice in tuple(self.choices):
+            if choice[:2] == (Scope.SESSION, session):
+                del self.choices[choice]
 
     def _told_of(self, record: OutputRecorded) -> None:
         pieces = self._pieces.setdefault(record.job, [])
@@ -344,17 +352,34 @@ class MemoryStore:
             and not (job.id in self.outbox and self.outbox[job.id].open)
         )
 
-    async def old_sessions(self, limits: Limits) -> tuple[SessionKey, ...]:
-        keys = [known.key for known in await self.known_sessions(limit=len(self._jobs))]
-        jobs = {key: [job for job in self._jobs.values() if job.session == key] for key in keys}
+    async def old_sessions(self, limits: Limits, *, but: Set[SessionKey]) -> tuple[SessionKey, ...]:
+        await trio.lowlevel.checkpoint()
+        jobs: dict[SessionKey, list[JobSnapshot]] = {}
+        for job in self._jobs.values():
+            jobs.setdefault(job.session, []).append(job)
+        talked = (key for key, conversation in self._conversations.items() if conversation is not None)
+        with_data = (key for key, kinds in self._directories.items() if "data" in kinds)
+        keys = [key for key in {*jobs, *talked, *with_data} if key not in self._attached]
+        used = {key: self._used(key, jobs.get(key, [])) for key in keys}
+        newest_first = sorted(keys, key=lambda key: (used[key] or 0.0, key), reverse=True)
         return tuple(
             key
-            for number, key in enumerate(keys)
-            if jobs[key]
-            and (0 < limits.sessions <= number or self._came(jobs[key][-1].id) < limits.sessions_before)
-            and all(job.settled for job in jobs[key])
-            and not any(job.id in self.outbox and self.outbox[job.id].open for job in jobs[key])
+            for number, key in enumerate(newest_first)
+            if (
+                0 < limits.sessions <= number
+                or ((at := used[key]) is not None and at < limits.sessions_before)
+            )
+            and key not in but
+            and all(job.settled for job in jobs.get(key, []))
+            and not any(job.id in self.outbox and self.outbox[job.id].open for job in jobs.get(key, []))
         )[::-1]
+
+    def _used(self, session: SessionKey, jobs: list[JobSnapshot]) -> float | None:
+        """When its last job came, or else something was announced of it last; None where nobody knows of jobs."""
+        came = [self._came(job.id) for job in jobs]
+        if jobs:
+            return max((at for at in came if at < math.inf), default=None)
+        return next((notice.at for notice in reversed(self.told) if notice.session == session), 0.0)
 
     def _came(self, job: JobId) -> float:
         """Of one that an earlier version took nobody knows how old it is."""
@@ -365,9 +390,10 @@ class MemoryStore:
         accepted = self._accepted.get(job)
         return accepted is not None and accepted.key is not None
 
-    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...]:
+    async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...] | None:
         await trio.lowlevel.checkpoint()
-        return tuple(job.id for job in self._jobs.values() if job.session == session)
+        jobs = [job for job in self._jobs.values() if job.session == session]
+        return tuple(job.id for job in jobs) if all(job.settled for job in jobs) else None
 
     async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
         await trio.lowlevel.checkpoint()
@@ -387,15 +413,19 @@ class MemoryStore:
         newest = list(reversed(self._jobs.values()))[:jobs]
         return tuple(dict.fromkeys(word for job in newest for word in (job.name, job.session) if word))
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> tuple[str, int]:
+    async def free_name(self, name: str, *, taken: Set[str]) -> str:
         await trio.lowlevel.checkpoint()
-        given = {*taken, *self._conversations}
-        given |= {word for job in self._jobs.values() for word in (job.name, job.session)}
-        free, number = name, 1
-        while free in given:
+        names = [job.name for job in self._jobs.values()]
+        sessions = {job.session for job in self._jobs.values()}
+        sessions |= {*self._conversations, *self._forks, *self._directories}
+        given = {*taken, *names, *sessions}
+        if name not in given:
+            return name
+        alike = f"{name}-"
+        number = 2 + max(sum(word.startswith(alike) for word in words) for words in (names, sessions))
+        while numbered(name, number) in given:
             number += 1
-            free = numbered(name, number)
-        return free, number
+        return numbered(name, number)
 
     async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()

@@ -294,6 +294,11 @@ async def test_a_fork_says_what_was_copied_and_what_was_left_out() -> None:
         assert (await service.system.wait(job["jobId"])).failure is None
         taken = await peer.call("fork", session_id="demo", name="branch")
         assert taken["code"] == Code.USAGE
+        first, again = [
+            await peer.call("fork", session_id="demo", message="::say x", key="k") for _ in range(2)
+        ]
+        assert (again["sessionKey"], again["job"]["jobId"]) == (first["sessionKey"], first["job"]["jobId"])
+        assert [again[name] for name in ("copied", "files", "bytes")] == [None, None, None]
 
 
 async def test_sessions_that_have_ended_are_listed_when_all_are_asked_for() -> None:

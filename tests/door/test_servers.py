@@ -36,11 +36,13 @@ async def test_a_session_is_attached_used_listed_and_detached() -> None:
         await service.system.wait(started["jobId"])
         (session,) = (await peer.call("sessions"))["sessions"]
         assert (session["server"], session["workspace"], session["image"]) == (URL, "/srv/app", None)
-        (one,) = (await peer.call("conversations", session_id="far"))["conversations"]
+        listed = await peer.call("conversations", session_id=started["jobId"])
+        assert listed["sessionKey"] == "far"
+        (one,) = listed["conversations"]
         assert one["ours"]
         assert (one["directory"], one["state"]) == ("/srv/app", "idle")
         assert SECRET not in json.dumps([attached, session, one])
-        gone = await peer.call("detach", session_id="far")
+        gone = await peer.call("detach", session_id=started["name"])
         assert gone == {"sessionKey": "far", "server": URL, "detached": True}
         assert (await peer.call("sessions"))["sessions"] == []
         assert server.alive
@@ -61,8 +63,8 @@ async def test_what_cannot_be_attached_is_refused_without_its_secrets() -> None:
             refused = await peer.call("attach", name="far", **params)
             assert refused["code"] == code, refused
             assert SECRET.replace(" ", "") not in json.dumps(refused)
-        assert (await peer.call("detach", session_id="far"))["code"] == Code.USAGE
-        assert (await peer.call("conversations", session_id="far"))["code"] == Code.USAGE
+        assert (await peer.call("detach", session_id="far"))["code"] == Code.UNKNOWN_SESSION
+        assert (await peer.call("conversations", session_id="far"))["code"] == Code.UNKNOWN_SESSION
         assert (await peer.call("sessions"))["sessions"] == []
 
 

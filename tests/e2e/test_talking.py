@@ -92,6 +92,7 @@ async def test_a_fork_has_the_conversation_and_the_files_and_the_first_one_stays
         forked, job = await system.fork("demo", f"::bash {look} && echo two > a.txt && rm src/b\n::say other")
         assert job is not None
         assert (await job.wait()).status is JobStatus.COMPLETED
+        assert forked.copied is not None
         assert forked.copied.repository is repository
         assert everything(workspace) == before  # byte for byte, with rights and times
         branch = system.workspace(forked.session)

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from opencode_actors import Cause, JobStatus, UsageError
+from opencode_actors import Cause, JobStatus, UnknownSession, UsageError
 from opencode_actors.testing.fake_server import FakeBehaviour
 
 from .world import SETTINGS, World, open_world
@@ -38,8 +38,24 @@ async def test_a_sessions_server_is_asked_or_one_that_runs_or_one_is_started(
         await (await system.start("::say one", session="demo")).wait()
         asked = await system.offered()
         assert (asked.session, asked.started) == ("demo", False)
-        asked = await system.offered("other")
+        job = await system.start("::say one", session="other", name="it")
+        await job.wait()
+        await system.close_session("other")
+        asked = await system.offered("it")
         assert (asked.session, asked.started) == ("other", True)
+
+
+async def test_for_a_session_that_is_not_known_nothing_is_started(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say one", session="payments")).wait()
+        for ask in (system.offered, system.conversations, system.detach):
+            with pytest.raises(UnknownSession) as caught:
+                await ask("paymnts")
+            assert "'payments'" in caught.value.hint
+        assert [session.key for session in await system.sessions()] == ["payments"]
+        assert len(world.engine.containers) == 1
 
 
 async def test_where_nothing_can_be_started_it_is_said_why(autojump_clock: trio.testing.MockClock) -> None:

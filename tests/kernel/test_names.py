@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
-from opencode_actors import UnknownJob, UnknownSession, UsageError
+from opencode_actors import Busy, SessionKey, UnknownJob, UnknownSession, UsageError
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
-from .world import open_world
+from .world import SETTINGS, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 
@@ -59,6 +60,34 @@ async def test_many_who_ask_at_once_are_all_called_differently(
         assert sorted(names) == ["say-tests", *(f"say-tests-{number}" for number in range(2, 10))]
 
 
+async def test_a_name_is_made_of_no_session_that_has_ended(autojump_clock: trio.testing.MockClock) -> None:
+    """Of two who asked at once the second one got a number that nobody had looked for."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::hang", session="say-tests-2", name="other")).cancel()
+        async with world.system() as system:
+            sessions: list[str] = []
+
+            async def start(number: int) -> None:
+                sessions.append((await system.start("::say tests", name=f"mine {number}")).session)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(start, number)
+            assert len({*sessions, "say-tests-2"}) == 4
+            assert (await system.known_session(SessionKey("say-tests-2"))).jobs == 1
+
+
+async def test_a_start_that_is_refused_takes_no_name_away(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system(evolve(SETTINGS, max_sessions=1)) as system:
+        job = await system.start("::hang", session="demo")
+        for _ in range(2):
+            with pytest.raises(Busy):
+                await system.start("::say tests")
+        await job.cancel()
+        assert (await system.start("::say tests")).session == "say-tests"
+
+
 @pytest.mark.parametrize("prompt", ["日本語で", "!!!", "the and to"])
 async def test_a_prompt_without_key_words_has_a_name_too(
     autojump_clock: trio.testing.MockClock, prompt: str
@@ -94,15 +123,48 @@ async def test_a_word_that_means_two_jobs_under_way_lists_both(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        inside = await system.start("::hang", session="login", name="other")
         called = await system.start("::hang", session="elsewhere", name="login")
+        inside = await system.start("::hang", session="login", name="other")
         with pytest.raises(UsageError) as caught:
             await system.find("login")
         assert inside.id in caught.value.message
         assert called.id in caught.value.message
-        assert await system.find_session("login") == "login"
+        with pytest.raises(UsageError, match=rf"is a session, and what job {called.id} in session elsewhere"):
+            await system.respond("login", "::say to whom")
+        assert await system.find_session(inside.id) == "login"
         await called.cancel()
         assert await system.find("login") == inside.id
+
+
+async def test_a_job_is_not_called_like_another_session(autojump_clock: trio.testing.MockClock) -> None:
+    """`cancel login` would have ended a job of the one, and `respond login` spoken to the other."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await (await system.start("::say one", session="login")).wait()
+        async with world.system() as system:
+            for session in ("elsewhere", None):
+                with pytest.raises(UsageError, match="'login' is the name of another session"):
+                    await system.start("::say one", session=session, name="login")
+            job = await system.start("::hang", session="login", name="login")
+            assert await system.find("login") == job.id
+            assert await system.find_session("login") == "login"
+
+
+async def test_a_session_that_is_begun_under_a_jobs_name_is_told_from_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        ended = await system.start("::say one", session="elsewhere", name="login")
+        await ended.wait()
+        assert await system.find_session("login") == "elsewhere"
+        begun = await system.start("::say one", session="login", name="first")
+        await begun.wait()
+        with pytest.raises(
+            UsageError, match=rf"is a session, and what job {ended.id} in session elsewhere"
+        ) as caught:
+            await system.respond("login", "::say to whom")
+        assert "by the id" in caught.value.hint
+        assert (await system.respond(begun.id, "::say you")).session == "login"
 
 
 async def test_a_jobs_name_in_several_sessions_does_not_mean_one_of_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,11 +11,17 @@ import trio.testing
 from attrs import evolve
 
 from opencode_actors import JobId, JobStatus, SessionKey, System, UnknownJob, UnknownSession, UsageError
+from opencode_actors.containers import SessionPlace
+from opencode_actors.kernel.cleanup import CleanedUp
 from opencode_actors.kernel.retention import EVERY, FIRST_AFTER
+from opencode_actors.machines.matters import Matter
 from opencode_actors.machines.notices import SessionChanged
+from opencode_actors.testing.fake_directories import FakeDirectories
 from opencode_actors.testing.fake_server import FakeBehaviour
+from opencode_actors.testing.memory_store import MemoryStore
 from opencode_actors.testing.provider_demo import demo_script
 
+from .killing import Cable
 from .world import SETTINGS, World, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
@@ -97,6 +104,141 @@ async def test_an_open_session_and_one_with_work_are_not_forgotten(
         await trio.sleep(FIRST_AFTER + 1)
         assert forgotten_aloud(world) == []
         assert {session.key for session in await system.sessions()} == {"busy", "open", "last"}
+
+
+@pytest.mark.parametrize("verb", ["respond", "resume"])
+async def test_a_message_that_comes_while_its_session_is_forgotten_is_not_lost_P18(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """It came into the window between the data and the record, and was deleted as one of the old jobs."""
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await used(system, "first", "second")
+        async with world.system(evolve(SETTINGS, keep_sessions=1)) as system:
+            goes = trio.Event()
+            set_aside, jobs_of = FakeDirectories.set_aside, MemoryStore.jobs_of
+
+            async def and_it_is_seen(self: FakeDirectories, folder: Path) -> bool:
+                goes.set()
+                await trio.testing.wait_all_tasks_blocked()
+                return await set_aside(self, folder)
+
+            async def slowly(self: MemoryStore, session: SessionKey) -> tuple[JobId, ...] | None:
+                await trio.testing.wait_all_tasks_blocked()  # whoever was let in is in by now
+                return await jobs_of(self, session)
+
+            monkeypatch.setattr(FakeDirectories, "set_aside", and_it_is_seen)
+            monkeypatch.setattr(MemoryStore, "jobs_of", slowly)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(system.cleanup)
+                await goes.wait()
+                if verb == "respond":
+                    job = await system.respond("first", "::say new")
+                    await trio.sleep(0.5)  # its server is starting, and the clean-up is over
+                    assert await world.store.job(job.id) is not None
+                    assert (await job.wait()).status is JobStatus.COMPLETED
+                else:
+                    with pytest.raises(UsageError, match="never came to a conversation"):
+                        await system.resume("first", "::say on")
+            assert forgotten_aloud(world) == ["first"]
+            assert (await system.known_session(SessionKey("first"))).jobs == (1 if verb == "respond" else 0)
+
+
+async def test_a_session_that_is_just_resumed_is_not_forgotten(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await used(system, "first", "second")
+        async with world.system(evolve(SETTINGS, keep_sessions=1)) as system, trio.open_nursery() as nursery:
+            has_conversation = FakeDirectories.has_conversation
+
+            async def while_somebody_cleans_up(self: FakeDirectories, place: SessionPlace) -> bool:
+                there = await has_conversation(self, place)
+                nursery.start_soon(system.cleanup)
+                await trio.testing.wait_all_tasks_blocked()
+                return there
+
+            monkeypatch.setattr(FakeDirectories, "has_conversation", while_somebody_cleans_up)
+            before = (await world.store.recall(SessionKey("first"))).conversation
+            job = await system.resume("first", "::say on")
+            assert (await job.wait()).status is JobStatus.COMPLETED
+            assert (await world.store.recall(SessionKey("first"))).conversation == before
+            assert forgotten_aloud(world) == []
+
+
+async def test_a_session_that_was_half_forgotten_when_the_service_was_killed_goes_the_next_time_P18(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, cable = evolve(SETTINGS, keep_sessions=1), Cable()
+    async with open_world(BEHAVIOUR) as world, trio.open_nursery() as nursery:
+        async with world.system() as system:
+            await used(system, "first", "second")
+        set_aside = FakeDirectories.set_aside
+
+        async def and_then_never_again(self: FakeDirectories, folder: Path) -> bool:
+            was_there = await set_aside(self, folder)
+            cable.cut = True
+            return was_there
+
+        async def live() -> None:
+            async with world.system(settings, through=cable) as system:
+                await system.cleanup()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(FakeDirectories, "set_aside", and_then_never_again)
+            nursery.start_soon(live)
+            await trio.testing.wait_all_tasks_blocked()
+        async with world.system(settings) as system:
+            with pytest.raises(UsageError, match="is not kept any more: its data was removed"):
+                await system.resume("first")
+            assert (await system.cleanup()).forgotten == ("first",)
+            with pytest.raises(UnknownSession):
+                await system.resume("first")
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_clean_ups_at_once_forget_and_say_everything_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await used(system, "first", "first", "second", "third")
+        done: list[CleanedUp] = []
+        async with world.system(evolve(SETTINGS, keep_sessions=1)) as system:
+
+            async def clean_up() -> None:
+                done.append(await system.cleanup())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(clean_up)
+                nursery.start_soon(clean_up)
+        assert sorted(one.forgotten for one in done) == [(), ("first", "second")]
+        assert forgotten_aloud(world) == ["first", "second"]
+
+
+async def test_a_fork_that_nobody_spoke_to_is_forgotten_like_any_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system(evolve(SETTINGS, keep_sessions=2)) as system:
+        await used(system, "src")
+        for _ in range(3):
+            await system.fork("src")
+            await trio.sleep(1.0)
+        await used(system, "src")
+        assert (await system.cleanup()).forgotten == ("src-fork", "src-fork-2")
+        assert await system.find_session("src-fork-3") == "src-fork-3"
+
+
+async def test_what_was_chosen_for_a_session_goes_with_it(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system() as system:
+            await used(system, "first", "second")
+            await system.notify(session="first", on=["text"])
+        async with world.system(evolve(SETTINGS, keep_sessions=1)) as system:
+            assert (await system.cleanup()).forgotten == ("first",)
+            told = {one.matter: one.on for one in await system.notify(session="first")}
+            assert not told[Matter.TEXT]
 
 
 async def test_ended_sessions_are_listed_with_whether_they_can_be_resumed(

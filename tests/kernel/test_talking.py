@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from opencode_actors import Job, JobSnapshot, JobStatus, System, UnknownSession, UsageError
+from opencode_actors import Job, JobSnapshot, JobStatus, Leave, System, UnknownSession, UsageError
 from opencode_actors.machines.notices import JobCancelling, JobEnded, JobStarted, OutputAdded
 from opencode_actors.machines.vocabulary import Rung
 from opencode_actors.testing.fake_server import FakeBehaviour
@@ -174,6 +174,72 @@ async def interrupted_in_the_middle(steps: Steps) -> str:
         return end
 
 
+async def test_a_later_interrupt_that_runs_is_not_ended_for_an_earlier_one_after_a_restart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(leave=Leave.ALL) as system:
+            running = await system.start(TALKS, session="demo")
+            await until_it_has_said(system, running, "half of it")
+            earlier = await system.respond("demo", "::say earlier", interrupt=True)
+            later = await system.respond("demo", "::say later\n::hang", interrupt=True)
+            await until_it_has_said(system, later, "later")
+        async with world.system() as system:
+            await trio.sleep(30.0)
+            assert (await system.status(later.id)).status is JobStatus.RUNNING
+            assert (await system.cancel(later.id)).interrupted_by is None
+            assert (await system.wait(earlier.id)).status is JobStatus.COMPLETED
+
+
+async def test_two_interrupting_messages_go_in_their_order_when_the_service_is_killed_at_any_instant_P18(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    whole = Steps()
+    async with open_world(BEHAVIOUR) as world, world.system(through=whole.cable) as system:
+        await interrupt_twice(world, system, whole)
+        await (await system.start("::say end", session="demo")).wait()
+        trio.lowlevel.remove_instrument(whole)
+    ends: Counter[int] = Counter()
+    for at in range(1, whole.done, max(1, whole.done // INSTANTS)):
+        ends[await interrupted_twice_in_the_middle(Steps(at=at))] += 1
+    assert ends[2] > INSTANTS // 2
+    assert ends[1] > 0
+
+
+async def interrupt_twice(world: World, system: System, steps: Steps) -> None:
+    await interrupt(world, system, steps)
+    await system.respond("demo", "::say on top", interrupt=True, name="on top")
+
+
+async def interrupted_twice_in_the_middle(steps: Steps) -> int:
+    """How many of the two were heard of."""
+    async with open_world(BEHAVIOUR) as world:
+
+        async def live() -> None:
+            async with world.system(through=steps.cable) as system:
+                await interrupt_twice(world, system, steps)
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live)
+            await steps.reached.wait()
+            trio.lowlevel.remove_instrument(steps)
+            async with world.system() as system:
+                ids = {job.name: job.id for job in world.store.jobs()}
+                heard = [name for name in ("on top", "instead") if name in ids]
+                if not heard:
+                    await system.cancel(ids["running"])
+                for name in (*heard, "queued"):
+                    done = await system.wait(ids[name])
+                    gave_way = name == "instead" and done.interrupted_by == ids.get("on top", "")
+                    assert done.status is JobStatus.COMPLETED or gave_way, (name, done.failure, steps.at)
+                assert (await system.wait(ids["running"])).status is JobStatus.CANCELLED
+                ended = Counter(n.job for n in world.store.told if isinstance(n, JobEnded))
+                assert set(ended.values()) == {1}, steps.at
+            nursery.cancel_scope.cancel()
+        return len(heard)
+
+
 async def test_only_a_session_that_is_known_can_be_answered(autojump_clock: trio.testing.MockClock) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
         await (await system.start("::say one", session="payments")).wait()
@@ -211,6 +277,27 @@ async def test_a_session_at_work_is_not_resumed(autojump_clock: trio.testing.Moc
         with pytest.raises(UsageError, match=rf"job {job.id} \(it\) is under way") as caught:
             await system.resume("demo")
         assert "respond" in caught.value.hint
+
+
+async def test_of_two_who_resume_at_once_one_is_told_of_the_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        await (await system.start("::say one", session="demo")).wait()
+        jobs: list[Job] = []
+        refused: list[str] = []
+
+        async def resume() -> None:
+            try:
+                jobs.append(await system.resume("demo", "::hang"))
+            except UsageError as error:
+                refused.append(error.message)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(resume)
+        (job,) = jobs
+        assert [f"job {job.id}" in message for message in refused] == [True, True]
 
 
 async def test_a_resume_under_the_same_key_is_the_same_job(autojump_clock: trio.testing.MockClock) -> None:

@@ -68,6 +68,12 @@ def test_any_text_is_a_key_or_is_refused_in_words(text: str) -> None:
     assert bool(hint) != well_formed
 
 
+def test_a_session_is_not_called_like_a_jobs_id() -> None:
+    with pytest.raises(UsageError, match="looks like a job's id"):
+        session_key("job_0123456789abcdef")
+    assert session_key("job_0123456789abcde")
+
+
 def test_a_key_has_its_longest() -> None:
     assert session_key("x" * LONGEST_KEY)
     with pytest.raises(UsageError, match="at most 64 characters, and this one has 65"):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
+from opencode_actors.machines.matters import Choice, Matter, Scope
 from opencode_actors.machines.notices import (
     Accepted,
+    Attachment,
+    ChoiceRecorded,
     JobForgotten,
     JobRecorded,
     OutputRecorded,
+    SessionAttached,
     SessionChanged,
     SessionForgotten,
+    SessionForked,
+    SessionRecorded,
 )
 from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey, SessionStatus
 from opencode_actors.ports import Prompt
@@ -108,19 +117,88 @@ async def test_sessions_are_old_by_count_and_by_age_and_go_with_all_that_is_thei
         )
         assert await known(store, 9) == (c, b, a)
         assert await known(store, 1) == (c,)
-        assert await store.old_sessions(ALL) == ()
-        assert await store.old_sessions(evolve(ALL, sessions=2)) == (a,)
-        assert await store.old_sessions(evolve(ALL, sessions_before=5.0)) == (a,)
-        assert await store.old_sessions(evolve(ALL, sessions=1, sessions_before=99.0)) == (a, b)  # one runs
+        assert await store.old_sessions(ALL, but=set()) == ()
+        assert await store.old_sessions(evolve(ALL, sessions=2), but=set()) == (a,)
+        assert await store.old_sessions(evolve(ALL, sessions_before=5.0), but=set()) == (a,)
+        assert await store.old_sessions(evolve(ALL, sessions=1, sessions_before=99.0), but=set()) == (
+            a,
+            b,
+        )  # one runs
         assert await store.jobs_of(a) == ("job_1", "job_2", "job_3", "job_4")
-        for id_ in await store.jobs_of(a):
-            await store.append((JobForgotten(job=id_),))
+        assert await store.jobs_of(c) is None  # one runs
+        for number in (1, 2, 3, 4):
+            await store.append((JobForgotten(job=JobId(f"job_{number}")),))
         assert await store.jobs_of(a) == ()
         assert (await store.recall(a)).conversation == CONVERSATION
         await store.append((SessionForgotten(session=a),))
         assert (await store.recall(a)).conversation is None
         assert not (await store.session(a)).heard_of
         assert await known(store, 9) == (c, b)
+
+
+async def test_a_job_that_has_not_ended_is_never_forgotten(open_store: OpenStore) -> None:
+    async with open_store() as store:
+        await store.append((ended(1, "a", status=JobStatus.RUNNING), output(1, "said")))
+        await store.append((JobForgotten(job=JobId("job_1")),))
+        assert await store.job(JobId("job_1")) is not None
+        assert (await store.output(JobId("job_1"), offset=0, limit=9)).text == "said"
+
+
+async def test_sessions_that_never_had_a_job_are_old_by_what_was_announced_of_them(
+    open_store: OpenStore,
+) -> None:
+    """Forks that nobody spoke to have a copy of everything, and would stay for ever."""
+    fork, made, source = SessionKey("fork"), SessionKey("made"), SessionKey("source")
+    told = SessionChanged(session=fork, status=SessionStatus.ABSENT)
+    forked = SessionForked(session=fork, source=source, conversation=CONVERSATION)
+    async with open_store() as store:
+        await store.append((SessionRecorded(session=made, conversation=None),))
+        await store.append((ended(1, "source"),))
+        await store.append((forked,), (told,), at=2.0)
+        await store.append((ended(3, "last"),))
+        assert await store.old_sessions(evolve(ALL, sessions=1), but=set()) == (made, source, fork)
+        assert await store.old_sessions(evolve(ALL, sessions=1), but={made, fork}) == (source,)
+        assert await store.old_sessions(evolve(ALL, sessions_before=2.5), but=set()) == (made, source, fork)
+        assert await store.old_sessions(evolve(ALL, sessions_before=2.0), but=set()) == (made, source)
+        assert await store.jobs_of(fork) == ()
+        await store.append((SessionForgotten(session=fork), SessionForgotten(session=made)))
+        assert await store.old_sessions(evolve(ALL, sessions=1), but=set()) == (source,)
+        assert (await store.recall(fork)).conversation is None
+        assert not (await store.session(fork)).heard_of
+        assert [one.key for one in await store.on_disk(data=True, workspaces=False, after="")] == [
+            "last",
+            "source",
+        ]
+
+
+async def test_an_attached_session_is_not_old_as_long_as_it_is_attached(open_store: OpenStore) -> None:
+    a = SessionKey("a")
+    attached = SessionAttached(
+        session=a, attachment=Attachment(url="http://localhost:1"), conversation=CONVERSATION
+    )
+    async with open_store() as store:
+        await store.append((attached, ended(1, "a"), ended(2, "b"), ended(3, "c")))
+        most = evolve(ALL, sessions=1, sessions_before=9.0)
+        assert await store.old_sessions(most, but=set()) == ("b", "c")
+        await store.append((evolve(attached, attachment=None, conversation=None),))
+        assert await store.old_sessions(most, but=set()) == ("a", "b", "c")
+
+
+async def test_with_a_session_goes_what_was_chosen_for_it(open_store: OpenStore) -> None:
+    """The next one of its name began with somebody's image, and was told what somebody else wanted to hear."""
+    a = SessionKey("a")
+    mine, channels = (
+        Choice(scope=scope, name="a", matter=Matter.TEXT, on=True) for scope in (Scope.SESSION, Scope.CHANNEL)
+    )
+    first = ended(1, "a")
+    assert first.accepted is not None
+    special = evolve(first, accepted=evolve(first.accepted, image="localhost/special:1"))
+    async with open_store() as store:
+        await store.append((special, ChoiceRecorded(choice=mine), ChoiceRecorded(choice=channels)))
+        assert (await store.recall(a)).image == "localhost/special:1"
+        await store.append((JobForgotten(job=JobId("job_1")), SessionForgotten(session=a)))
+        assert (await store.recall(a)).image == ""
+        assert (await store.load()).choices == (channels,)
 
 
 # ---- the disk
@@ -153,21 +231,32 @@ async def test_a_file_that_cannot_be_removed_keeps_no_job(
         assert not (tmp_path / "outputs" / "job_1.txt").exists()
 
 
-async def test_a_running_job_is_never_forgotten(tmp_path: Path) -> None:
-    async with open_journal(tmp_path) as journal:
-        await journal.append((ended(1, "a", status=JobStatus.RUNNING),))
-        await journal.append((JobForgotten(job=JobId("job_1")),))
-        assert await journal.job(JobId("job_1")) is not None
+async def test_an_output_that_goes_while_all_are_measured_is_of_no_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer takes files away while the reader looks at them."""
+    outputs = OutputFiles(tmp_path)
+    for number in (1, 2):
+        outputs.append(JobId(f"job_{number}"), b"four")
+    scan = os.scandir
+
+    @contextmanager
+    def and_one_goes(folder: Path) -> Generator[list[os.DirEntry[str]]]:
+        with scan(folder) as found:
+            there = list(found)
+        outputs.remove(JobId("job_1"))
+        yield there
+
+    monkeypatch.setattr(os, "scandir", and_one_goes)
+    assert outputs.sizes() == {"job_2": 4}
 
 
-async def test_many_old_jobs_go_a_page_at_a_time_and_take_their_notices_along(tmp_path: Path) -> None:
+async def test_behind_a_page_of_sessions_that_cannot_go_are_others(tmp_path: Path) -> None:
     async with open_journal(tmp_path) as journal:
-        for number in range(1, 201):
-            await journal.append((ended(number, "a"),))
-        limits, gone = evolve(ALL, jobs=10), 0
-        while old := await journal.old_jobs(limits):
-            assert len(old) <= 32
-            await journal.append(tuple(JobForgotten(job=id_) for id_ in old))
-            gone += len(old)
-        assert gone == 190
-        assert await journal.jobs_of(SessionKey("a")) == tuple(f"job_{n}" for n in range(191, 201))
+        await journal.append(tuple(ended(number, f"s{number:02}") for number in range(1, 41)))
+        most = evolve(ALL, sessions=1)
+        page = await journal.old_sessions(most, but=set())
+        assert page == tuple(f"s{number:02}" for number in range(1, 33))
+        assert await journal.old_sessions(most, but=set(page)) == tuple(
+            f"s{number}" for number in range(33, 40)
+        )
