@@ -50,6 +50,7 @@ from opencode_actors.machines.notices import (
     ToolStarted,
 )
 from opencode_actors.machines.server_events import Todo, Tokens
+from opencode_actors.machines.spending import Spending
 from opencode_actors.machines.totals import DearJob, Tally, Totals
 from opencode_actors.machines.vocabulary import (
     ActivityState,
@@ -145,6 +146,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Source",
+    "Spending",
     "StoreError",
     "System",
     "SystemStatistics",
