@@ -13,11 +13,12 @@ from opencode_actors.errors import Busy, OpencodeActorsError, RequestGone, Store
 from opencode_actors.kernel.system import System, SystemStatistics
 from opencode_actors.machines.notices import InputWanted
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot
-from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.plan import PlannedFault, PlannedJob
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.service import NoAnswer, Service
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wanderers import Wanderer
 from opencode_actors.stress.worlds import Face
 

@@ -18,11 +18,12 @@ from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.ports import Endpoint, OpenCodeServer, Webhook
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
+from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedFault
 from opencode_actors.stress.processes import resident
 from opencode_actors.stress.receiver import MOODS, Receiver
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wire import Wire
 from opencode_actors.stress.worlds import Live, embedded
 from opencode_actors.testing.fake_container import FakeContainer
@@ -52,14 +53,16 @@ class Weather:
     ahead: float = 0.0
     slow: float = 20.0
     provider: list[FaultKind] = field(factory=list[FaultKind])
+    ledger: Ledger = field(factory=Ledger)
 
     def wall(self) -> float:
         return _EPOCH + self.ahead + trio.current_time()
 
     def script(self, request: ChatRequest) -> Sequence[Step]:
-        if not self.provider:
+        kind = self.provider[-1] if self.provider else None
+        self.ledger.note(request, kind)
+        if kind is None:
             return demo_script(request)
-        kind = self.provider[-1]
         if kind is FaultKind.PROVIDER_SLOW:
             return (Pause(seconds=self.slow), *demo_script(request))
         return (Hang(),) if kind is FaultKind.PROVIDER_SILENT else (Refuse(status=_STATUS[kind]),)
@@ -121,6 +124,10 @@ class FakeWorld:
                 return
             async with self.enter(self._system) as live:
                 yield live
+
+    @property
+    def ledger(self) -> Ledger | None:
+        return self.weather.ledger
 
     def kill(self) -> None:
         self._wire.cut(self._system)

@@ -78,7 +78,7 @@ class _Switches:
 
 @asynccontextmanager
 async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
-    weather, switches, receiver = Weather(slow=1.0), _Switches(), Receiver()
+    weather, switches, receiver = Weather(slow=1.0), _Switches(), Receiver(_TOKEN)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with TemporaryDirectory(prefix="oa-stress-") as folder:
         base = Settings(

@@ -24,6 +24,7 @@ from opencode_actors.errors import EngineError
 from opencode_actors.ports import Engine
 from opencode_actors.settings import Settings
 from opencode_actors.stress.fake_world import Weather
+from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import Plan, PlannedFault
 from opencode_actors.stress.processes import living, resident
 from opencode_actors.stress.real_faults import RealFaults
@@ -32,11 +33,12 @@ from opencode_actors.stress.report import Progress, Report
 from opencode_actors.stress.run import run_plan
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.served_process import Home, ServedProcess, open_process
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.worlds import Live
 from opencode_actors.testing.provider import MODEL, open_provider
 
 _SLOW_PROVIDER = 3.0
+_TOKEN = "no-secret-of-anybody"  # noqa: S105 - for a receiver on loopback
 _LETS_GO_WITHIN = 20.0
 _REMOVED_WITHIN = 60.0
 _LOOK_EVERY = 0.25
@@ -56,7 +58,7 @@ async def _run(plan: Plan, settings: Settings, watch: Callable[[Progress], None]
 
 @asynccontextmanager
 async def _open_world(plan: Plan, given: Settings) -> AsyncGenerator[RealWorld]:
-    weather, receiver = Weather(slow=_SLOW_PROVIDER), Receiver()
+    weather, receiver = Weather(slow=_SLOW_PROVIDER), Receiver(_TOKEN)
     # A unix socket's path has 107 bytes at most, and a container's user has to get to the provider's.
     base = Path(tempfile.mkdtemp(prefix="oa-stress-", dir="/tmp"))
     await trio.Path(base).chmod(0o755)
@@ -84,7 +86,7 @@ async def _open_world(plan: Plan, given: Settings) -> AsyncGenerator[RealWorld]:
                 door_host="127.0.0.1",
                 door_port=0,
                 notify_webhook_url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}/hooks/agent",
-                hooks_token="no-secret-of-anybody",  # noqa: S106 - for a receiver on loopback
+                hooks_token=_TOKEN,
                 notify_timeout=5.0,
             )
             home = Home(base=base, settings=plan.scenario.settings_over(settings), provider=provider)
@@ -123,6 +125,10 @@ class RealWorld:
     late: float = 0.3
     _served: ServedProcess | None = None
     _ended_badly: list[str] = field(factory=list[str])
+
+    @property
+    def ledger(self) -> Ledger | None:
+        return self.faults.weather.ledger
 
     @property
     def settings(self) -> Settings:

@@ -25,7 +25,7 @@ from opencode_actors.stress.fake_world import Weather
 from opencode_actors.stress.plan import PlannedFault
 from opencode_actors.stress.receiver import MOODS, Receiver
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.worlds import BY_CLIENTS
 
 _KILLED = 137

@@ -17,7 +17,8 @@ from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
 from opencode_actors.stress.findings import Findings
-from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
 from opencode_actors.stress.report import Progress, Report, make_report
@@ -48,7 +49,7 @@ def _nothing(progress: Progress) -> None:
 async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None] = _nothing) -> Report:
     """`watch` is called every second of the run's own time."""
     findings = Findings()
-    run = _Run(world, plan, Judge(world.settings, findings, world.late), watch)
+    run = _Run(world, plan, Judge(world.settings, findings, world.late, world.ledger), watch)
     with _hear_bugs(findings):
         await run.whole()
     return make_report(

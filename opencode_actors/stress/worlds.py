@@ -14,10 +14,11 @@ from opencode_actors.machines.notices import Notice
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionSnapshot
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
+from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedFault
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wire import Wire
 
 SystemFactory = Callable[[Wire], AbstractAsyncContextManager[System]]
@@ -92,6 +93,11 @@ class World(Protocol):
     def receiver(self) -> Receiver | None: ...
 
     @property
+    def ledger(self) -> Ledger | None:
+        """What the model is asked, if that can be known."""
+        ...
+
+    @property
     def late(self) -> float:
         """By how many seconds one notice may be heard later than another, on their way to the run."""
         ...
@@ -138,6 +144,7 @@ class EmbeddedWorld:
     factory: SystemFactory
     name: str = "embedded"
     receiver: Receiver | None = None
+    ledger: Ledger | None = None
     late: float = 0.3
     _wire: Wire = field(factory=Wire)
     _system: System | None = None
