@@ -40,8 +40,9 @@ def wrong_announcements(
     for one in receiver.taken:
         taken[one.job].append(one.at)
         file = files.get(JobId(one.job))
-        if file is not None and (text := _untrue(file, one.text)):
-            yield Wrong(text, file)
+        wrong = None if file is None else _untrue(file, one.text)
+        if wrong is not None:
+            yield Wrong(wrong, file)
     for file in files.values():
         moments = taken.pop(file.id, [])
         if not moments:

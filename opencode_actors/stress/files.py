@@ -11,7 +11,7 @@ from opencode_actors.stress.plan import PlannedJob
 @define(eq=False)
 class JobFile:
     """All that is known of one job. `planned` is None until its start has returned; `sign_at` is when it last
-    gave a sign of life, and `notices` counts all that was told of it."""
+    gave a sign of life. `answers` are those of each request that were taken, `unsure` those of which nobody knows."""
 
     id: JobId
     session: str
@@ -22,7 +22,6 @@ class JobFile:
     started_at: float | None = None
     heard_at: float | None = None
     sign_at: float | None = None
-    told_at: float | None = None
     cancelling_at: float | None = None
     cancel_asked_at: float | None = None
     ended_at: float | None = None
@@ -34,11 +33,11 @@ class JobFile:
     early: set[str] = field(factory=set[str])  # requests whose end had no number yet
     text: list[str] = field(factory=list[str])
     size: int = 0
-    notices: int = 0
     rungs: list[Rung] = field(factory=list[Rung])
     wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
     wanted_at: dict[str, float] = field(factory=dict[str, float])
-    answers: dict[str, str] = field(factory=dict[str, str])  # the one of each request that was taken
+    answers: dict[str, str] = field(factory=dict[str, str])
+    unsure: set[str] = field(factory=set[str])
 
     @property
     def number(self) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from attrs import define, field
 
 from opencode_actors.machines import notices as n
-from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, SessionStatus
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.climbs import skipped, too_slow
@@ -21,7 +21,6 @@ from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.talk import expected_of, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
 from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, tolerance_of
-
 
 # What a job gives by itself: a reminder comes also from one that is silent.
 _SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
@@ -40,6 +39,8 @@ class Judge:
     files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
     latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
     doubtful: set[JobId] = field(factory=set[JobId])
+    told: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
+    began_at: float = 0.0
     tolerance: Tolerance = field(init=False)
     evidence: Evidence = field(init=False)
     running: dict[str, JobId] = field(factory=dict[str, JobId])
@@ -96,16 +97,27 @@ class Judge:
         """Those that were accepted and have not ended."""
         return tuple(file for file in self.files.values() if file.planned is not None and file.end is None)
 
+    def waiting_in(self, session: str, now: float) -> int:
+        """How many jobs may wait there, as far as that was told."""
+        since = now - self.tolerance.settles
+        return sum(
+            file.session == session
+            and (file.started_at is None or file.started_at >= since)
+            and (file.ended_at is None or file.ended_at >= since)
+            for file in self.files.values()
+        )
+
     # ---- what is told
 
     def noticed(self, notice: n.Notice, now: float) -> None:
+        count, _ = self.told.get(notice.session, (0, 0.0))
+        self.told[notice.session] = count + 1, now
         if isinstance(notice, n.SessionChanged):
             self._session_changed(notice, now)
             return
         if isinstance(notice, n.NotificationFailed):
             return
         file = self._file(notice.job, notice.session)
-        file.notices, file.told_at = file.notices + 1, now
         if isinstance(notice, _SIGNS) and file.cancelling_at is None:
             file.sign_at = now
         # What the disk had no room for is told at once, and again with the number that it gets later.
@@ -248,6 +260,7 @@ class Judge:
         """The next one begins with sessions that know nothing of crashes, and may go on with what ended while
         the disk was full: who knows whether there was room for that since."""
         self._restarts.clear()
+        self.began_at = now
         for file in self.files.values():
             if file.ended_at is None or file.numbered:
                 continue
@@ -291,6 +304,9 @@ class Judge:
         wrong = self.evidence.untrue(file)
         if wrong:
             self._broke("the true cause", now, wrong, file)
+        wrong = self.evidence.misheard(file)
+        if wrong:
+            self._broke("a request takes one answer", now, wrong, file)
         wrong = self.evidence.overdue(file)
         if wrong:
             self._broke("a silence ends", now, wrong, file)

@@ -16,8 +16,8 @@ from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
-from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan

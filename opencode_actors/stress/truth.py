@@ -7,6 +7,7 @@ that it gives up, and of what. What happened to somebody else, or at another tim
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
@@ -253,6 +254,20 @@ class Evidence:
 
     # ---- what it should have felt
 
+    def misheard(self, file: JobFile) -> str | None:
+        """What the model was told in answer to its question is what was taken for one."""
+        job = file.planned
+        if self.ledger is None or job is None or job.talk is not Talk.QUESTION:
+            return None
+        results = [said for asked in self.ledger.entries.get(job.number, ()) for said in asked.results]
+        heard = {word for said in results for word in _YES_OR_NO.findall(said)}
+        taken = set(file.answers.values())
+        if not heard <= taken | file.unsure:
+            return f"the model was told {sorted(heard)}, and what was taken is {sorted(taken)}"
+        if file.end is not None and file.end.status is JobStatus.COMPLETED and not taken <= heard:
+            return f"{sorted(taken)} was taken, and the model was told {sorted(heard)}"
+        return None
+
     def overdue(self, file: JobFile) -> str | None:
         """A silence that nothing else disturbed and that lasted longer than one may."""
         end, job = file.end, file.planned
@@ -271,5 +286,6 @@ class Evidence:
         return None
 
 
+_YES_OR_NO = re.compile(r"\b(yes|no)\b")
 # A prompt that hangs pauses for so long before it does.
 _PAUSE = 5.0

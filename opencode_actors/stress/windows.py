@@ -52,13 +52,14 @@ class Tolerance:
     late: float
     slack: float
     found_within: float
+    settles: float
 
 
 def tolerance_of(late: float) -> Tolerance:
     """A clock that only runs when nobody has anything to do leaves no excuse."""
     if late < 0.1:
-        return Tolerance(late=late, slack=1.0, found_within=_FOUND_WITHIN)
-    return Tolerance(late=late, slack=MARGIN, found_within=_FOUND_WITHIN_IN_TRUTH)
+        return Tolerance(late=late, slack=1.0, found_within=_FOUND_WITHIN, settles=0.1)
+    return Tolerance(late=late, slack=MARGIN, found_within=_FOUND_WITHIN_IN_TRUTH, settles=1.0)
 
 
 class Excuse(Enum):
@@ -70,6 +71,7 @@ class Excuse(Enum):
     CLOSED = auto()  # a session, and with it its jobs
     FOUND_LATE = auto()  # a container's end
     HUNG_LATE = auto()  # a hang's end
+    UNSURE = auto()  # whether a server took what it was sent
     WRITTEN_LATE = auto()  # whatever has to be recorded first
 
 
@@ -84,9 +86,8 @@ _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
         FaultKind.SERVICE_KILLED: (0.0, 10.0),
         FaultKind.DISK_FULL: (0.0, 10.0),
     },
-    Excuse.HUNG_LATE: {
-        kind: (0.0, 60.0)
-        for kind in (
+    Excuse.HUNG_LATE: dict.fromkeys(
+        (
             FaultKind.SERVER_FROZEN,
             FaultKind.SERVER_SLOW,
             FaultKind.STREAM_DROPPED,
@@ -98,8 +99,22 @@ _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
             FaultKind.JOURNAL_SLOW,
             FaultKind.SERVICE_KILLED,
             FaultKind.DISK_FULL,
-        )
-    },
+        ),
+        (0.0, 60.0),
+    ),
+    Excuse.UNSURE: dict.fromkeys(
+        (
+            FaultKind.CONTAINER_CRASH,
+            FaultKind.CONTAINER_OOM,
+            FaultKind.CONTAINER_REMOVED,
+            FaultKind.CRASH_LOOP,
+            FaultKind.SERVER_FROZEN,
+            FaultKind.SERVER_SLOW,
+            FaultKind.SERVICE_KILLED,
+            FaultKind.DISK_FULL,
+        ),
+        (0.0, 30.0),
+    ),
     Excuse.WRITTEN_LATE: {FaultKind.JOURNAL_SLOW: (0.0, 30.0), FaultKind.DISK_FULL: (0.0, 2 * MARGIN)},
 }
 
