@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.errors import OpencodeActorsError
 from opencode_actors.machines.vocabulary import SessionStatus
@@ -24,11 +24,14 @@ from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_pla
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
 from opencode_actors.stress.service import NoAnswer, Service
+from opencode_actors.stress.truth import DEATHS
 from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, SystemFactory, World
 
 _PIECE = 1 << 20
 _DOWN = 3.0
 _LOOKS = 50
+# How long whoever ends a container waits for one with a job at work in it, and how often it is looked for one.
+_AIMS_FOR, _AIMS = 0.1, 200
 # The share of a run after which its service is warm: code is loaded, and the first jobs have run.
 _WARM_AFTER = 0.25
 _LOOK_EVERY = 1.0
@@ -136,6 +139,8 @@ class _Run:
         if fault.kind in BY_CLIENTS:
             await clients.misbehave(fault)
             return
+        if fault.kind in DEATHS:
+            fault = await self._aimed(fault)
         hit = await self.world.inflict(fault)
         if hit is None:
             self._missed(fault)
@@ -145,6 +150,18 @@ class _Run:
             service.kill(down=_DOWN)
         await trio.sleep(fault.lasts)
         await self.world.relent(fault)
+
+    async def _aimed(self, fault: PlannedFault) -> PlannedFault:
+        """At a session in which a job runs, as soon as there is one: an idle container's end is felt by nobody."""
+        patience = _AIMS_FOR * self.plan.scenario.duration
+        with trio.move_on_after(patience):
+            await trio.lowlevel.checkpoint()
+            while not self.judge.running:  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(patience / _AIMS)
+        running = sorted(self.judge.running)
+        if not running or fault.session in running:
+            return fault
+        return evolve(fault, session=running[int(fault.roll * len(running))])
 
     def _missed(self, fault: PlannedFault) -> None:
         self.missed[fault.kind.value] = self.missed.get(fault.kind.value, 0) + 1

@@ -188,6 +188,8 @@ class Evidence:
             exact = failure.exit_code == hit.exit_code or (
                 failure.cause is Cause.REMOVED and failure.exit_code in (None, 137)
             )
+            if failure.exit_code is None and excused(Excuse.FOUND_LATE, self.hits, hit.at, until):
+                exact = True  # who knows it is away
             if lasts >= since and exact:
                 return True
         return False
