@@ -147,6 +147,8 @@ class Judge:
                 if notice.seq == 0:
                     file.early.add(notice.request)
                 self._saw(now, f"{notice.request} is {notice.end.value}", file)
+                if notice.end is n.InputEnd.UNANSWERED:
+                    self._waited(file, notice.request, now)
             case n.OutputFilled():
                 file.full = True
                 self._saw(now, "its output is full", file)
@@ -218,6 +220,15 @@ class Judge:
             self._broke("requests end once", now, f"it ended, and {', '.join(open_)} did not", file)
         self._climbed(file, end, now)
         self._found(file, now)
+
+    def _waited(self, file: JobFile, request: str, now: float) -> None:
+        """Nobody is waited for longer than was said."""
+        since, bound = file.wanted_at.get(request, now), self.settings.question_timeout
+        if now - since > bound + self.tolerance.slack and not excused(
+            Excuse.HUNG_LATE, self.hits, since, now, session=file.session
+        ):
+            text = f"an answer was waited for for {now - since:.1f} s, and questionTimeout is {bound:g} s"
+            self._broke("a silence ends", now, text, file)
 
     def _recorded_at(self, moment: float) -> bool:
         """Whether what ended then was durable: on a full disk it is told all the same."""
