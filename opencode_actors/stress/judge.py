@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from attrs import define, field
 
 from opencode_actors.machines import notices as n
-from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, OnCrash
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.climbs import skipped, too_slow
@@ -18,7 +18,7 @@ from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
-from opencode_actors.stress.talk import expected_of, wrong_output
+from opencode_actors.stress.talk import expected_of, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
 from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, tolerance_of
 
@@ -243,7 +243,7 @@ class Judge:
 
     def _found(self, file: JobFile, now: float) -> None:
         """A container's end is found at once, and its job not left waiting for an idle time-out."""
-        if file.started_at is None:
+        if file.started_at is None or self.settings.on_crash == OnCrash.RESUME.value:
             return
         for hit in self.hits:
             if hit.kind not in DEATHS or hit.session != file.session or not file.started_at <= hit.at <= now:
@@ -305,7 +305,8 @@ class Judge:
             text = f"{len(told)} characters were told, and {len(output)} are kept"
             self._broke("whole output", now, text, file)
         whole = file.end.status.value == "completed" and not file.full
-        wrong = wrong_output(expected_of(file.planned.prompt), output, whole=whole)
+        said = without_remark(output) if file.full else output
+        wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
         if wrong:
             self._broke("whole output", now, wrong, file)
         if file.full is not file.end.output_truncated and self._recorded_at(file.ended_at):

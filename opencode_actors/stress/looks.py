@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus, SessionSnapshot
+from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus, OnCrash, SessionSnapshot
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.windows import Excuse, excused
@@ -40,6 +40,8 @@ def wrong_status(file: JobFile, said: JobSnapshot) -> str | None:
 
 
 def wrong_sessions(judge: Judge, session: str, said: Sequence[SessionSnapshot]) -> Iterator[str]:
+    if judge.settings.on_crash == OnCrash.RESUME.value:
+        return  # a job whose container ended waits again, and nothing is told of that
     running, waiting = judge.running.get(session), set(judge.waiting[session])
     found = [one for one in said if one.key == session]
     if not found:

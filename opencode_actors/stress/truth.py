@@ -64,7 +64,7 @@ _OF_SESSIONS: Mapping[Cause, frozenset[FaultKind]] = {
     Cause.STORE: frozenset({FaultKind.DISK_FULL}),
 }  # fmt: skip
 # Of these a session gives up at once: another try would end the same way.
-_AT_ONCE = frozenset({Cause.ENGINE_REFUSED, Cause.STORE})
+_AT_ONCE = frozenset({Cause.CRASH, Cause.ENGINE_REFUSED, Cause.STORE})
 _GIVES_UP = frozenset({SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED})
 _WAITED_FOR = 180.0
 # In a crash loop a container lives for this long.
@@ -159,14 +159,13 @@ class Evidence:
         around = self.tolerance.slack
         if excused(Excuse.WRITTEN_LATE, self.hits, ended_at):
             around += 30.0
+        words = self.words.get(file.session, ())
+        before = (None, *(word.status for word in words))
         said = any(
             word.detail == failure.message
-            and (
-                word.status in _GIVES_UP
-                or (word.status is SessionStatus.STOPPING and failure.cause in _AT_ONCE)
-            )
             and abs(word.at - ended_at) <= around
-            for word in self.words.get(file.session, ())
+            and (word.status in _GIVES_UP or self._at_once(failure, word, earlier))
+            for word, earlier in zip(words, before, strict=False)
         )
         memory = self.settings.restart_period + _WAITED_FOR
         return said and any(
@@ -176,6 +175,11 @@ class Evidence:
             and hit.until + memory >= ended_at
             for hit in self.hits
         )
+
+    def _at_once(self, failure: Failure, word: Word, before: SessionStatus | None) -> bool:
+        """A container that could not even be started, of which another try would end the same way."""
+        while_made = before is SessionStatus.CREATING and word.status is SessionStatus.STOPPING
+        return while_made and failure.cause in _AT_ONCE
 
     def _died(self, file: JobFile, failure: Failure) -> bool:
         """Its own container, while it had its turn."""

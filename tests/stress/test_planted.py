@@ -11,7 +11,7 @@ import trio
 from attrs import evolve, frozen
 
 from opencode_actors.errors import RequestGone, UsageError
-from opencode_actors.kernel import outbox_operations, recovery, system
+from opencode_actors.kernel import jobs, outbox_operations, recovery, system
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.hub import Hub
 from opencode_actors.kernel.jobs import Jobs
@@ -231,8 +231,9 @@ def _thrice_as_patient(right: Any, state: Any, running: Any, timer: Any, now: fl
     return evolve(step, state=evolve(step.state, policy=state.policy))
 
 
-def _waits_on(right: Any, state: Any, request: Any, now: float) -> Any:
-    return right(state, request, now - state.policy.question_timeout)
+def _waits_on(right: Any, *asked: Any, **named: Any) -> Any:
+    policy = right(*asked, **named)
+    return evolve(policy, question_timeout=4 * policy.question_timeout)
 
 
 async def _never_hears_of_exits(right: Any, self: SessionOperations, operation: Any, *post: Any) -> Any:
@@ -419,7 +420,7 @@ BUGS = (
         "a patient question",
         "a silence ends",
         "questionTimeout is",
-        _in(requests, "_is_due", _waits_on),
+        _in(jobs, "job_policy", _waits_on),
     ),
     Bug(
         "an exit that nobody watches",

@@ -56,7 +56,7 @@ def test_every_latency_is_measured() -> None:
         (scenario,) = (one for one in DEFAULTS if one.name == name)
         for seed in range(3):
             names |= {latency.name for latency in run_virtual(make_plan(scenario, seed)).latencies}
-    assert names >= {"start", "first text", "status", "crash found", "restart", "cancel (abort)"}
+    assert names >= {"start", "first text", "status", "sessions", "crash found", "restart", "cancel (abort)"}
     assert names & {"cancel (stop)", "cancel (kill)", "cancel (remove)"}
 
 
