@@ -50,7 +50,8 @@ def wrong_announcements(
         for before, after in itertools.pairwise(moments):
             if not _forgotten(before, after, hits):
                 yield Wrong(f"its end was announced again {after - before:.1f} s later", file)
-        if moments and file.ended_at is not None and moments[0] < file.ended_at - MARGIN:
+        known = file.ended_at is not None and not file.was_doubtful
+        if moments and known and moments[0] < (file.ended_at or 0.0) - MARGIN:
             yield Wrong("it was announced before its end", file)
     for job in taken:
         yield Wrong(f"{job} was announced, and never was")

@@ -20,7 +20,7 @@ from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.talk import expected_of, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
-from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, tolerance_of
+from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, owed_to_the_disk, tolerance_of
 
 # What a job gives by itself: a reminder comes also from one that is silent.
 _SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
@@ -275,9 +275,7 @@ class Judge:
         for file in self.files.values():
             if file.ended_at is None or file.numbered:
                 continue
-            if self._recorded_at(file.ended_at):
-                continue
-            if excused(Excuse.NOT_YET_RECORDED, self.hits, now):
+            if owed_to_the_disk(self.hits, file.ended_at, now):
                 self._saw(now, "its end may not be recorded", file)
                 self.doubtful.add(file.id)
                 file.was_doubtful = True

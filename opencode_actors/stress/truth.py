@@ -265,6 +265,10 @@ class Evidence:
         job = file.planned
         if self.ledger is None or job is None or job.talk is not Talk.QUESTION:
             return None
+        if file.was_doubtful or (
+            file.end is not None and file.end.failure is not None and file.end.failure.cause is Cause.STORE
+        ):
+            return None  # nobody could write down what became of the answer
         results = [said for asked in self.ledger.entries.get(job.number, ()) for said in asked.results]
         heard = {word for said in results for word in _YES_OR_NO.findall(said)}
         taken = set(file.answers.values())

@@ -66,7 +66,6 @@ class Excuse(Enum):
     """What may be otherwise while a fault lasts, and for how long before and after it."""
 
     NOT_RECORDED = auto()  # what ended then
-    NOT_YET_RECORDED = auto()  # what failed is tried again every few seconds
     NOT_REFUSED_FOR_NOTHING = auto()  # a start that could not be recorded
     CLOSED = auto()  # a session, and with it its jobs
     FOUND_LATE = auto()  # a container's end
@@ -77,7 +76,6 @@ class Excuse(Enum):
 
 _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
     Excuse.NOT_RECORDED: {FaultKind.DISK_FULL: (0.0, MARGIN)},
-    Excuse.NOT_YET_RECORDED: {FaultKind.DISK_FULL: (0.0, 2 * MARGIN)},
     Excuse.NOT_REFUSED_FOR_NOTHING: {FaultKind.DISK_FULL: (0.0, MARGIN)},
     Excuse.CLOSED: {FaultKind.CLOSE_STORM: (0.0, 5.0), FaultKind.CLEANUP_STORM: (0.0, 5.0)},
     Excuse.FOUND_LATE: {
@@ -135,6 +133,16 @@ def excused(
         and (session is None or hit.session in (None, session))
         and hit.at - span[0] <= until
         and hit.until + span[1] >= since
+        for hit in hits
+    )
+
+
+def owed_to_the_disk(hits: Iterable[Hit], ended_at: float, now: float) -> bool:
+    """Whether what ended then may still not be recorded: what failed is tried again every few seconds."""
+    return any(
+        hit.kind is FaultKind.DISK_FULL
+        and hit.at <= ended_at <= hit.until + MARGIN
+        and now <= hit.until + 2 * MARGIN
         for hit in hits
     )
 

@@ -291,6 +291,7 @@ BUGS = (
         "restart 6 within",
         _in(session, "after_crash", _for_ever),
         "containers die",
+        1,
     ),
     Bug("two jobs at once", "one at a time", "it started while", _in(session, "_grant", _everybody_at_once)),
     Bug(
