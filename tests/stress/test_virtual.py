@@ -44,7 +44,7 @@ def test_the_rules_hold_with_a_seed_that_nobody_chose(fresh_seed: Callable[[str,
 def test_every_fault_hits_something() -> None:
     """Otherwise the rules would hold in fair weather only."""
     hit: set[str] = set()
-    for seed in range(4):
+    for seed in range(8):
         hit |= set(run_virtual(make_plan(DEFAULTS[-1], seed)).hits)
     assert hit == {fault.kind.value for fault in DEFAULTS[-1].faults}
 
