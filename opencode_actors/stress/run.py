@@ -22,7 +22,7 @@ from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
-from opencode_actors.stress.service import NoAnswer, Service
+from opencode_actors.stress.service import ANSWERED_WITHIN, NoAnswer, Service
 from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, SystemFactory, World
 
 _PIECE = 1 << 20
@@ -31,6 +31,9 @@ _LOOKS = 50
 # The share of a run after which its service is warm: code is loaded, and the first jobs have run.
 _WARM_AFTER = 0.25
 _LOOK_EVERY = 1.0
+_RELENTS_WITHIN = 30.0
+# All that is asked when all is over, however many jobs there were.
+_LOOKED_AT_WITHIN = 2 * ANSWERED_WITHIN
 
 
 async def run_stress(
@@ -76,6 +79,7 @@ class _Run:
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
+    _asking: set[int] = field(factory=set[int])  # jobs that are neither accepted nor refused
 
     def __attrs_post_init__(self) -> None:
         self.memory = Memory(_WARM_AFTER * self.plan.scenario.duration)
@@ -91,7 +95,10 @@ class _Run:
 
     async def _live(self, nursery: trio.Nursery) -> None:
         rng = random.Random(self.plan.seed)  # noqa: S311 - it has to be had again
-        service = Service(self.world, self.judge)
+        settle_within = self.plan.scenario.settle_within
+        # A full disk or an absent engine keeps it from beginning for as long as that lasts.
+        longest = max((fault.lasts for fault in self.plan.faults), default=0.0)
+        service = Service(self.world, self.judge, begins_within=settle_within + longest)
         clients = Clients(
             service,
             self.judge,
@@ -105,8 +112,7 @@ class _Run:
         service.begin(nursery)
         nursery.start_soon(clients.look)
         nursery.start_soon(self._report_progress, service)
-        within = self.plan.over_at + self.plan.scenario.settle_within
-        with trio.move_on_after(within) as scope:
+        with trio.move_on_after(self.plan.over_at + settle_within) as scope:
             async with trio.open_nursery() as work:
                 for job in self.plan.jobs:
                     work.start_soon(self._job, clients, job)
@@ -117,14 +123,21 @@ class _Run:
         if scope.cancelled_caught:
             self._starved()
         self._check_memory()
-        await self._at_rest(service)
-        await self._all_told(service, clients)
+        with trio.move_on_after(_LOOKED_AT_WITHIN) as scope:
+            if await service.wait_begun() is not None:
+                await self._at_rest(service)
+                await self._all_told(service, clients)
+        if scope.cancelled_caught:
+            text = f"what is asked when all is over took {_LOOKED_AT_WITHIN:g} s"
+            self._broke("every ask is answered", text)
         await self._closed(service)
         self.judge.check_taken(self.world.receiver, trio.current_time())
 
     async def _job(self, clients: Clients, job: PlannedJob) -> None:
         await trio.sleep_until(self.began + job.at)
+        self._asking.add(job.number)
         await clients.want(job)
+        self._asking.discard(job.number)
 
     async def _fault(self, service: Service, clients: Clients, fault: PlannedFault) -> None:
         await trio.sleep_until(self.began + fault.at)
@@ -142,8 +155,12 @@ class _Run:
         self.judge.hit(hit, trio.current_time())
         if fault.kind is FaultKind.SERVICE_KILLED:
             service.kill(down=_DOWN)
-        await trio.sleep(fault.lasts)
-        await self.world.relent(fault)
+        try:
+            await trio.sleep(fault.lasts)
+        finally:
+            # Also when time is up: what is looked at then is not under the fault any more.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _RELENTS_WITHIN):
+                await self.world.relent(fault)
 
     def _missed(self, fault: PlannedFault) -> None:
         self.missed[fault.kind.value] = self.missed.get(fault.kind.value, 0) + 1
@@ -162,6 +179,16 @@ class _Run:
             self.judge.findings.broke(
                 "every job settles", now, "it never did", session=file.session, job=file.number
             )
+        accepted = {file.number for file in self.judge.files.values()}
+        for job in self.plan.jobs:
+            if job.number in self._asking - accepted:
+                self.judge.findings.broke(
+                    "every planned job is accepted or refused",
+                    now,
+                    "nobody answered whoever wanted it",
+                    session=job.session,
+                    job=job.number,
+                )
 
     async def _at_rest(self, service: Service) -> None:
         """All has settled: what is kept of it, and that nothing else goes on."""

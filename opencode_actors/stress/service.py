@@ -34,11 +34,13 @@ def _nobody_answers(notice: InputWanted) -> None:
 
 @define(eq=False)
 class Service:
-    """`begin` keeps a system there until `close`. `wanted` is called for each question of an agent. What the
-    system raises that is none of its own errors is a bug, which the supervisor logs and the run hears."""
+    """`begin` keeps a system there until `close`; it may be without one for `begins_within` seconds. `wanted` is
+    called for each question of an agent. What the system raises that is none of its own errors is a bug, which
+    the supervisor logs and the run hears."""
 
     world: World
     judge: Judge
+    begins_within: float
     wanted: Callable[[InputWanted], None] = field(default=_nobody_answers)
     generation: int = 0
     live: Live | None = None
@@ -46,6 +48,7 @@ class Service:
     record: Record = field(factory=Record)
     _nursery: trio.Nursery | None = None
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
+    _why_not: str = "it was not begun"
     _closing: trio.Event = field(factory=trio.Event)
     _closed: trio.Event = field(factory=trio.Event)
     _changed: trio.Event = field(factory=trio.Event)
@@ -57,8 +60,9 @@ class Service:
         nursery.start_soon(self._live, 0.0)
 
     async def close(self) -> None:
-        """Returns when the system has ended."""
+        """Returns when the system has ended, or is not tried to be begun any more."""
         self._closing.set()
+        self._tell()
         await self._closed.wait()
 
     def kill(self, *, down: float) -> None:
@@ -75,9 +79,10 @@ class Service:
 
     async def call(self, name: str, make: Callable[[Face], Awaitable[T]]) -> T:
         """Asks the system as soon as there is one. Raises `NoAnswer`, and what the system raises."""
-        while self.live is None:
-            await self._changed.wait()
-        face, generation = self.live.face, self.generation
+        live = await self.wait_begun()
+        if live is None:
+            raise NoAnswer
+        face, generation = live.face, self.generation
         answers: list[T] = []
         refusals: list[OpencodeActorsError] = []
         gone: list[NoService] = []
@@ -116,6 +121,13 @@ class Service:
             await self._changed.wait()
         return self.live
 
+    async def wait_begun(self) -> Live | None:
+        """The one that runs, or begins soon enough; that there is none is a broken rule."""
+        with trio.move_on_after(self.begins_within):
+            return await self.wait_up()
+        self._broke("the service begins", f"there was none for {self.begins_within:g} s: {self._why_not}")
+        return None
+
     async def _lost(self, name: str, lost: NoService, generation: int) -> None:
         """A connection may break with its service, which is known to be killed within this time."""
         await trio.sleep(_KNOWN_WITHIN)
@@ -126,8 +138,12 @@ class Service:
 
     async def _live(self, down: float) -> None:
         await trio.sleep(down)
-        while not await self._lived():  # noqa: ASYNC110 - nothing tells when a full disk is not full any more
-            await trio.sleep(_UP_AGAIN_AFTER)
+        while not (self._closing.is_set() or await self._lived()):
+            # Nothing tells when a full disk is not full any more.
+            with trio.move_on_after(_UP_AGAIN_AFTER):
+                await self._closing.wait()
+        if self._closing.is_set():
+            self._closed.set()
 
     async def _lived(self) -> bool:
         """False when it could not even begin."""
@@ -146,12 +162,11 @@ class Service:
                     self.live = None
                     nursery.cancel_scope.cancel()
             except OpencodeActorsError as error:
+                self._why_not = error.message
                 self.judge.findings.saw(trio.current_time(), f"no service: {error.message}")
 
         with trio.CancelScope() as self._scope:
             await self._supervisor.watch("the system", live)
-            if began:
-                self._closed.set()
             return bool(began)
         return True  # killed
 
