@@ -1,6 +1,6 @@
 """The service that a stress run in the real world kills: `serve`, but for the model.
 
-    python -m opencode_actors.stress.served PROVIDER_SOCKET
+    python -m opencode_actors.stress.served PROVIDER_SOCKET LEAVE
 
 Its settings come from the environment, as those of `serve`; what answers in its containers is the provider that
 listens on this socket, and lives on when the service does not.
@@ -39,7 +39,7 @@ def main() -> int:
     model = _scripted(loaded.settings, Path(sys.argv[1]))
     with log_to_stderr(as_json=False):
         try:
-            return trio.run(serve_until_told, loaded, address, model, Leave.NOTHING)
+            return trio.run(serve_until_told, loaded, address, model, Leave(sys.argv[2]))
         except* OpencodeActorsError as group:
             sys.stderr.write(f"error: {group.exceptions[0]}\n")
     return 1
