@@ -126,7 +126,7 @@ async def open_process(
     home: Home, leave: Leave, ended_badly: list[str]
 ) -> AsyncGenerator[tuple[ServedProcess, Live]]:
     """From when it listens; `leave` is what it does with its jobs at SIGTERM. Raises `NoService` with its last words when it does not."""
-    command = [sys.executable, "-m", "opencode_actors.stress.served", str(home.provider), leave.value]
+    command = [sys.executable, "-m", "opencode_actors.stress.served", leave.value, str(home.provider)]
     process = await trio.lowlevel.open_process(
         command, env=home.environment(), cwd=home.base, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
