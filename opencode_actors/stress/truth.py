@@ -40,6 +40,7 @@ _HANGS: Mapping[FaultKind, float] = {
     FaultKind.STREAM_DROPPED: 60.0,
     FaultKind.STREAM_TRUNCATED: 60.0,
     FaultKind.JOURNAL_SLOW: 30.0,
+    FaultKind.ANSWERS_LOST: 60.0,
 }
 
 # Which of the provider's moods is called what.

@@ -62,6 +62,10 @@ def tolerance_of(late: float) -> Tolerance:
     return Tolerance(late=late, slack=MARGIN, found_within=_FOUND_WITHIN_IN_TRUTH, settles=1.0)
 
 
+# A service is not there any more: at once, or when it has ended in order.
+SERVICE_GOES = frozenset({FaultKind.SERVICE_KILLED, FaultKind.SERVICE_ENDED})
+
+
 class Excuse(Enum):
     """What may be otherwise while a fault lasts, and for how long before and after it."""
 
@@ -77,11 +81,17 @@ class Excuse(Enum):
 _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
     Excuse.NOT_RECORDED: {FaultKind.DISK_FULL: (0.0, MARGIN)},
     Excuse.NOT_REFUSED_FOR_NOTHING: {FaultKind.DISK_FULL: (0.0, MARGIN)},
-    Excuse.CLOSED: {FaultKind.CLOSE_STORM: (0.0, 5.0), FaultKind.CLEANUP_STORM: (0.0, 5.0)},
+    Excuse.CLOSED: {
+        FaultKind.CLOSE_STORM: (0.0, 5.0),
+        FaultKind.CLEANUP_STORM: (0.0, 5.0),
+        FaultKind.SERVICE_ENDED: (0.0, 60.0),
+    },
     Excuse.FOUND_LATE: {
         FaultKind.ENGINE_AWAY: (0.0, 10.0),
         FaultKind.JOURNAL_SLOW: (0.0, 30.0),
         FaultKind.SERVICE_KILLED: (0.0, 10.0),
+        FaultKind.SERVICE_ENDED: (0.0, 90.0),
+        FaultKind.ANSWERS_LOST: (0.0, 10.0),
         FaultKind.DISK_FULL: (0.0, 10.0),
     },
     Excuse.HUNG_LATE: dict.fromkeys(
@@ -96,6 +106,8 @@ _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
             FaultKind.ENGINE_SLOW,
             FaultKind.JOURNAL_SLOW,
             FaultKind.SERVICE_KILLED,
+            FaultKind.SERVICE_ENDED,
+            FaultKind.ANSWERS_LOST,
             FaultKind.DISK_FULL,
         ),
         (0.0, 60.0),
@@ -109,6 +121,8 @@ _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
             FaultKind.SERVER_FROZEN,
             FaultKind.SERVER_SLOW,
             FaultKind.SERVICE_KILLED,
+            FaultKind.SERVICE_ENDED,
+            FaultKind.ANSWERS_LOST,
             FaultKind.DISK_FULL,
         ),
         (0.0, 30.0),
@@ -149,7 +163,7 @@ def owed_to_the_disk(hits: Iterable[Hit], ended_at: float, now: float) -> bool:
 
 def killed_between(hits: Iterable[Hit], since: float, until: float) -> int:
     """How often the service was."""
-    return sum(hit.kind is FaultKind.SERVICE_KILLED and since <= hit.at <= until for hit in hits)
+    return sum(hit.kind in SERVICE_GOES and since <= hit.at <= until for hit in hits)
 
 
 def overlapping(

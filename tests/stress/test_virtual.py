@@ -42,11 +42,13 @@ def test_the_rules_hold_with_a_seed_that_nobody_chose(fresh_seed: Callable[[str,
 
 
 def test_every_fault_hits_something() -> None:
-    """Otherwise the rules would hold in fair weather only."""
+    """Otherwise the rules would hold in fair weather only. What nobody felt is no hit."""
     hit: set[str] = set()
-    for seed in range(8):
-        hit |= set(run_virtual(make_plan(DEFAULTS[-1], seed)).hits)
-    assert hit == {fault.kind.value for fault in DEFAULTS[-1].faults}
+    for scenario in DEFAULTS:
+        if scenario.name in ("everything at once", "the engine fails", "servers misbehave"):
+            for seed in range(4):
+                hit |= set(run_virtual(make_plan(scenario, seed)).hits)
+    assert {fault.kind.value for fault in DEFAULTS[-1].faults} - hit == set()
 
 
 def test_every_latency_is_measured() -> None:
