@@ -124,6 +124,8 @@ def _world(arguments: argparse.Namespace) -> _Runs:
 
 def _seeds(arguments: argparse.Namespace) -> range:
     given = arguments.seed if arguments.replay is None else arguments.replay
+    if arguments.seed is not None and arguments.replay is not None:
+        raise UsageError("--seed and --replay both say which seed", hint="--replay is one run of the seed")
     try:
         first = random.SystemRandom().randrange(_LARGEST_SEED) if given is None else int(given)
         runs = 1 if arguments.replay is not None else int(arguments.runs)

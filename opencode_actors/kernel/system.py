@@ -372,7 +372,8 @@ class System:
             sessions=self._sessions,
             data=delete_data,
             workspaces=delete_workspaces,
-            unused_since=self._surroundings.wall() - older_than,
+            # Without an age nobody is spared: after the clock was set back all were used at a time that is to come.
+            unused_since=self._surroundings.wall() - older_than if older_than else math.inf,
         )
         done = await cleanup.run(self._surroundings.store)
         forgotten = await self._retention.forget()

@@ -88,11 +88,16 @@ def _how(state: JobState, request: str) -> n.InputEnd:
 
 
 def given_up(state: JobState, why: str) -> Acted:
-    """The job runs no more, so nothing of it waits for an answer. For the last moment of its phase."""
+    """The job runs no more, so nothing of it waits for an answer. For the last moment of its phase.
+
+    The answer that the server was heard to take was taken, though the call that gave it has not returned yet."""
     effects: list[JobEffect] = []
-    for owed in state.replies:
-        effects.extend(_told(owed.ask, m.NotAnswered(why=m.NoAnswer.GONE, reason=why)))
     waiting = pending(state)
+    open_ = {about.id for about in waiting}
+    for owed in state.replies:
+        heard = owed is state.replies[0] and owed.request.id not in open_
+        value = m.Answered() if heard else m.NotAnswered(why=m.NoAnswer.GONE, reason=why)
+        effects.extend(_told(owed.ask, value))
     effects.extend(_ended(state, about.id, n.InputEnd.GONE) for about in waiting)
     if waiting:
         effects.append(StopTimer(timer=JobTimer.UNANSWERED))

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
 from attrs import define, field
 
-from opencode_actors.errors import Busy, OpencodeActorsError, RequestGone, StoreError
+from opencode_actors.errors import OpencodeActorsError, RequestGone, UnknownSession
 from opencode_actors.kernel.system import System, SystemStatistics
 from opencode_actors.machines.notices import InputWanted
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot
-from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress import looks
+from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.plan import PlannedFault, PlannedJob
+from opencode_actors.stress.refusals import unfounded
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.service import NoAnswer, Service
-from opencode_actors.stress.truth import Hit
 from opencode_actors.stress.wanderers import Wanderer
+from opencode_actors.stress.windows import Excuse, Hit, excused
 from opencode_actors.stress.worlds import Face
 
 # A mailbox has 64 places for outsiders; what an actor started itself comes beside them.
 MOST_WAITING = 64 + 192
-_STORE_ERRORS_WITHIN = 60.0
 _WANDERERS = 3
+_LOOKS_BACK = 0.3  # the share of looks at what may be over
 _ASKED_TWICE = 0.2  # the share of those who think that they had no answer
 
 
@@ -36,7 +40,7 @@ class Clients:
     nursery: trio.Nursery
     seed: int
     look_every: float
-    starting: int = 0
+    starting: Counter[str] = field(factory=Counter[str])
     refused: dict[str, int] = field(factory=dict[str, int])
     most_waiting: int = 0
     wanderers: list[Wanderer] = field(factory=list[Wanderer])
@@ -46,11 +50,11 @@ class Clients:
     async def want(self, planned: PlannedJob) -> None:
         """One job, from the moment when somebody wants it. Asked again when the service is gone meanwhile."""
         since, key = trio.current_time(), f"stress-{self.seed}-{planned.number}"
-        self.starting += 1
+        self.starting[planned.session] += 1
         try:
             job = await self._start(planned, key)
         finally:
-            self.starting -= 1
+            self.starting[planned.session] -= 1
         if job is None:
             return
         file = self.judge.accepted(job, planned, trio.current_time(), since)
@@ -85,13 +89,11 @@ class Clients:
         now, name = trio.current_time(), type(error).__name__
         self.refused[name] = self.refused.get(name, 0) + 1
         self.judge.findings.saw(now, f"refused: {error.message}", session=planned.session, job=planned.number)
-        full = any(
-            hit.kind is FaultKind.DISK_FULL and hit.at <= now <= hit.until + _STORE_ERRORS_WITHIN
-            for hit in self.judge.hits
-        )
-        if not isinstance(error, Busy) and not (isinstance(error, StoreError) and full):
+        others = self.starting - Counter({planned.session: 1})
+        wrong = unfounded(self.judge, planned.session, error, now, others)
+        if wrong is not None:
             self.judge.findings.broke(
-                "refused for a reason", now, error.message, session=planned.session, job=planned.number
+                "refused for a reason", now, wrong, session=planned.session, job=planned.number
             )
 
     async def _cancel(self, file: JobFile) -> None:
@@ -114,29 +116,47 @@ class Clients:
         if roll < 0.3:
             return
         await trio.sleep(after)
-        taken: list[str] = []
+        file = self.judge.files[notice.job]
         async with trio.open_nursery() as nursery:
             for word in ("yes", "no"):
-                nursery.start_soon(self._say, notice, word, taken)
-        if len(taken) > 1:
-            text = f"{notice.request} took {len(taken)} answers"
-            self.judge.findings.broke(
-                "a request takes one answer", trio.current_time(), text, session=notice.session
-            )
+                nursery.start_soon(self._say, notice, word, file)
+        heard, _ = self.judge.told.get(notice.session, (0, 0.0))
+        await trio.sleep(self.judge.tolerance.settles)
+        now = trio.current_time()
+        waits = file.wanted.get(notice.request) is False and file.cancel_asked_at is None
+        if (
+            waits
+            and notice.request not in file.answers
+            and not file.unsure
+            and looks.is_quiet(self.judge, notice.session, now, heard)
+        ):
+            self._broke_answer(notice, f"{notice.request} waits, and took none of two answers")
 
-    async def _say(self, notice: InputWanted, word: str, taken: list[str]) -> None:
+    async def _say(self, notice: InputWanted, word: str, file: JobFile) -> None:
         try:
             await self.service.call(
                 "answer", lambda face: face.answer(notice.job, notice.request, answers=word)
             )
-        except (NoAnswer, RequestGone):
+        except NoAnswer:
+            file.unsure.add(word)
+            return
+        except RequestGone:
             return
         except OpencodeActorsError as error:
-            self.judge.findings.saw(
-                trio.current_time(), f"no answer: {error.message}", session=notice.session
-            )
+            file.unsure.add(word)
+            since = trio.current_time() - self.judge.tolerance.slack
+            if not excused(Excuse.UNSURE, self.judge.hits, since, session=notice.session):
+                self._broke_answer(notice, f"{notice.request} took no answer: {error.message}")
             return
-        taken.append(word)
+        if notice.request in file.answers:
+            self._broke_answer(notice, f"{notice.request} took two answers")
+        file.answers[notice.request] = word
+
+    def _broke_answer(self, notice: InputWanted, text: str) -> None:
+        file, now = self.judge.files[notice.job], trio.current_time()
+        self.judge.findings.broke(
+            "a request takes one answer", now, text, session=notice.session, job=file.number
+        )
 
     # ---- who looks
 
@@ -144,22 +164,40 @@ class Clients:
         """For ever: what is said of a job, and how much waits in the system."""
         while True:
             await trio.sleep(self.look_every)
-            unsettled = self.judge.unsettled
-            if not unsettled:
-                continue
-            file = unsettled[self.rng.randrange(len(unsettled))]
-            since = trio.current_time()
-            try:
-                await self.service.call("status", partial(_status, job=file.id))
-                await self.service.call("sessions", lambda face: face.sessions())
-            except NoAnswer:
-                continue
-            except OpencodeActorsError as error:
-                self._unexpected("status", error)
-                continue
-            self.judge.latencies["status"].append(trio.current_time() - since)
-            if self.service.live is not None and self.service.live.inside is not None:
-                self._bounded(self.service.live.inside.statistics())
+            files = self.judge.unsettled
+            if self.rng.random() < _LOOKS_BACK:
+                files = tuple(file for file in self.judge.files.values() if file.planned is not None)
+            if files:
+                await self._look(files[self.rng.randrange(len(files))])
+
+    async def _look(self, file: JobFile) -> None:
+        judge, since, session = self.judge, trio.current_time(), file.session
+        quiet, generation = looks.is_quiet(judge, session, since), self.service.generation
+        heard, _ = judge.told.get(session, (0, 0.0))
+        try:
+            status = await self.service.call("status", partial(_status, job=file.id))
+            answered = trio.current_time()
+            sessions = await self.service.call("sessions", lambda face: face.sessions())
+        except NoAnswer:
+            return
+        except OpencodeActorsError as error:
+            self._unexpected("status", error)
+            return
+        judge.latencies["status"].append(answered - since)
+        judge.latencies["sessions"].append(trio.current_time() - answered)
+        if self.service.live is not None and self.service.live.inside is not None:
+            self._bounded(self.service.live.inside.statistics())
+        await trio.sleep(judge.tolerance.settles)
+        now = trio.current_time()
+        if not quiet or not looks.is_quiet(judge, session, now, heard) or file.id in judge.doubtful:
+            return
+        if self.service.generation != generation:
+            return
+        wrong = looks.wrong_status(file, status)
+        if wrong is not None:
+            judge.findings.broke("what is told is so", now, wrong, session=session, job=file.number)
+        for wrong in looks.wrong_sessions(judge, session, sessions):
+            judge.findings.broke("what is told is so", now, wrong, session=session)
 
     def _bounded(self, statistics: SystemStatistics) -> None:
         now = trio.current_time()
@@ -172,7 +210,7 @@ class Clients:
         ending = sum(
             file.ended_at is not None and now - file.ended_at < 1.0 for file in self.judge.files.values()
         )
-        known = len(self.judge.unsettled) + self.starting + ending
+        known = len(self.judge.unsettled) + self.starting.total() + ending
         if statistics.jobs > known:
             text = f"{statistics.jobs} jobs are in memory, and {known} are not settled"
             self.judge.findings.broke("bounded", now, text)
@@ -215,8 +253,10 @@ class Clients:
     async def _call(self, name: str, make: Callable[[Face], Awaitable[object]]) -> None:
         try:
             await self.service.call(name, make)
-        except (NoAnswer, OpencodeActorsError):
-            return
+        except (NoAnswer, UnknownSession):
+            return  # nobody says that there is anything to be ended
+        except OpencodeActorsError as error:
+            self._unexpected(name, error)
 
     def _unexpected(self, name: str, error: OpencodeActorsError) -> None:
         self.judge.findings.broke("every ask is answered", trio.current_time(), f"{name}: {error.message}")

@@ -40,11 +40,14 @@ class Violation:
 
 @define(eq=False)
 class Findings:
-    """Of one run. Of each rule and job the first violation is kept: the others follow from it."""
+    """Of one run. Of each rule and job the first violation is kept: the others follow from it. Of what concerns
+    nobody in particular each is."""
 
     violations: list[Violation] = field(factory=list[Violation])
     _seen: deque[Seen] = field(factory=lambda: deque[Seen](maxlen=_KEPT))
-    _known: set[tuple[str, str | None, int | None]] = field(factory=set[tuple[str, str | None, int | None]])
+    _known: set[tuple[str, str | None, int | str | None]] = field(
+        factory=set[tuple[str, str | None, int | str | None]]
+    )
 
     def saw(self, at: float, what: str, *, session: str | None = None, job: int | None = None) -> None:
         self._seen.append(Seen(at=at, session=session, job=job, what=what))
@@ -52,7 +55,7 @@ class Findings:
     def broke(
         self, rule: str, at: float, text: str, *, session: str | None = None, job: int | None = None
     ) -> None:
-        key = (rule, session, job)
+        key = (rule, session, text if session is None and job is None else job)
         if key in self._known:
             return
         self._known.add(key)
@@ -62,11 +65,12 @@ class Findings:
         )
 
     def _trace(self, session: str | None, job: int | None) -> tuple[str, ...]:
-        """All that concerns everybody or this session, but of other jobs only the beginning and the end."""
+        """All that concerns everybody or this session, but of other jobs only the beginning and the end. What
+        concerns nobody in particular may come from anywhere."""
         mine = [
             seen
             for seen in self._seen
-            if seen.session in (None, session)
+            if (session is None or seen.session in (None, session))
             and (job is None or seen.job in (None, job) or seen.what.startswith(("started", "ended")))
         ]
         return tuple(str(seen) for seen in mine[-SHOWN:])

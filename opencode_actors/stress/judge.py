@@ -2,81 +2,56 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping
 
 from attrs import define, field
 
 from opencode_actors.machines import notices as n
-from opencode_actors.machines.vocabulary import Cause, Climb, JobId, JobSnapshot, Rung
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, OnCrash
 from opencode_actors.settings import Settings
+from opencode_actors.stress.announced import wrong_announcements
+from opencode_actors.stress.climbs import skipped, too_slow
+from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
-from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.talk import expected_of, wrong_output
-from opencode_actors.stress.truth import DEATHS, Hit, Life, untrue
+from opencode_actors.stress.talk import expected_of, without_remark, wrong_output
+from opencode_actors.stress.truth import DEATHS, Evidence, Word
+from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, owed_to_the_disk, tolerance_of
 
-# Beyond what a rung may take: the engine's answer, and a look at what is left.
-MARGIN = 6.0
-# From a container's end until its job has settled; the engine's own word is the slowest way to hear of it.
-FOUND_WITHIN = 40.0
-# Faults that make everything else take longer, so that no bound is held while they last.
-_SLOWING = frozenset(
-    {FaultKind.JOURNAL_SLOW, FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW, FaultKind.ENGINE_LIES,
-     FaultKind.ENGINE_REFUSES, FaultKind.SERVER_FROZEN, FaultKind.SERVER_SLOW, FaultKind.SERVICE_KILLED,
-     FaultKind.DISK_FULL}
-)  # fmt: skip
-
-
-@define(eq=False)
-class JobFile:
-    """All that is known of one job. `planned` is None until its start has returned."""
-
-    id: JobId
-    session: str
-    planned: PlannedJob | None = None
-    asked_at: float | None = None
-    accepted_at: float | None = None
-    queued_at: float | None = None
-    started_at: float | None = None
-    heard_at: float | None = None
-    cancelling_at: float | None = None
-    cancel_asked_at: float | None = None
-    ended_at: float | None = None
-    end: JobSnapshot | None = None
-    numbered: bool = False  # so its end is recorded
-    recalled: bool = False  # the end was asked for, and may still be told
-    early: set[str] = field(factory=set[str])  # requests whose end had no number yet
-    text: list[str] = field(factory=list[str])
-    size: int = 0
-    rungs: list[Rung] = field(factory=list[Rung])
-    wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
-
-    @property
-    def number(self) -> int | None:
-        return None if self.planned is None else self.planned.number
+# What a job gives by itself: a reminder comes also from one that is silent.
+_SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
 
 
 @define(eq=False)
 class Judge:
     """`settings` are those of the system; all times are trio's. `late` is by how much one notice may be heard
-    later than another."""
+    later than another, and `ledger` what the model was asked, where the world knows."""
 
     settings: Settings
     findings: Findings
     late: float = 0.001
+    ledger: Ledger | None = None
     hits: list[Hit] = field(factory=list[Hit])
     files: dict[JobId, JobFile] = field(factory=dict[JobId, JobFile])
     latencies: dict[str, list[float]] = field(factory=lambda: defaultdict[str, list[float]](list))
     doubtful: set[JobId] = field(factory=set[JobId])
-    _running: dict[str, JobId] = field(factory=dict[str, JobId])
-    _waiting: dict[str, dict[JobId, JobFile]] = field(
+    told: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
+    began_at: float = 0.0
+    tolerance: Tolerance = field(init=False)
+    evidence: Evidence = field(init=False)
+    running: dict[str, JobId] = field(factory=dict[str, JobId])
+    waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
     )
     _restarts: dict[str, Restarts] = field(factory=dict[str, Restarts])
+
+    def __attrs_post_init__(self) -> None:
+        self.tolerance = tolerance_of(self.late)
+        self.evidence = Evidence(self.settings, self.tolerance, self.hits, ledger=self.ledger)
 
     # ---- what clients and the world say
 
@@ -122,15 +97,29 @@ class Judge:
         """Those that were accepted and have not ended."""
         return tuple(file for file in self.files.values() if file.planned is not None and file.end is None)
 
+    def waiting_in(self, session: str, now: float) -> int:
+        """How many jobs may wait there, as far as that was told."""
+        since = now - self.tolerance.settles
+        return sum(
+            file.session == session
+            and (file.started_at is None or file.started_at >= since)
+            and (file.ended_at is None or file.ended_at >= since)
+            for file in self.files.values()
+        )
+
     # ---- what is told
 
     def noticed(self, notice: n.Notice, now: float) -> None:
+        count, _ = self.told.get(notice.session, (0, 0.0))
+        self.told[notice.session] = count + 1, now
         if isinstance(notice, n.SessionChanged):
             self._session_changed(notice, now)
             return
         if isinstance(notice, n.NotificationFailed):
             return
         file = self._file(notice.job, notice.session)
+        if isinstance(notice, _SIGNS) and file.cancelling_at is None:
+            file.sign_at = now
         # What the disk had no room for is told at once, and again with the number that it gets later.
         over = file.end is not None and self._recorded_at(file.ended_at or now)
         if over and not isinstance(notice, n.JobEnded):
@@ -140,7 +129,7 @@ class Judge:
                 if file.queued_at is not None:
                     self._broke("queued once", now, "it was queued twice", file)
                 file.queued_at = now
-                self._waiting[file.session][file.id] = file
+                self.waiting[file.session][file.id] = file
             case n.JobStarted():
                 self._started(file, now)
             case n.OutputAdded():
@@ -149,6 +138,7 @@ class Judge:
                 if notice.request in file.wanted:
                     self._broke("requests end once", now, f"{notice.request} is asked twice", file)
                 file.wanted[notice.request] = False
+                file.wanted_at.setdefault(notice.request, now)
                 self._saw(now, f"asks {notice.request}", file)
             case n.InputAnswered():
                 if file.wanted.get(notice.request) is not False:
@@ -157,7 +147,10 @@ class Judge:
                 if notice.seq == 0:
                     file.early.add(notice.request)
                 self._saw(now, f"{notice.request} is {notice.end.value}", file)
+                if notice.end is n.InputEnd.UNANSWERED:
+                    self._waited(file, notice.request, now)
             case n.OutputFilled():
+                file.full = True
                 self._saw(now, "its output is full", file)
             case n.JobCancelling():
                 self._cancelling(file, notice, now)
@@ -169,17 +162,17 @@ class Judge:
 
     def _started(self, file: JobFile, now: float) -> None:
         self._saw(now, "started", file)
-        other = self._running.get(file.session)
+        other = self.running.get(file.session)
         if other is not None and other != file.id:
             number = self.files[other].number
             self._broke("one at a time", now, f"it started while job {number} ran", file)
-        self._running[file.session] = file.id
-        for before in self._waiting[file.session].values():
+        self.running[file.session] = file.id
+        for before in self.waiting[file.session].values():
             # Of two that were asked for at the same time either may come first.
             if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
                 text = f"it started before job {before.number}, which was accepted before it was asked for"
                 self._broke("in order", now, text, file)
-        self._waiting[file.session].pop(file.id, None)
+        self.waiting[file.session].pop(file.id, None)
         if file.started_at is None:
             file.started_at = now
 
@@ -216,75 +209,55 @@ class Judge:
                 self._broke("settles once", now, text, file)
             return
         file.end, file.ended_at = end, now
-        self._waiting[file.session].pop(file.id, None)
-        if self._running.get(file.session) == file.id:
-            del self._running[file.session]
+        self.waiting[file.session].pop(file.id, None)
+        if self.running.get(file.session) == file.id:
+            del self.running[file.session]
         if not end.settled:
             self._broke("settles once", now, f"it ended as {end.status.value}", file)
         if end.failure is not None and end.failure.cause is Cause.INTERNAL:
             self._broke("no bug", now, end.failure.message, file)
         if open_ := [request for request, over in file.wanted.items() if not over]:
             self._broke("requests end once", now, f"it ended, and {', '.join(open_)} did not", file)
-        self._climbed(file, end.climb, now)
+        self._climbed(file, end, now)
         self._found(file, now)
+
+    def _waited(self, file: JobFile, request: str, now: float) -> None:
+        """Nobody is waited for longer than was said."""
+        since, bound = file.wanted_at.get(request, now), self.settings.question_timeout
+        if now - since > bound + self.tolerance.slack and not excused(
+            Excuse.HUNG_LATE, self.hits, since, now, session=file.session
+        ):
+            text = f"an answer was waited for for {now - since:.1f} s, and questionTimeout is {bound:g} s"
+            self._broke("a silence ends", now, text, file)
 
     def _recorded_at(self, moment: float) -> bool:
         """Whether what ended then was durable: on a full disk it is told all the same."""
-        return not any(
-            hit.kind is FaultKind.DISK_FULL and hit.at <= moment <= hit.until + MARGIN for hit in self.hits
-        )
+        return not excused(Excuse.NOT_RECORDED, self.hits, moment)
 
-    def _owed_to_the_disk(self, ended_at: float, now: float) -> bool:
-        """Whether what ended then may still not be recorded: what failed is tried again every few seconds."""
-        return any(
-            hit.kind is FaultKind.DISK_FULL
-            and hit.at <= ended_at <= hit.until + MARGIN
-            and now <= hit.until + 2 * MARGIN
-            for hit in self.hits
-        )
-
-    def _slowed(self, session: str, since: float, until: float) -> bool:
-        return any(
-            hit.kind in _SLOWING
-            and hit.session in (None, session)
-            and hit.at <= until
-            and hit.until + 90 >= since
-            for hit in self.hits
-        )
-
-    def _climbed(self, file: JobFile, climb: Climb | None, now: float) -> None:
-        """No rung is skipped on the way, none takes longer than it may, nor do all of them together."""
-        rungs = [] if climb is None else [rung for rung, _ in climb.seconds]
-        own = rungs[1:] if rungs and rungs[0] is Rung.ABORT else rungs
-        steps = itertools.pairwise(own)
-        if any(after != before + 1 for before, after in steps) or (
-            own and rungs != own and Rung.ABORT in own
-        ):
-            text = f"the rungs were {', '.join(rung.name for rung in rungs)}"
-            self._broke("the ladder only climbs", now, text, file)
-        began = file.cancelling_at
-        if began is None or self._slowed(file.session, began, now):
-            return
-        graces = self.settings
-        whole = graces.abort_grace + graces.stop_grace + graces.kill_grace + graces.remove_grace
-        if now - began > whole + MARGIN:
-            text = f"it took {now - began:.1f} s, and the graces are {whole:g} s"
-            self._broke("the ladder is bounded", now, text, file)
+    def _climbed(self, file: JobFile, end: JobSnapshot, now: float) -> None:
+        wrong = skipped(end.climb)
+        if wrong is not None:
+            self._broke("the ladder only climbs", now, wrong, file)
+        for wrong in too_slow(file, self.settings, self.tolerance, self.hits):
+            self._broke("the ladder is bounded", now, wrong, file)
 
     def _found(self, file: JobFile, now: float) -> None:
         """A container's end is found at once, and its job not left waiting for an idle time-out."""
-        if file.started_at is None:
+        if file.started_at is None or self.settings.on_crash == OnCrash.RESUME.value:
             return
         for hit in self.hits:
             if hit.kind not in DEATHS or hit.session != file.session or not file.started_at <= hit.at <= now:
                 continue
-            self.latencies["crash found"].append(now - hit.at)
-            if now - hit.at > FOUND_WITHIN and not self._slowed(file.session, hit.at, now):
-                text = f"its container ended {now - hit.at:.1f} s before it"
+            took = now - hit.at
+            self.latencies["crash found"].append(took)
+            if took > self.tolerance.found_within and not excused(Excuse.FOUND_LATE, self.hits, hit.at, now):
+                text = f"its container ended {took:.1f} s before it"
                 self._broke("a death is found", now, text, file)
 
     def _session_changed(self, notice: n.SessionChanged, now: float) -> None:
         self.findings.saw(now, f"{notice.status.value} {notice.detail}", session=notice.session)
+        words = self.evidence.words.setdefault(notice.session, [])
+        words.append(Word(now, notice.status, notice.detail))
         restarts = self._restarts.get(notice.session)
         if restarts is None:
             restarts = self._restarts[notice.session] = Restarts(self.settings, self.late)
@@ -298,12 +271,14 @@ class Judge:
         """The next one begins with sessions that know nothing of crashes, and may go on with what ended while
         the disk was full: who knows whether there was room for that since."""
         self._restarts.clear()
+        self.began_at = now
         for file in self.files.values():
             if file.ended_at is None or file.numbered:
                 continue
-            if self._owed_to_the_disk(file.ended_at, now):
+            if owed_to_the_disk(self.hits, file.ended_at, now):
                 self._saw(now, "its end may not be recorded", file)
                 self.doubtful.add(file.id)
+                file.was_doubtful = True
                 file.end = file.ended_at = None
                 file.wanted |= dict.fromkeys(file.early, False)
 
@@ -327,51 +302,34 @@ class Judge:
         if told != output and self._recorded_at(file.ended_at):
             text = f"{len(told)} characters were told, and {len(output)} are kept"
             self._broke("whole output", now, text, file)
-        completed = file.end.status.value == "completed"
-        wrong = wrong_output(expected_of(file.planned.prompt), output, whole=completed)
+        whole = file.end.status.value == "completed" and not file.full
+        said = without_remark(output) if file.full else output
+        wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
         if wrong:
             self._broke("whole output", now, wrong, file)
-        life = Life(
-            job=file.planned,
-            queued_at=file.queued_at or 0.0,
-            ended_at=file.ended_at,
-            cancel_asked=file.cancel_asked_at is not None,
-        )
-        wrong = untrue(life, file.end, self.hits)
+        if file.full is not file.end.output_truncated and self._recorded_at(file.ended_at):
+            self._broke(
+                "whole output", now, f"it is full: {file.full}, and said to be: {not file.full}", file
+            )
+        wrong = self.evidence.untrue(file)
         if wrong:
             self._broke("the true cause", now, wrong, file)
+        wrong = self.evidence.misheard(file)
+        if wrong:
+            self._broke("a request takes one answer", now, wrong, file)
+        wrong = self.evidence.overdue(file)
+        if wrong:
+            self._broke("a silence ends", now, wrong, file)
 
     def check_taken(self, receiver: Receiver | None, now: float) -> None:
-        """Of each job that ended one announcement was taken; of a second one the service did not know that the
-        first was, because it died, or could not write it down."""
         if receiver is None or self.unsettled:
             return
-        taken: dict[str, list[float]] = defaultdict(list)
-        for one in receiver.taken:
-            taken[one.job].append(one.at)
-        for file in self.files.values():
-            moments = taken.pop(file.id, [])
-            if not moments:
-                self._broke("one announcement for each job", now, "its end was announced to nobody", file)
-            for before, after in itertools.pairwise(moments):
-                if not self._forgotten(before, after):
-                    text = f"its end was announced again {after - before:.1f} s later"
-                    self._broke("one announcement for each job", now, text, file)
-            if moments and file.ended_at is not None and moments[0] < file.ended_at - MARGIN:
-                self._broke("one announcement for each job", now, "it was announced before its end", file)
-        for job in taken:
-            self.findings.broke("one announcement for each job", now, f"{job} was announced, and never was")
-
-    def _forgotten(self, taken_at: float, again_at: float) -> bool:
-        """Whether something kept the service from writing down that it was taken."""
-        return any(
-            hit.at <= again_at
-            and (
-                (hit.kind is FaultKind.SERVICE_KILLED and abs(hit.at - taken_at) <= MARGIN)
-                or (hit.kind is FaultKind.DISK_FULL and hit.at - MARGIN <= taken_at <= hit.until + MARGIN)
-            )
-            for hit in self.hits
-        )
+        rule = "one announcement for each job"
+        for wrong in wrong_announcements(receiver, self.files, self.hits):
+            if wrong.file is None:
+                self.findings.broke(rule, now, wrong.text)
+            else:
+                self._broke(rule, now, wrong.text, wrong.file)
 
     def check_unknown(self, now: float) -> None:
         for file in self.files.values():

@@ -11,16 +11,17 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from opencode_actors.adapters.openclaw_hooks import HttpWebhook
 from opencode_actors.adapters.opencode import HttpOpenCode
@@ -32,18 +33,20 @@ from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.system import System
-from opencode_actors.machines.notices import Notice, Record
 from opencode_actors.machines.vocabulary import Failure
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
 from opencode_actors.stress.door_face import open_face
-from opencode_actors.stress.fake_world import FakeWorld, Weather
+from opencode_actors.stress.fake_faults import FakeFaults
+from opencode_actors.stress.fake_world import FakeWorld
 from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.processes import held
 from opencode_actors.stress.receiver import Receiver, serve_receiver
 from opencode_actors.stress.report import Progress, Report
 from opencode_actors.stress.run import run_plan
+from opencode_actors.stress.weather import Outside, Weather
+from opencode_actors.stress.wire import Wire
 from opencode_actors.stress.worlds import Live
 from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_engine import FakeEngine
@@ -71,14 +74,32 @@ async def _run(plan: Plan, watch: Callable[[Progress], None]) -> Report:
 
 
 @define(eq=False)
-class _Switches:
+class _Disk:
+    """Writes to a journal go through it: it may be slow or full."""
+
     full: bool = False
     slow: float = 0.0
+    late: float = 0.0
+    felt: Counter[str] = field(factory=Counter[str])
+
+    async def through(
+        self, name: str, call: Callable[..., Awaitable[Any]], *arguments: object, **named: object
+    ) -> Any:
+        if name != "append":
+            return await call(*arguments, **named)
+        self.felt["slow"] += 1
+        await trio.sleep(self.slow)
+        if self.full:
+            self.felt["full"] += 1
+            raise StoreError("the disk is full, as the scenario wants it")
+        answer = await call(*arguments, **named)
+        await trio.sleep(self.late)
+        return answer
 
 
 @asynccontextmanager
 async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
-    weather, switches, receiver = Weather(slow=1.0), _Switches(), Receiver()
+    weather, disk, receiver = Weather(slow=1.0), _Disk(), Receiver(_TOKEN)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with TemporaryDirectory(prefix="oa-stress-") as folder:
         base = Settings(
@@ -92,47 +113,48 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
         )
         settings = plan.scenario.settings_over(base)
         behaviour = FakeBehaviour(script=weather.script, start_up=0.1, wall=weather.wall)
-        async with (
-            trio.open_nursery() as nursery,
-            open_fake_servers(behaviour) as servers,
-            open_journal(settings.sessions_dir) as journal,
-        ):
+        async with open_journal(settings.sessions_dir) as journal:
+            owner = (await journal.load()).owner
+
+        @asynccontextmanager
+        async def open_store(wire: Wire) -> AsyncGenerator[Store]:
+            async with open_journal(settings.sessions_dir) as journal:
+                yield wire.over(journal, through=disk.through)
+
+        async with trio.open_nursery() as nursery, open_fake_servers(behaviour) as servers:
             webhook = HttpWebhook(token=_TOKEN, within=settings.notify_timeout, wall=weather.wall)
             nursery.start_soon(serve_receiver, receiver, listener)
-
-            @asynccontextmanager
-            async def open_store() -> AsyncGenerator[Store]:
-                yield _troubled(journal, switches)
-
-            world = FakeWorld(
-                name="local",
-                settings=settings,
-                owner=(await journal.load()).owner,
-                weather=weather,
+            faults = FakeFaults(
                 engine=FakeEngine(),
                 servers=servers,
-                connect=HttpOpenCode,
-                open_store=open_store,
-                disk=switches,
-                directories=None,
-                receiver=receiver,
-                webhook=webhook,
-                rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
+                disk=disk,
+                outside=Outside(weather, receiver),
+                owner=owner,
                 nursery=nursery,
-                enter=_through_the_door,
                 largest_step=5.0,
-                late=0.3,
+                loses_for=0.5,
             )
 
             def on_start(container: FakeContainer) -> None:
                 front = HttpFront(servers)
                 if container.run is not None:
                     container.run.port = front.port
-                world.on_start(container)
+                faults.on_start(container)
                 nursery.start_soon(front.serve)
 
-            world.engine.on_start, world.engine.on_exit = on_start, servers.on_exit
-            yield world
+            faults.engine.on_start, faults.engine.on_exit = on_start, servers.on_exit
+            yield FakeWorld(
+                name="local",
+                settings=settings,
+                faults=faults,
+                connect=HttpOpenCode,
+                open_store=open_store,
+                directories=None,
+                webhook=webhook,
+                rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
+                enter=_through_the_door,
+                late=0.3,
+            )
             await webhook.aclose()
             nursery.cancel_scope.cancel()
 
@@ -172,25 +194,3 @@ def _bug(error: BaseException) -> str | None:
     """The run hears of it by the log."""
     _log.error("a bug ended a call", exc_info=error)
     return None
-
-
-class _Troubled:
-    """A journal on a disk that is slow or full when it is told to be."""
-
-    def __init__(self, store: Store, switches: _Switches) -> None:
-        self._store, self._switches = store, switches
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def append(
-        self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
-    ) -> None:
-        await trio.sleep(self._switches.slow)
-        if self._switches.full:
-            raise StoreError("the disk is full, as the scenario wants it")
-        await self._store.append(records, notices, at=at)
-
-
-def _troubled(store: Store, switches: _Switches) -> Store:
-    return cast(Store, _Troubled(store, switches))

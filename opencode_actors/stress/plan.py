@@ -81,11 +81,7 @@ def make_plan(scenario: Scenario, seed: int) -> Plan:
                 roll=rng.random(),
             )
         )
-    moments = [
-        (at, planned)
-        for planned in scenario.faults
-        for at in planned.at or [rng.uniform(0.0, scenario.duration) for _ in range(planned.times)]
-    ]
+    moments = [(at, planned) for planned in scenario.faults for at in planned.moments(scenario.duration, rng)]
     faults = [
         PlannedFault(
             number=number,

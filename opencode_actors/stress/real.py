@@ -7,10 +7,11 @@ the world has no real means for, such as a lying engine or doubled events, it ca
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from opencode_actors.adapters.engine import open_engine
 from opencode_actors.adapters.engine_service import PodmanService
 from opencode_actors.containers import OWNER_LABEL
 from opencode_actors.errors import EngineError
+from opencode_actors.machines.vocabulary import Leave
 from opencode_actors.ports import Engine
 from opencode_actors.settings import Settings
-from opencode_actors.stress.fake_world import Weather
+from opencode_actors.stress.ledger import Ledger
+from opencode_actors.stress.once import Reached
 from opencode_actors.stress.plan import Plan, PlannedFault
 from opencode_actors.stress.processes import living, resident
 from opencode_actors.stress.real_faults import RealFaults
@@ -32,14 +35,18 @@ from opencode_actors.stress.report import Progress, Report
 from opencode_actors.stress.run import run_plan
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.served_process import Home, ServedProcess, open_process
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.weather import Outside, Weather
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.worlds import Live
 from opencode_actors.testing.provider import MODEL, open_provider
 
 _SLOW_PROVIDER = 3.0
+_TOKEN = "no-secret-of-anybody"  # noqa: S105 - for a receiver on loopback
 _LETS_GO_WITHIN = 20.0
 _REMOVED_WITHIN = 60.0
 _LOOK_EVERY = 0.25
+# As `serve` ends with its two options.
+_LEAVES = (Leave.NOTHING, Leave.ALL)
 # Beside one socket for each client: those that the service keeps to its engine.
 _TO_THE_ENGINE = 8
 
@@ -56,7 +63,7 @@ async def _run(plan: Plan, settings: Settings, watch: Callable[[Progress], None]
 
 @asynccontextmanager
 async def _open_world(plan: Plan, given: Settings) -> AsyncGenerator[RealWorld]:
-    weather, receiver = Weather(slow=_SLOW_PROVIDER), Receiver()
+    weather, receiver = Weather(slow=_SLOW_PROVIDER), Receiver(_TOKEN)
     # A unix socket's path has 107 bytes at most, and a container's user has to get to the provider's.
     base = Path(tempfile.mkdtemp(prefix="oa-stress-", dir="/tmp"))
     await trio.Path(base).chmod(0o755)
@@ -84,14 +91,14 @@ async def _open_world(plan: Plan, given: Settings) -> AsyncGenerator[RealWorld]:
                 door_host="127.0.0.1",
                 door_port=0,
                 notify_webhook_url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}/hooks/agent",
-                hooks_token="no-secret-of-anybody",  # noqa: S106 - for a receiver on loopback
+                hooks_token=_TOKEN,
                 notify_timeout=5.0,
             )
             home = Home(base=base, settings=plan.scenario.settings_over(settings), provider=provider)
             home.prepare()
             info = await engine.info()
-            faults = RealFaults(engine, info, weather, receiver, own_engine, nursery)
-            world = RealWorld(home, engine, receiver, faults)
+            faults = RealFaults(engine, info, Outside(weather, receiver), own_engine, nursery)
+            world = RealWorld(home, engine, faults, itertools.cycle(_LEAVES[plan.seed % 2 :] + _LEAVES))
             try:
                 yield world
             finally:
@@ -117,20 +124,34 @@ async def _own_podman(folder: Path) -> AsyncGenerator[PodmanService]:
 class RealWorld:
     home: Home
     engine: Engine
-    receiver: Receiver
     faults: RealFaults
+    leaves: Iterator[Leave]
     name: str = "real"
     late: float = 0.3
+    leave: Leave = Leave.ALL
     _served: ServedProcess | None = None
     _ended_badly: list[str] = field(factory=list[str])
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.faults.outside.weather.ledger
 
     @property
     def settings(self) -> Settings:
         return self.home.settings
 
+    @property
+    def receiver(self) -> Receiver:
+        return self.faults.outside.receiver
+
+    @property
+    def reached(self) -> Reached:
+        return self.faults.outside.weather.reached
+
     @asynccontextmanager
     async def system(self) -> AsyncGenerator[Live]:
-        async with open_process(self.home, self._ended_badly) as (self._served, live):
+        self.leave = next(self.leaves)
+        async with open_process(self.home, self.leave, self._ended_badly) as (self._served, live):
             self.faults.owner = _owner(self.settings.sessions_dir)
             self.faults.service = self._served.pid
             try:
@@ -152,8 +173,8 @@ class RealWorld:
         except (EngineError, OSError):
             return None  # the engine is away, or what was to be hit has just gone by itself
 
-    async def relent(self, fault: PlannedFault) -> None:
-        await self.faults.relent(fault)
+    async def relent(self, fault: PlannedFault) -> bool:
+        return await self.faults.relent(fault)
 
     async def remove_containers(self) -> None:
         """A run may be broken off at any moment, also when its service is down and its containers are not."""

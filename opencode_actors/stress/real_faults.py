@@ -21,28 +21,21 @@ from opencode_actors.adapters.engine_sockets import listener
 from opencode_actors.containers import OWNER_LABEL, SESSION_LABEL
 from opencode_actors.errors import EngineError
 from opencode_actors.ports import Container, ContainerPhase, Engine, EngineInfo
-from opencode_actors.stress.fake_world import Weather
 from opencode_actors.stress.plan import PlannedFault
-from opencode_actors.stress.receiver import MOODS, Receiver
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.weather import LIVES, OUTSIDE, Lasting, Outside
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.worlds import BY_CLIENTS
 
 _KILLED = 137
 # Bun takes SIGSEGV itself, writes down what it was doing, and dies of SIGILL.
 _SEGMENTATION_FAULT = 132
-_LIVES = 0.5  # in a crash loop
 _LOOK_EVERY = 0.3
 _STOPPED, _RUNS = 0.7, 0.3  # of each second of a slow server
 _EATS_WITHIN = 20.0
 
-_PROVIDER = frozenset(
-    {FaultKind.PROVIDER_401, FaultKind.PROVIDER_429, FaultKind.PROVIDER_500, FaultKind.PROVIDER_SILENT,
-     FaultKind.PROVIDER_SLOW}
-)  # fmt: skip
 _ALWAYS = (
-    _PROVIDER
-    | MOODS.keys()
+    OUTSIDE
     | (BY_CLIENTS - {FaultKind.CLOSE_STORM})  # clients ask it of a system in their own process only
     | {
         FaultKind.CONTAINER_CRASH,
@@ -52,6 +45,7 @@ _ALWAYS = (
         FaultKind.SERVER_SLOW,
         FaultKind.DISK_FULL,
         FaultKind.SERVICE_KILLED,
+        FaultKind.SERVICE_ENDED,
     }
 )
 _ENGINE = frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW})
@@ -73,12 +67,13 @@ class RealFaults:
 
     engine: Engine
     info: EngineInfo
-    weather: Weather
-    receiver: Receiver
+    outside: Outside
     own_engine: PodmanService | None
     nursery: trio.Nursery
     owner: str = ""
     service: int = 0
+    _lasting: Lasting = field(factory=Lasting)
+    _felt_before: dict[int, int] = field(factory=dict[int, int])
     _stopped: dict[int, int] = field(factory=dict[int, int])
     _going_on: dict[int, trio.CancelScope] = field(factory=dict[int, trio.CancelScope])
 
@@ -91,17 +86,22 @@ class RealFaults:
 
     async def inflict(self, fault: PlannedFault) -> Hit | None:
         """Raises `EngineError`, and `OSError` for a process that has gone."""
+        hit = await self._hit(fault)
+        if hit is not None:
+            self._lasting.begin(fault)
+        return hit
+
+    async def _hit(self, fault: PlannedFault) -> Hit | None:
         match fault.kind:
-            case _ if fault.kind in _PROVIDER:
-                self.weather.provider.append(fault.kind)
-            case _ if fault.kind in MOODS:
-                self.receiver.moods.append(MOODS[fault.kind])
+            case _ if fault.kind in OUTSIDE:
+                self._felt_before[fault.number] = self.outside.felt(fault.kind)
+                self.outside.inflict(fault)
             case FaultKind.ENGINE_AWAY | FaultKind.ENGINE_SLOW:
                 if not self._hit_engine(fault):
                     return None
             case FaultKind.DISK_FULL:
                 self._room(0)
-            case FaultKind.SERVICE_KILLED:
+            case FaultKind.SERVICE_KILLED | FaultKind.SERVICE_ENDED:
                 pass
             case FaultKind.CRASH_LOOP:
                 self._keep_on(fault, partial(self._loop, fault.session))
@@ -111,20 +111,21 @@ class RealFaults:
                 return None if container is None else await self._hit_container(fault, container)
         return Hit.of_everybody(fault)
 
-    async def relent(self, fault: PlannedFault) -> None:
-        going_on = self._going_on.pop(fault.number, None)
-        if going_on is not None:
+    async def relent(self, fault: PlannedFault) -> bool:
+        """False when nobody had felt it, where that can be told."""
+        over = self._lasting.end(fault, of_session=False)
+        if (going_on := self._going_on.pop(fault.number, None)) is not None:
             going_on.cancel()
-        if fault.kind in _PROVIDER:
-            self.weather.provider.remove(fault.kind)
-        elif fault.kind in MOODS:
-            self.receiver.moods.remove(MOODS[fault.kind])
-        elif fault.kind is FaultKind.DISK_FULL:
+        if fault.kind in OUTSIDE:
+            self.outside.relent(fault)
+            return self.outside.felt(fault.kind) > self._felt_before.pop(fault.number)
+        if fault.kind is FaultKind.DISK_FULL and over:
             self._room(resource.RLIM_INFINITY)
-        elif fault.kind is FaultKind.ENGINE_AWAY and self.own_engine is not None:
+        elif fault.kind is FaultKind.ENGINE_AWAY and over and self.own_engine is not None:
             await self.own_engine.ensure()
         elif (stopped := self._stopped.pop(fault.number, None)) is not None:
             _go_on(stopped)
+        return True
 
     def relent_all(self) -> None:
         """Nothing stays stopped, and nothing is killed again: who ends the world needs what was hit."""
@@ -212,7 +213,7 @@ class RealFaults:
             with suppress(EngineError):
                 container = await self._container(session)
                 if container is not None:
-                    await trio.sleep(_LIVES)
+                    await trio.sleep(LIVES)
                     await self.engine.kill(container.id)
             await trio.sleep(_LOOK_EVERY)
 

@@ -15,7 +15,7 @@ from opencode_actors.ports import HookAnswer, HookRequest
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.testing.provider_http import HttpConnection, HungUp
 
-_TAKEN, _REFUSED = 200, 503
+_TAKEN, _UNKNOWN, _REFUSED = 200, 401, 503
 
 
 class Mood(Enum):
@@ -33,27 +33,31 @@ MOODS: Mapping[FaultKind, Mood] = {
 
 @frozen
 class Taken:
-    """One announcement that was answered with 200."""
+    """One announcement that was answered with 200; `text` is what it says."""
 
     job: str
     at: float
+    text: str = field(default="", repr=False)
 
 
 @define(eq=False)
 class Receiver:
-    """The last of its `moods` holds, and without one it takes everything."""
+    """The last of its `moods` holds, and without one it takes everything. Over a socket it wants to see the `token`;
+    `strange` is what came that nobody would send."""
 
+    token: str = ""
     moods: list[Mood] = field(factory=list[Mood])
     taken: list[Taken] = field(factory=list[Taken])
+    strange: list[str] = field(factory=list[str])
     refused: int = 0
     _changed: trio.Event = field(factory=trio.Event)
 
-    async def hear(self, job: str) -> int | None:
+    async def hear(self, job: str, text: str) -> int | None:
         """The status that it answers with; None when it breaks off. It may never return."""
         mood = self.moods[-1] if self.moods else None
         await trio.lowlevel.checkpoint()
         if mood is None:
-            self.taken.append(Taken(job, trio.current_time()))
+            self.taken.append(Taken(job, trio.current_time(), text))
             self._changed.set()
             self._changed = trio.Event()
             return _TAKEN
@@ -77,7 +81,7 @@ class ReceiverPort:
 
     async def post(self, request: HookRequest) -> HookAnswer:
         with trio.move_on_after(self.within):
-            status = await self.receiver.hear(request.key)
+            status = await self.receiver.hear(request.key, _text_of(request.body))
             return HookAnswer(status=status, said="it broke off" if status is None else f"HTTP {status}")
         return HookAnswer(status=None, said=f"no answer within {self.within:g} s")
 
@@ -92,7 +96,12 @@ async def serve_receiver(receiver: Receiver, listener: trio.SocketListener) -> N
                 asked = await connection.next_request()
                 if asked is None:
                     return
-                status = await _heard(receiver, connection, json.loads(asked[1])["jobId"])
+                body = json.loads(asked[1])
+                if wrong := _not_as_agreed(receiver, asked[0], body):
+                    receiver.strange.append(wrong)
+                    await connection.send_json(_UNKNOWN, {})
+                    return
+                status = await _heard(receiver, connection, body["jobId"], _text_of(body))
                 if status is not None:
                     await connection.send_json(status, {})
             except (HungUp, h11.ProtocolError):
@@ -101,7 +110,21 @@ async def serve_receiver(receiver: Receiver, listener: trio.SocketListener) -> N
     await trio.serve_listeners(connected, [listener])
 
 
-async def _heard(receiver: Receiver, connection: HttpConnection, job: str) -> int | None:
+def _not_as_agreed(receiver: Receiver, head: h11.Request, body: Mapping[str, object]) -> str | None:
+    """What is wrong with how it was asked: whoever shows another token is nobody, and a key tells repetitions."""
+    headers = {name.decode().lower(): value.decode() for name, value in head.headers}
+    if headers.get("authorization") != f"Bearer {receiver.token}":
+        return "an announcement came with another token than the receiver's"
+    if headers.get("idempotency-key") != body.get("jobId"):
+        return f"an announcement of {body.get('jobId')} came with the key {headers.get('idempotency-key')!r}"
+    return None
+
+
+def _text_of(body: Mapping[str, object]) -> str:
+    return str(body.get("message") or body.get("text") or "")
+
+
+async def _heard(receiver: Receiver, connection: HttpConnection, job: str, text: str) -> int | None:
     """Nobody waits for what a hanging one would say once whoever asked has gone."""
     said: list[int | None] = [None]
     async with trio.open_nursery() as nursery:
@@ -112,6 +135,6 @@ async def _heard(receiver: Receiver, connection: HttpConnection, job: str) -> in
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(until_gone)
-        said.append(await receiver.hear(job))
+        said.append(await receiver.hear(job, text))
         nursery.cancel_scope.cancel()
     return said[-1]

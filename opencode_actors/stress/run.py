@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.errors import OpencodeActorsError
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
+from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
-from opencode_actors.stress.judge import JobFile, Judge
+from opencode_actors.stress.innards import holds, holds_more
+from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
-from opencode_actors.stress.service import NoAnswer, Service
-from opencode_actors.stress.worlds import BY_CLIENTS, EmbeddedWorld, Face, SystemFactory, World
+from opencode_actors.stress.service import ANSWERED_WITHIN, NoAnswer, Service
+from opencode_actors.stress.worlds import AIMED, BY_CLIENTS, EmbeddedWorld, Face, SystemFactory, World
 
 _PIECE = 1 << 20
-_DOWN = 3.0
+# How long a service is away, as a share of the scenario's time.
+_DOWN, _LONGEST_DOWN = 1 / 5, 3.0
 _LOOKS = 50
 # The share of a run after which its service is warm: code is loaded, and the first jobs have run.
 _WARM_AFTER = 0.25
 _LOOK_EVERY = 1.0
+# What a system that has just begun takes to have all that it needs without any job.
+_SETTLES = 0.5
+_GONE_ON_WITH = 30.0
+_RELENTS_WITHIN = 30.0
+# How long a fault waits for something to hit, as a share of the scenario's time.
+_PATIENCE = 0.1
+# All that is asked when all is over, however many jobs there were.
+_LOOKED_AT_WITHIN = 2 * ANSWERED_WITHIN
 
 
 async def run_stress(
@@ -48,7 +60,7 @@ def _nothing(progress: Progress) -> None:
 async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None] = _nothing) -> Report:
     """`watch` is called every second of the run's own time."""
     findings = Findings()
-    run = _Run(world, plan, Judge(world.settings, findings, world.late), watch)
+    run = _Run(world, plan, Judge(world.settings, findings, world.late, world.ledger), watch)
     with _hear_bugs(findings):
         await run.whole()
     return make_report(
@@ -76,6 +88,8 @@ class _Run:
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
+    _held_before: Counter[str] = field(factory=Counter[str])
+    _asking: set[int] = field(factory=set[int])  # jobs that are neither accepted nor refused
 
     def __attrs_post_init__(self) -> None:
         self.memory = Memory(_WARM_AFTER * self.plan.scenario.duration)
@@ -91,7 +105,10 @@ class _Run:
 
     async def _live(self, nursery: trio.Nursery) -> None:
         rng = random.Random(self.plan.seed)  # noqa: S311 - it has to be had again
-        service = Service(self.world, self.judge)
+        settle_within = self.plan.scenario.settle_within
+        # A full disk or an absent engine keeps it from beginning for as long as that lasts.
+        longest = max((fault.lasts for fault in self.plan.faults), default=0.0)
+        service = Service(self.world, self.judge, begins_within=settle_within + longest)
         clients = Clients(
             service,
             self.judge,
@@ -103,10 +120,14 @@ class _Run:
         )
         service.wanted = clients.wanted
         service.begin(nursery)
-        nursery.start_soon(clients.look)
         nursery.start_soon(self._report_progress, service)
-        within = self.plan.over_at + self.plan.scenario.settle_within
-        with trio.move_on_after(within) as scope:
+        first = await service.wait_begun()
+        if first is not None and first.inside is not None:
+            await trio.sleep(_SETTLES)
+            self._held_before = holds(first.inside)
+            self.began = trio.current_time()
+        nursery.start_soon(clients.look)
+        with trio.move_on_after(self.plan.over_at + settle_within) as scope:
             async with trio.open_nursery() as work:
                 for job in self.plan.jobs:
                     work.start_soon(self._job, clients, job)
@@ -117,14 +138,22 @@ class _Run:
         if scope.cancelled_caught:
             self._starved()
         self._check_memory()
-        await self._at_rest(service)
-        await self._all_told(service, clients)
+        with trio.move_on_after(_LOOKED_AT_WITHIN) as scope:
+            if await service.wait_begun() is not None:
+                await self._at_rest(service)
+                await self._all_told(service, clients)
+        if scope.cancelled_caught:
+            text = f"what is asked when all is over took {_LOOKED_AT_WITHIN:g} s"
+            self._broke("every ask is answered", text)
         await self._closed(service)
         self.judge.check_taken(self.world.receiver, trio.current_time())
+        self._check_reached()
 
     async def _job(self, clients: Clients, job: PlannedJob) -> None:
         await trio.sleep_until(self.began + job.at)
+        self._asking.add(job.number)
         await clients.want(job)
+        self._asking.discard(job.number)
 
     async def _fault(self, service: Service, clients: Clients, fault: PlannedFault) -> None:
         await trio.sleep_until(self.began + fault.at)
@@ -132,6 +161,7 @@ class _Run:
         if not self.world.can(fault.kind):
             self.cannot.add(fault.kind)
             return
+        fault = await self._aimed(service, fault)
         if fault.kind in BY_CLIENTS:
             await clients.misbehave(fault)
             return
@@ -140,10 +170,37 @@ class _Run:
             self._missed(fault)
             return
         self.judge.hit(hit, trio.current_time())
+        down = min(_LONGEST_DOWN, _DOWN * self.plan.scenario.duration)
         if fault.kind is FaultKind.SERVICE_KILLED:
-            service.kill(down=_DOWN)
-        await trio.sleep(fault.lasts)
-        await self.world.relent(fault)
+            service.kill(down=down)
+        elif fault.kind is FaultKind.SERVICE_ENDED:
+            service.end(down=down)
+        felt = True
+        try:
+            await trio.sleep(fault.lasts)
+        finally:
+            # Also when time is up: what is looked at then is not under the fault any more.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _RELENTS_WITHIN):
+                felt = await self.world.relent(fault)
+        if not felt:
+            self.judge.hits.remove(hit)
+            self._missed(fault)
+        if fault.kind is FaultKind.ENGINE_LIES:
+            await self._reset_quarantined(service)
+
+    async def _aimed(self, service: Service, fault: PlannedFault) -> PlannedFault:
+        """At the session that has most to do, as soon as one has anything to do: a container that nobody works in
+        may break as it likes."""
+        if fault.kind not in AIMED:
+            return fault
+        with trio.move_on_after(_PATIENCE * self.plan.scenario.duration):
+            return evolve(fault, session=await service.wait_for(self._busiest))
+        return fault
+
+    def _busiest(self) -> str | None:
+        unsettled = Counter(file.session for file in self.judge.unsettled)
+        running = {file.session for file in self.judge.unsettled if file.started_at is not None}
+        return max(sorted(running), key=unsettled.__getitem__, default=None)
 
     def _missed(self, fault: PlannedFault) -> None:
         self.missed[fault.kind.value] = self.missed.get(fault.kind.value, 0) + 1
@@ -162,18 +219,32 @@ class _Run:
             self.judge.findings.broke(
                 "every job settles", now, "it never did", session=file.session, job=file.number
             )
+        accepted = {file.number for file in self.judge.files.values()}
+        for job in self.plan.jobs:
+            if job.number in self._asking - accepted:
+                self.judge.findings.broke(
+                    "every planned job is accepted or refused",
+                    now,
+                    "nobody answered whoever wanted it",
+                    session=job.session,
+                    job=job.number,
+                )
+
+    def _check_reached(self) -> None:
+        reached = self.world.reached
+        for file, wrong in () if reached is None else reached.wrong(self.judge.files.values()):
+            self.judge.findings.broke(
+                "each prompt reaches the model once",
+                trio.current_time(),
+                wrong,
+                session=file.session,
+                job=file.number,
+            )
 
     async def _at_rest(self, service: Service) -> None:
         """All has settled: what is kept of it, and that nothing else goes on."""
         try:
-            for session in await service.call("sessions", lambda face: face.sessions()):
-                live = service.live
-                if (
-                    session.status is SessionStatus.QUARANTINED
-                    and live is not None
-                    and live.inside is not None
-                ):
-                    await live.inside.reset_session(session.key)
+            await self._reset_quarantined(service)
             for file in tuple(self.judge.files.values()):
                 await self._check(service, file)
         except NoAnswer:
@@ -192,6 +263,13 @@ class _Run:
             if actor.asks:
                 self._broke("every ask is answered", f"{actor.asks} wait for {name}")
 
+    async def _reset_quarantined(self, service: Service) -> None:
+        """As somebody does who has seen to the cause. The front door has no method for that."""
+        for session in await service.call("sessions", lambda face: face.sessions()):
+            inside = None if service.live is None else service.live.inside
+            if session.status is SessionStatus.QUARANTINED and inside is not None:
+                await inside.reset_session(session.key)
+
     async def _all_told(self, service: Service, clients: Clients) -> None:
         """Whoever came back has all of it, and whoever is told of ends was told of all."""
         live, upto = service.live, service.reached
@@ -208,15 +286,22 @@ class _Run:
                 await receiver.wait_taken(ended)
 
     async def _let_go(self, service: Service) -> None:
+        """In half of all runs: in the others the system is closed with all that its sessions have."""
         live = service.live
-        if live is None or self.judge.unsettled:
+        if live is None or self.judge.unsettled or self.plan.seed % 2:
             return
         try:
             await service.call("cleanup", lambda face: face.cleanup())
+            if live.inside is not None and live.inside.statistics().sessions:
+                # What a full disk kept from being recorded may just have been gone on with.
+                await trio.sleep(_GONE_ON_WITH)
+                await service.call("cleanup", lambda face: face.cleanup())
         except (NoAnswer, OpencodeActorsError):
             return
         for text in await self.world.at_rest(live):
             self._broke("nothing is left", text)
+        if live.inside is not None and (more := await holds_more(live.inside, self._held_before)):
+            self._broke("nothing is left", f"with all its sessions ended the system still holds {more}")
 
     async def _check(self, service: Service, file: JobFile) -> None:
         status = await service.call("status", lambda face: face.status(file.id))

@@ -21,8 +21,9 @@ times = 3
 
 from __future__ import annotations
 
+import random
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,14 @@ from opencode_actors.settings_sources import load_settings
 
 Value = str | int | float | bool
 NumberT = TypeVar("NumberT", int, float)
+
+_LONGEST = 30 * 86_400.0
+_LONGEST_NAME = 100
+_LARGEST_WEIGHT = 1_000_000
+_OF_THE_RUN = frozenset(
+    {"sessionsDir", "workspacesDir", "model", "opencodeAuth", "passEnvironment", "doorHost", "doorPort",
+     "doorTlsCertificate", "doorTlsKey", "notifyWebhookUrl", "hooksToken"}
+)  # fmt: skip
 
 
 class Arrival(Enum):
@@ -68,6 +77,7 @@ class FaultKind(Enum):
     CRASH_LOOP = "crash_loop"
     SERVER_FROZEN = "server_frozen"
     SERVER_SLOW = "server_slow"
+    ANSWERS_LOST = "answers_lost"
     STREAM_DROPPED = "stream_dropped"
     STREAM_TRUNCATED = "stream_truncated"
     EVENTS_DUPLICATED = "events_duplicated"
@@ -86,6 +96,7 @@ class FaultKind(Enum):
     JOURNAL_SLOW = "journal_slow"
     CLOCK_STEP = "clock_step"
     SERVICE_KILLED = "service_killed"
+    SERVICE_ENDED = "service_ended"
     CANCEL_STORM = "cancel_storm"
     CLEANUP_STORM = "cleanup_storm"
     CLOSE_STORM = "close_storm"
@@ -103,25 +114,44 @@ def _between(least: NumberT, most: NumberT) -> Callable[[object, Attribute[Numbe
     return check
 
 
+def _moments(_: object, attribute: Attribute[tuple[float, ...]], value: tuple[float, ...]) -> None:
+    for one in value:
+        if not 0.0 <= one <= _LONGEST:
+            raise ValueError(f"{attribute.name} must be between 0 and {_LONGEST:g} seconds, and has {one}")
+
+
+def _one_line(_: object, attribute: Attribute[str], value: str) -> None:
+    if not value.isprintable() or len(value) > _LONGEST_NAME:
+        raise ValueError(f"{attribute.name} must be one line of {_LONGEST_NAME} printable characters at most")
+
+
 @frozen(kw_only=True)
 class FaultPlan:
-    """So many `times` at random moments, or `at` these seconds; each for as long as it `lasts`, where it has a
-    length."""
+    """So many `times` at random moments, once if nothing is said, or `at` these seconds; each for as long as it
+    `lasts`, where it has a length."""
 
     kind: FaultKind
-    times: int = field(default=1, validator=_between(0, 10_000))
+    times: int | None = field(default=None, validator=validators.optional(_between(0, 10_000)))
     lasts: float = field(default=20.0, validator=_between(0.0, 86_400.0))
-    at: tuple[float, ...] = ()
+    at: tuple[float, ...] = field(default=(), validator=_moments)
+
+    def __attrs_post_init__(self) -> None:
+        if self.at and self.times is not None:
+            raise ValueError("a fault has times or at, and not both")
+
+    def moments(self, duration: float, rng: random.Random) -> Sequence[float]:
+        """When it happens in a run of this length."""
+        return self.at or [rng.uniform(0.0, duration) for _ in range(1 if self.times is None else self.times)]
 
 
 @frozen(kw_only=True)
 class Scenario:
     """`pace` is what the model's pauses are multiplied with; `settle_within` is how long after the last job and the last fault everything must be over."""
 
-    name: str = "unnamed"
+    name: str = field(default="unnamed", validator=_one_line)
     sessions: int = field(default=4, validator=_between(1, 10_000))
     jobs: int = field(default=40, validator=_between(1, 100_000))
-    duration: float = field(default=1800.0, validator=_between(0.0, 30 * 86_400.0))
+    duration: float = field(default=1800.0, validator=_between(0.0, _LONGEST))
     arrival: Arrival = Arrival.RANDOM
     cancelled: float = field(default=0.1, validator=_between(0.0, 1.0))
     prompts: Mapping[Talk, int] = field(factory=lambda: {Talk.SHORT: 1}, validator=validators.min_len(1))
@@ -131,8 +161,13 @@ class Scenario:
     settle_within: float = field(default=3600.0, validator=_between(1.0, 86_400.0))
 
     def __attrs_post_init__(self) -> None:
-        if min(self.prompts.values()) < 0 or not any(self.prompts.values()):
-            raise ValueError("prompts must have weights of 0 or more, and one above 0")
+        weights = self.prompts.values()
+        if min(weights) < 0 or max(weights) > _LARGEST_WEIGHT or not any(weights):
+            raise ValueError(f"prompts must have weights from 0 to {_LARGEST_WEIGHT}, and one above 0")
+        if own := sorted(_OF_THE_RUN & self.settings.keys()):
+            raise ValueError(
+                f"settings cannot have {', '.join(own)}: a run's folders, model, door and receiver are its own"
+            )
 
     def settings_over(self, base: Settings) -> Settings:
         """`base` with what the scenario sets. Raises `SettingsError`."""
@@ -169,8 +204,12 @@ def read_scenario(text: str) -> Scenario:
     """Raises `UsageError`."""
     try:
         document = tomllib.loads(text)
+    except RecursionError:
+        raise UsageError("it is nested too deep") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"it is not TOML: {error}") from None
+    except ValueError:  # Python's own limit
+        raise UsageError("a number in it has too many digits") from None
     try:
         scenario = _converter().structure(document, Scenario)
     except cattrs.BaseValidationError as error:

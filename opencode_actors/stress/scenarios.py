@@ -44,6 +44,8 @@ def _scenario(
 
 _HARD_TIMES = (60.0, 200.0, 340.0, 480.0, 620.0, 760.0)
 
+_OFTEN = tuple(float(at) for at in range(40, 900, 20))
+
 DEFAULTS: tuple[Scenario, ...] = (
     _scenario("fair weather", arrival=Arrival.STEADY),
     _scenario("crowds", FaultKind.CANCEL_STORM, arrival=Arrival.BURSTS, maxQueuedJobs=3),
@@ -59,6 +61,7 @@ DEFAULTS: tuple[Scenario, ...] = (
         "servers misbehave",
         FaultKind.SERVER_FROZEN,
         FaultKind.SERVER_SLOW,
+        FaultKind.ANSWERS_LOST,
         FaultKind.STREAM_DROPPED,
         FaultKind.STREAM_TRUNCATED,
         FaultKind.EVENTS_DUPLICATED,
@@ -82,6 +85,10 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.IGNORES_SIGTERM,
         FaultKind.CANCEL_STORM,
         FaultKind.CONTAINER_CRASH,
+        times=4,
+        lasts=45.0,
+        # So that it has something to do: containers are made and ended all the time.
+        sessionIdleTimeout=10.0,
     ),
     evolve(
         _scenario("cancels have it hard", sessions=2, cancelled=0.5),
@@ -107,6 +114,24 @@ DEFAULTS: tuple[Scenario, ...] = (
         times=8,
         lasts=60.0,
         arrival=Arrival.BURSTS,
+    ),
+    _scenario(
+        "ended while it works",
+        FaultKind.SERVICE_ENDED,
+        FaultKind.CANCEL_STORM,
+        FaultKind.JOURNAL_SLOW,
+        times=6,
+        arrival=Arrival.BURSTS,
+    ),
+    evolve(
+        _scenario("answers are lost", arrival=Arrival.BURSTS, sessions=2),
+        faults=(
+            # And nothing is heard of what was asked for: whether it happened is not known for a while.
+            FaultPlan(kind=FaultKind.ANSWERS_LOST, at=_HARD_TIMES, lasts=120.0),
+            FaultPlan(kind=FaultKind.STREAM_DROPPED, at=_OFTEN, lasts=6.0),
+            FaultPlan(kind=FaultKind.SERVICE_KILLED, times=4),
+            FaultPlan(kind=FaultKind.CANCEL_STORM, times=3),
+        ),
     ),
     _scenario(
         "clients misbehave",

@@ -1,6 +1,6 @@
 """The service that a stress run in the real world kills: `serve`, but for the model.
 
-    python -m opencode_actors.stress.served PROVIDER_SOCKET
+    python -m opencode_actors.stress.served LEAVE PROVIDER_SOCKET
 
 Its settings come from the environment, as those of `serve`; what answers in its containers is the provider that
 listens on this socket, and lives on when the service does not.
@@ -36,10 +36,10 @@ async def _scripted(settings: Settings, socket: Path) -> AsyncGenerator[ChosenMo
 def main() -> int:
     loaded = load_settings(environment=os.environ)
     address = address_of(loaded.settings, insecure=False)
-    model = _scripted(loaded.settings, Path(sys.argv[1]))
+    model = _scripted(loaded.settings, Path(sys.argv[2]))
     with log_to_stderr(as_json=False):
         try:
-            return trio.run(serve_until_told, loaded, address, model, Leave.NOTHING)
+            return trio.run(serve_until_told, loaded, address, model, Leave(sys.argv[1]))
         except* OpencodeActorsError as group:
             sys.stderr.write(f"error: {group.exceptions[0]}\n")
     return 1

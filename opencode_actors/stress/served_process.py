@@ -18,6 +18,7 @@ from attrs import define, field, fields, frozen
 
 from opencode_actors.door.client import open_client
 from opencode_actors.errors import NoService
+from opencode_actors.machines.vocabulary import Leave
 from opencode_actors.settings import Settings
 from opencode_actors.settings_knobs import key_of
 from opencode_actors.settings_sources import ENVIRONMENT_PREFIX
@@ -121,9 +122,11 @@ class ServedProcess:
 
 
 @asynccontextmanager
-async def open_process(home: Home, ended_badly: list[str]) -> AsyncGenerator[tuple[ServedProcess, Live]]:
-    """From when it listens. Raises `NoService` with its last words when it does not."""
-    command = [sys.executable, "-m", "opencode_actors.stress.served", str(home.provider)]
+async def open_process(
+    home: Home, leave: Leave, ended_badly: list[str]
+) -> AsyncGenerator[tuple[ServedProcess, Live]]:
+    """From when it listens; `leave` is what it does with its jobs at SIGTERM. Raises `NoService` with its last words when it does not."""
+    command = [sys.executable, "-m", "opencode_actors.stress.served", leave.value, str(home.provider)]
     process = await trio.lowlevel.open_process(
         command, env=home.environment(), cwd=home.base, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

@@ -13,6 +13,7 @@ from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines.notices import InputWanted, Notice
 from opencode_actors.stress.judge import Judge
+from opencode_actors.stress.leaving import Left
 from opencode_actors.stress.wanderers import Record
 from opencode_actors.stress.worlds import Face, Live, World
 
@@ -34,11 +35,13 @@ def _nobody_answers(notice: InputWanted) -> None:
 
 @define(eq=False)
 class Service:
-    """`begin` keeps a system there until `close`. `wanted` is called for each question of an agent. What the
-    system raises that is none of its own errors is a bug, which the supervisor logs and the run hears."""
+    """`begin` keeps a system there until `close`; it may be without one for `begins_within` seconds. `wanted` is
+    called for each question of an agent. What the system raises that is none of its own errors is a bug, which
+    the supervisor logs and the run hears."""
 
     world: World
     judge: Judge
+    begins_within: float
     wanted: Callable[[InputWanted], None] = field(default=_nobody_answers)
     generation: int = 0
     live: Live | None = None
@@ -46,10 +49,14 @@ class Service:
     record: Record = field(factory=Record)
     _nursery: trio.Nursery | None = None
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
+    _why_not: str = "it was not begun"
     _closing: trio.Event = field(factory=trio.Event)
     _closed: trio.Event = field(factory=trio.Event)
     _changed: trio.Event = field(factory=trio.Event)
-    _calls: set[trio.CancelScope] = field(factory=set[trio.CancelScope])
+    _over: trio.Event = field(factory=trio.Event)  # that this life is
+    _down: float = 0.0
+    _left: Left = field(factory=lambda: Left(at=0.0))
+    _calls: dict[trio.CancelScope, str] = field(factory=dict[trio.CancelScope, str])
     _supervisor: Supervisor = field(factory=Supervisor)
 
     def begin(self, nursery: trio.Nursery) -> None:
@@ -57,9 +64,20 @@ class Service:
         nursery.start_soon(self._live, 0.0)
 
     async def close(self) -> None:
-        """Returns when the system has ended."""
+        """Returns when the system has ended, or is not tried to be begun any more."""
         self._closing.set()
+        self._over.set()
         await self._closed.wait()
+
+    def end(self, *, down: float) -> None:
+        """In order, with whatever is at work; the next one begins so many seconds after it has ended."""
+        if self.live is None:
+            return
+        self.live, self._down = None, down
+        now, jobs = trio.current_time(), frozenset(file.id for file in self.judge.unsettled)
+        self._left = Left(at=now, leave=self.world.leave, jobs=jobs)
+        self.judge.findings.saw(now, "the service is told to end")
+        self._over.set()
 
     def kill(self, *, down: float) -> None:
         """As by `kill -9`; the next one begins after so many seconds."""
@@ -75,9 +93,10 @@ class Service:
 
     async def call(self, name: str, make: Callable[[Face], Awaitable[T]]) -> T:
         """Asks the system as soon as there is one. Raises `NoAnswer`, and what the system raises."""
-        while self.live is None:
-            await self._changed.wait()
-        face, generation = self.live.face, self.generation
+        live = await self.wait_begun()
+        if live is None:
+            raise NoAnswer
+        face, generation = live.face, self.generation
         answers: list[T] = []
         refusals: list[OpencodeActorsError] = []
         gone: list[NoService] = []
@@ -91,15 +110,17 @@ class Service:
                 refusals.append(error)
 
         with trio.move_on_after(ANSWERED_WITHIN) as scope:
-            self._calls.add(scope)
+            self._calls[scope] = name
             try:
                 await self._supervisor.watch(name, ask)
             finally:
-                self._calls.discard(scope)
-        for refusal in refusals:
-            raise refusal
+                del self._calls[scope]
         if answers:
             return answers[0]
+        for refusal in refusals:
+            if not self._is_alive(generation):
+                raise NoAnswer  # it is ending, and whoever wants it asks the next one
+            raise refusal
         for lost in gone:
             await self._lost(name, lost, generation)
         if scope.cancelled_caught and self._is_alive(generation):
@@ -111,10 +132,23 @@ class Service:
         while self.judge.unsettled:
             await self._changed.wait()
 
+    async def wait_for(self, what: Callable[[], T | None]) -> T:
+        """Until it is there; looked at whenever something was told."""
+        while (found := what()) is None:
+            await self._changed.wait()
+        return found
+
     async def wait_up(self) -> Live:
         while self.live is None:
             await self._changed.wait()
         return self.live
+
+    async def wait_begun(self) -> Live | None:
+        """The one that runs, or begins soon enough; that there is none is a broken rule."""
+        with trio.move_on_after(self.begins_within):
+            return await self.wait_up()
+        self._broke("the service begins", f"there was none for {self.begins_within:g} s: {self._why_not}")
+        return None
 
     async def _lost(self, name: str, lost: NoService, generation: int) -> None:
         """A connection may break with its service, which is known to be killed within this time."""
@@ -125,35 +159,58 @@ class Service:
     # ---- one life
 
     async def _live(self, down: float) -> None:
-        await trio.sleep(down)
-        while not await self._lived():  # noqa: ASYNC110 - nothing tells when a full disk is not full any more
-            await trio.sleep(_UP_AGAIN_AFTER)
+        again: float | None = down
+        while again is not None:
+            with trio.move_on_after(again):
+                await self._closing.wait()
+            if self._closing.is_set():
+                self._closed.set()
+                return
+            again = await self._lived()
 
-    async def _lived(self) -> bool:
-        """False when it could not even begin."""
-        began: list[bool] = []
+    async def _lived(self) -> float | None:
+        """After how many seconds there has to be another one; None when it was killed, or is the last one."""
+        began: list[Live] = []
 
         async def live() -> None:
-            try:
-                async with self.world.system() as live, trio.open_nursery() as nursery:
-                    began.append(True)
-                    self.generation += 1
-                    self.live = live
-                    nursery.start_soon(self._follow, live, self.generation)
-                    nursery.start_soon(self._recall, live.face)
-                    self._tell()
-                    await self._closing.wait()
-                    self.live = None
-                    nursery.cancel_scope.cancel()
-            except OpencodeActorsError as error:
-                self.judge.findings.saw(trio.current_time(), f"no service: {error.message}")
+            # The followers outlive it: they are told of the ends that it makes.
+            async with trio.open_nursery() as nursery:
+                try:
+                    async with self.world.system() as live:
+                        began.append(live)
+                        self.generation += 1
+                        self.live, self._over = live, trio.Event()
+                        nursery.start_soon(self._follow, live, self.generation)
+                        nursery.start_soon(self._recall, live.face)
+                        self._tell()
+                        if not self._closing.is_set():
+                            await self._over.wait()
+                        self.live = None
+                except OpencodeActorsError as error:
+                    self._why_not = error.message
+                    self.judge.findings.saw(trio.current_time(), f"no service: {error.message}")
+                await self._has_ended(embedded=bool(began) and began[-1].face is began[-1].inside)
+                nursery.cancel_scope.cancel()
 
         with trio.CancelScope() as self._scope:
             await self._supervisor.watch("the system", live)
-            if began:
+            if not began:
+                return _UP_AGAIN_AFTER
+            if self._closing.is_set():
                 self._closed.set()
-            return bool(began)
-        return True  # killed
+                return None
+            self.judge.service_ended(trio.current_time())
+            return self._down
+        return None
+
+    async def _has_ended(self, *, embedded: bool) -> None:
+        """Who asked it something before has an answer by now, or sees that there will be none. A client outside may
+        have asked when nobody listened any more."""
+        await trio.sleep(_KNOWN_WITHIN)
+        for scope, name in tuple(self._calls.items()):
+            if embedded:
+                self._broke("every ask is answered", f"{name} had no answer when the service had ended")
+            scope.cancel()
 
     async def _follow(self, live: Live, generation: int) -> None:
         try:
@@ -169,6 +226,21 @@ class Service:
                 self.judge.recalled(job, await face.status(job), trio.current_time())
             except OpencodeActorsError:
                 return  # it was killed again
+        left, self._left = self._left, Left(at=0.0)
+        for job in sorted(left.jobs):
+            try:
+                wrong = left.wrong(await face.status(job), self.judge.hits)
+            except OpencodeActorsError:
+                return
+            if wrong:
+                file = self.judge.files[job]
+                self.judge.findings.broke(
+                    "an end leaves what it should",
+                    trio.current_time(),
+                    wrong,
+                    session=file.session,
+                    job=file.number,
+                )
         self._tell()
 
     def _noticed(self, notice: Notice | NoticesMissed) -> None:

@@ -83,6 +83,11 @@ def ends_by_itself(prompt: str) -> bool:
     return not any(isinstance(step, Hang) for step in steps)
 
 
+def without_remark(output: str) -> str:
+    """Of an output that is full: its last line says so, and is nobody's answer."""
+    return output.rpartition("\n[output ends here: ")[0]
+
+
 def wrong_output(expected: Expected, output: str, *, whole: bool) -> str | None:
     """What is wrong with it, if anything. Of a job that was not completed it may be any beginning, and the
     tool that was running may have ended anyhow."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from attrs import frozen
 
 from opencode_actors.machines.vocabulary import JobStatus
-from opencode_actors.stress.judge import JobFile
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.windows import Hit
 
 _TONES = {JobStatus.COMPLETED: "bar", JobStatus.CANCELLED: "good", JobStatus.FAILED: "bad"}
 

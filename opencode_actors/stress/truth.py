@@ -1,134 +1,308 @@
-"""What a job may have ended of: its own nature, and what the world did to it while it was under way.
+"""What a job may have ended of: its own nature, the bounds that were set for it, and what the world did to it.
 
-A job that nothing hit has to end as its prompt says. One that was hit may name what hit it, and nothing else:
-not another fault that happened to somebody else, or at another time.
+A job that nothing hit has to end as its prompt says. One that failed has felt what it names: while it had its turn its
+own container died or its server did not answer, its own request was refused by the provider, or its session said aloud
+that it gives up, and of what. What happened to somebody else, or at another time, is no cause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Mapping
 
-import trio
-from attrs import frozen
+from attrs import define, field, frozen
 
-from opencode_actors.machines.vocabulary import Cause, JobSnapshot, JobStatus
-from opencode_actors.stress.plan import PlannedFault, PlannedJob
+from opencode_actors.machines.vocabulary import Cause, Failure, JobStatus, OnUnanswered, SessionStatus
+from opencode_actors.settings import Settings
+from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.ledger import Ledger
+from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.scenario import FaultKind, Talk
-
-
-@frozen(kw_only=True)
-class Hit:
-    """A fault as it came to pass. Without a `session` it hit all of them."""
-
-    kind: FaultKind
-    at: float
-    until: float
-    session: str | None = None
-    exit_code: int | None = None
-
-    @classmethod
-    def of_everybody(cls, fault: PlannedFault) -> Hit:
-        """Now."""
-        now = trio.current_time()
-        return cls(kind=fault.kind, at=now, until=now + fault.lasts)
-
-    @classmethod
-    def of_session(
-        cls, fault: PlannedFault, *, lasts: float | None = None, exit_code: int | None = None
-    ) -> Hit:
-        """Now."""
-        now = trio.current_time()
-        until = now + (fault.lasts if lasts is None else lasts)
-        return cls(kind=fault.kind, at=now, until=until, session=fault.session, exit_code=exit_code)
-
+from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, killed_between
 
 # Whoever gives up a silent provider first: this system, or OpenCode, which asks it a few times again.
-_OF_SILENCE = frozenset({Cause.IDLE_TIMEOUT, Cause.PROVIDER})
+OF_SILENCE = frozenset({Cause.IDLE_TIMEOUT, Cause.PROVIDER})
 
-# What may be named, and for how many seconds after the fault is over: containers are started again, probes
-# have their deadlines, and an engine that was away is waited for.
-_CAUSES: dict[FaultKind, tuple[frozenset[Cause], float]] = {
-    FaultKind.CONTAINER_CRASH: (frozenset({Cause.CRASH}), 5.0),
-    FaultKind.CONTAINER_OOM: (frozenset({Cause.OOM}), 5.0),
-    FaultKind.CONTAINER_REMOVED: (frozenset({Cause.REMOVED}), 5.0),
-    FaultKind.CRASH_LOOP: (frozenset({Cause.CRASH}), 120.0),
-    FaultKind.SERVER_FROZEN: (
-        frozenset({Cause.SERVER_HUNG, Cause.IDLE_TIMEOUT, Cause.STARTUP_TIMEOUT, Cause.CRASH}),
-        180.0,
-    ),
-    FaultKind.SERVER_SLOW: (
-        frozenset({Cause.SERVER_HUNG, Cause.IDLE_TIMEOUT, Cause.STARTUP_TIMEOUT}),
-        180.0,
-    ),
-    FaultKind.STREAM_DROPPED: (frozenset({Cause.SERVER_HUNG}), 60.0),
-    FaultKind.STREAM_TRUNCATED: (frozenset({Cause.SERVER_HUNG}), 60.0),
-    FaultKind.EVENTS_DUPLICATED: (frozenset(), 0.0),
-    FaultKind.EVENTS_REORDERED: (frozenset(), 0.0),
-    FaultKind.PROVIDER_401: (frozenset({Cause.AUTH}), 60.0),
-    FaultKind.PROVIDER_429: (frozenset({Cause.RATE_LIMIT}), 180.0),
-    FaultKind.PROVIDER_500: (frozenset({Cause.PROVIDER}), 180.0),
-    FaultKind.PROVIDER_SILENT: (_OF_SILENCE, 180.0),
-    FaultKind.PROVIDER_SLOW: (frozenset(), 0.0),
-    FaultKind.ENGINE_AWAY: (frozenset({Cause.ENGINE_UNAVAILABLE, Cause.STARTUP_TIMEOUT}), 180.0),
-    FaultKind.ENGINE_LIES: (frozenset({Cause.ENGINE_REFUSED}), 60.0),
-    FaultKind.ENGINE_REFUSES: (frozenset({Cause.ENGINE_REFUSED}), 120.0),
-    FaultKind.ENGINE_SLOW: (frozenset({Cause.STARTUP_TIMEOUT, Cause.ENGINE_UNAVAILABLE}), 120.0),
-    FaultKind.IGNORES_SIGTERM: (frozenset(), 0.0),
-    FaultKind.DISK_FULL: (frozenset({Cause.STORE}), 60.0),
-    FaultKind.JOURNAL_SLOW: (frozenset({Cause.STARTUP_TIMEOUT, Cause.SERVER_HUNG}), 60.0),
-    FaultKind.CLOCK_STEP: (frozenset(), 0.0),
-    FaultKind.SERVICE_KILLED: (frozenset({Cause.LOST}), 60.0),
-    FaultKind.CANCEL_STORM: (frozenset(), 0.0),
-    FaultKind.CLEANUP_STORM: (frozenset({Cause.CLOSED}), 0.0),
-    FaultKind.CLOSE_STORM: (frozenset({Cause.CLOSED}), 5.0),
-    FaultKind.VANISHING_FOLLOWERS: (frozenset(), 0.0),
-    FaultKind.RECEIVER_REFUSES: (frozenset(), 0.0),
-    FaultKind.RECEIVER_HANGS: (frozenset(), 0.0),
-    FaultKind.RECEIVER_AWAY: (frozenset(), 0.0),
+# What makes which end of a container.
+_DEATHS: Mapping[Cause, frozenset[FaultKind]] = {
+    Cause.CRASH: frozenset({FaultKind.CONTAINER_CRASH, FaultKind.CRASH_LOOP}),
+    Cause.OOM: frozenset({FaultKind.CONTAINER_OOM}),
+    Cause.REMOVED: frozenset({FaultKind.CONTAINER_REMOVED}),
+}
+DEATHS = frozenset({FaultKind.CONTAINER_CRASH, FaultKind.CONTAINER_OOM, FaultKind.CONTAINER_REMOVED})
+_ALL_DEATHS = DEATHS | {FaultKind.CRASH_LOOP}
+
+# What makes a server one that does not answer, and for how many seconds after it is over that may still be found:
+# probes have their deadlines.
+_HANGS: Mapping[FaultKind, float] = {
+    FaultKind.SERVER_FROZEN: 30.0,
+    FaultKind.SERVER_SLOW: 30.0,
+    FaultKind.STREAM_DROPPED: 60.0,
+    FaultKind.STREAM_TRUNCATED: 60.0,
+    FaultKind.JOURNAL_SLOW: 30.0,
+    FaultKind.ANSWERS_LOST: 60.0,
 }
 
-DEATHS = frozenset({FaultKind.CONTAINER_CRASH, FaultKind.CONTAINER_OOM, FaultKind.CONTAINER_REMOVED})
+# Which of the provider's moods is called what.
+_PROVIDER: Mapping[Cause, frozenset[FaultKind]] = {
+    Cause.AUTH: frozenset({FaultKind.PROVIDER_401}),
+    Cause.RATE_LIMIT: frozenset({FaultKind.PROVIDER_429}),
+    Cause.PROVIDER: frozenset({FaultKind.PROVIDER_500, FaultKind.PROVIDER_SILENT}),
+    Cause.IDLE_TIMEOUT: frozenset({FaultKind.PROVIDER_SILENT}),
+}
+
+# What a session that gives up may name, of what happened to it within its memory of crashes; an engine that was away
+# is waited for besides.
+_OF_SESSIONS: Mapping[Cause, frozenset[FaultKind]] = {
+    **_DEATHS,
+    Cause.SERVER_HUNG: frozenset(_HANGS),
+    Cause.STARTUP_TIMEOUT: frozenset(
+        {FaultKind.SERVER_FROZEN, FaultKind.SERVER_SLOW, FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW,
+         FaultKind.JOURNAL_SLOW}
+    ),
+    Cause.ENGINE_UNAVAILABLE: frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW}),
+    Cause.ENGINE_REFUSED: frozenset({FaultKind.ENGINE_LIES, FaultKind.ENGINE_REFUSES}),
+    Cause.STORE: frozenset({FaultKind.DISK_FULL}),
+}  # fmt: skip
+# Of these a session gives up at once: another try would end the same way.
+_AT_ONCE = frozenset({Cause.CRASH, Cause.ENGINE_REFUSED, Cause.STORE})
+_GIVES_UP = frozenset({SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED})
+_WAITED_FOR = 180.0
+# In a crash loop a container lives for this long.
+_LOOPED = 1.0
 
 
-@frozen(kw_only=True)
-class Life:
-    """A job from its place in the queue to its end."""
+@frozen
+class Word:
+    """What a session was said to be."""
 
-    job: PlannedJob
-    queued_at: float
-    ended_at: float
-    cancel_asked: bool
-
-
-def hits_on(life: Life, hits: Iterable[Hit]) -> tuple[Hit, ...]:
-    """Those that it can have felt."""
-    return tuple(
-        hit
-        for hit in hits
-        if hit.session in (None, life.job.session)
-        and hit.at <= life.ended_at
-        and hit.until + _CAUSES[hit.kind][1] >= life.queued_at
-    )
+    at: float
+    status: SessionStatus
+    detail: str
 
 
-def untrue(life: Life, end: JobSnapshot, hits: Iterable[Hit]) -> str | None:
-    """What is wrong with the end that it is said to have had, if anything."""
-    felt = hits_on(life, hits)
-    if end.status is JobStatus.CANCELLED:
-        return None if life.cancel_asked else "it was cancelled, and nobody asked for that"
-    hangs = life.job.talk is Talk.HANG
-    if end.status is JobStatus.COMPLETED:
-        return "it was completed, and its answer has no end" if hangs else None
-    if end.failure is None:
-        return "it failed of nothing"
-    cause, said = end.failure.cause, f"{end.failure.cause.value} ({end.failure.message})"
-    if hangs and cause in _OF_SILENCE:
+@define(eq=False)
+class Evidence:
+    """`ledger` is None where the model is not the world's; `words` is what each session said of itself."""
+
+    settings: Settings
+    tolerance: Tolerance
+    hits: list[Hit] = field(factory=list[Hit])
+    words: dict[str, list[Word]] = field(factory=dict[str, list[Word]])
+    ledger: Ledger | None = None
+
+    def untrue(self, file: JobFile) -> str | None:
+        """What is wrong with the end that it is said to have had, if anything."""
+        job, end = file.planned, file.end
+        if job is None or end is None or file.ended_at is None:
+            return None
+        if end.status is JobStatus.CANCELLED:
+            asked = file.cancel_asked_at
+            wanted = asked is not None and asked <= file.ended_at + self.tolerance.late
+            return None if wanted else "it was cancelled, and nobody had asked for that"
+        if end.status is JobStatus.COMPLETED:
+            hangs = job.talk is Talk.HANG
+            return "it was completed, and its answer has no end" if hangs else None
+        if end.failure is None:
+            return "it failed of nothing"
+        if self._felt(file, job, end.failure):
+            return None
+        hits = sorted(
+            {
+                hit.kind.value
+                for hit in self.hits
+                if hit.session in (None, file.session)
+                and hit.at <= file.ended_at
+                and hit.until >= (file.queued_at or 0.0)
+            }
+        )
+        had = "while it ran" if file.started_at is not None else "and never had its turn"
+        return (
+            f"it failed of {end.failure.cause.value} ({end.failure.message}), which it cannot have felt {had}; "
+            f"what happened from its place in the queue to its end: {', '.join(hits) or 'nothing'}"
+        )
+
+    # ---- what it felt
+
+    def _felt(self, file: JobFile, job: PlannedJob, failure: Failure) -> bool:
+        if self._closed(file, failure.cause) or self._given_up(file, failure):
+            return True
+        if failure.cause is Cause.STORE:
+            return excused(Excuse.NOT_RECORDED, self.hits, file.decided_at)
+        if file.started_at is None:
+            return False
+        checks: dict[Cause, Callable[[], bool]] = {
+            Cause.CRASH: lambda: self._died(file, failure),
+            Cause.OOM: lambda: self._died(file, failure),
+            Cause.REMOVED: lambda: self._died(file, failure),
+            Cause.SERVER_HUNG: lambda: self._hung(file),
+            Cause.STARTUP_TIMEOUT: lambda: self._began_again(file),
+            Cause.LOST: lambda: self._lost(file),
+            Cause.AUTH: lambda: self._refused(file, job, failure.cause),
+            Cause.RATE_LIMIT: lambda: self._refused(file, job, failure.cause),
+            Cause.PROVIDER: lambda: self._silent(file, job, failure.cause),
+            Cause.IDLE_TIMEOUT: lambda: self._silent(file, job, failure.cause),
+            Cause.JOB_TIMEOUT: lambda: self._timed_out(file),
+            Cause.UNANSWERED: lambda: self._unanswered(file),
+        }
+        check = checks.get(failure.cause)
+        return check is not None and check()
+
+    def _closed(self, file: JobFile, cause: Cause) -> bool:
+        return cause is Cause.CLOSED and excused(
+            Excuse.CLOSED, self.hits, file.decided_at, session=file.session
+        )
+
+    def _given_up(self, file: JobFile, failure: Failure) -> bool:
+        """Its session said so, in the same words, and had a reason."""
+        kinds = _OF_SESSIONS.get(failure.cause, frozenset())
+        ended_at = file.ended_at or 0.0
+        around = self.tolerance.slack
+        if excused(Excuse.WRITTEN_LATE, self.hits, ended_at):
+            around += 30.0
+        words = self.words.get(file.session, ())
+        before = (None, *(word.status for word in words))
+        said = any(
+            word.detail == failure.message
+            and abs(word.at - ended_at) <= around
+            and (word.status in _GIVES_UP or self._at_once(failure, word, earlier))
+            for word, earlier in zip(words, before, strict=False)
+        )
+        memory = self.settings.restart_period + _WAITED_FOR
+        return said and any(
+            hit.kind in kinds
+            and hit.session in (None, file.session)
+            and hit.at <= ended_at
+            and hit.until + memory >= ended_at
+            for hit in self.hits
+        )
+
+    def _at_once(self, failure: Failure, word: Word, before: SessionStatus | None) -> bool:
+        """A container that could not even be started, of which another try would end the same way."""
+        while_made = before is SessionStatus.CREATING and word.status is SessionStatus.STOPPING
+        return while_made and failure.cause in _AT_ONCE
+
+    def _died(self, file: JobFile, failure: Failure) -> bool:
+        """Its own container, while it had its turn."""
+        since = (file.started_at or 0.0) - self.tolerance.found_within
+        until = (file.ended_at or 0.0) + self.tolerance.late
+        for hit in self.hits:
+            if hit.kind not in _DEATHS[failure.cause] or hit.session != file.session or hit.at > until:
+                continue
+            lasts = hit.until + _LOOPED if hit.kind is FaultKind.CRASH_LOOP else hit.at
+            exact = failure.exit_code == hit.exit_code or (
+                failure.cause is Cause.REMOVED and failure.exit_code in (None, 137)
+            )
+            if failure.exit_code is None and excused(Excuse.FOUND_LATE, self.hits, hit.at, until):
+                exact = True  # who knows it is away
+            if lasts >= since and exact:
+                return True
+        return False
+
+    def _hung(self, file: JobFile) -> bool:
+        """Its own server, when that was decided. Who was killed before it had stopped one decides again later."""
+        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        for hit in self.hits:
+            after = _HANGS.get(hit.kind)
+            if after is None or hit.session not in (None, file.session):
+                continue
+            decided = file.decided_at
+            if hit.at <= decided and (
+                hit.until + after >= decided
+                or (hit.until + after >= began and killed_between(self.hits, hit.at, ended) > 0)
+            ):
+                return True
+        return False
+
+    def _began_again(self, file: JobFile) -> bool:
+        """Its turn had begun in an earlier process, and its server does not get ready for this one."""
+        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        return killed_between(self.hits, began, ended) > 0 and self._hung(file)
+
+    def _lost(self, file: JobFile) -> bool:
+        """Its container ended while there was no service to see it, or there was no room to say that the job had."""
+        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        if file.was_doubtful:
+            return True
+        return killed_between(self.hits, began, ended) > 0 and any(
+            hit.kind in _ALL_DEATHS and hit.session == file.session and began <= hit.at <= ended
+            for hit in self.hits
+        )
+
+    def _refused(self, file: JobFile, job: PlannedJob, cause: Cause) -> bool:
+        """A request that was its own, by the provider, in its turn."""
+        if self.ledger is None:
+            return False
+        since = (file.started_at or 0.0) - self.tolerance.late
+        return any(self.ledger.refused(job.number, _PROVIDER[cause], since, file.ended_at or 0.0))
+
+    def _silent(self, file: JobFile, job: PlannedJob, cause: Cause) -> bool:
+        """No sooner than its time is over."""
+        if cause is Cause.IDLE_TIMEOUT:
+            signs = [file.sign_at or 0.0]
+            if file.decided_at - max(signs) < self.settings.idle_timeout - self.tolerance.late - 1.0:
+                return False
+        return job.talk is Talk.HANG or self._refused(file, job, cause)
+
+    def _timed_out(self, file: JobFile) -> bool:
+        bound = self.settings.job_timeout
+        ran = file.decided_at - (file.started_at or 0.0)
+        return 0 < bound <= ran + self.tolerance.slack
+
+    def _unanswered(self, file: JobFile) -> bool:
+        bound = self.settings.question_timeout
+        if self.settings.on_unanswered != OnUnanswered.FAIL.value or not bound:
+            return False
+        late = self.tolerance.slack
+        return any(
+            request not in file.answers and file.decided_at - at >= bound - late
+            for request, at in file.wanted_at.items()
+        )
+
+    # ---- what it should have felt
+
+    def misheard(self, file: JobFile) -> str | None:
+        """What the model was told in answer to its question is what was taken for one."""
+        job = file.planned
+        if self.ledger is None or job is None or job.talk is not Talk.QUESTION:
+            return None
+        if file.was_doubtful or (
+            file.end is not None and file.end.failure is not None and file.end.failure.cause is Cause.STORE
+        ):
+            return None  # nobody could write down what became of the answer
+        results = [said for asked in self.ledger.entries.get(job.number, ()) for said in asked.results]
+        heard = {word for said in results for word in _YES_OR_NO.findall(said)}
+        taken = set(file.answers.values())
+        if not heard <= taken | file.unsure:
+            return f"the model was told {sorted(heard)}, and what was taken is {sorted(taken)}"
+        # What an abort left on a server's list is told from what waits by the order of ids, which are made of the
+        # time of day: after a step back a later service takes a ghost for this job's own.
+        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        stepped = any(hit.kind is FaultKind.CLOCK_STEP and hit.at <= ended for hit in self.hits)
+        if stepped and killed_between(self.hits, began, ended):
+            return None
+        if file.end is not None and file.end.status is JobStatus.COMPLETED and not taken <= heard:
+            return f"{sorted(taken)} was taken, and the model was told {sorted(heard)}"
         return None
-    if not any(cause in _CAUSES[hit.kind][0] for hit in felt):
-        felt_kinds = ", ".join(sorted({hit.kind.value for hit in felt})) or "nothing"
-        return f"it failed of {said}; it was hit by {felt_kinds}"
-    codes = {hit.exit_code for hit in felt if hit.exit_code is not None}
-    exact = all(hit.kind in DEATHS for hit in felt)
-    if exact and cause in (Cause.CRASH, Cause.OOM) and end.failure.exit_code not in codes:
-        return f"it failed of {said}; the container's exit code was {codes}"
-    return None
+
+    def overdue(self, file: JobFile) -> str | None:
+        """A silence that nothing else disturbed and that lasted longer than one may."""
+        end, job = file.end, file.planned
+        if end is None or job is None or end.failure is None or file.started_at is None:
+            return None
+        if end.failure.cause is not Cause.IDLE_TIMEOUT:
+            return None
+        if excused(Excuse.HUNG_LATE, self.hits, file.started_at, file.ended_at, session=file.session):
+            return None
+        asked = () if self.ledger is None else self.ledger.entries.get(job.number, ())
+        signs = [one.at for one in asked if one.at <= file.decided_at]
+        last = max(*signs, file.sign_at or 0.0, file.started_at)
+        took, bound = file.decided_at - last, self.settings.idle_timeout
+        if took > bound + _PAUSE + self.tolerance.slack:
+            return f"nothing was heard of it for {took:.1f} s, and idleTimeout is {bound:g} s"
+        return None
+
+
+_YES_OR_NO = re.compile(r"\b(yes|no)\b")
+# A prompt that hangs pauses for so long before it does.
+_PAUSE = 5.0

@@ -14,15 +14,18 @@ import trio.testing
 
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
-from opencode_actors.stress.fake_world import FakeWorld, Weather
+from opencode_actors.stress.fake_faults import FakeFaults
+from opencode_actors.stress.fake_world import FakeWorld
 from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.processes import held
 from opencode_actors.stress.receiver import Receiver, ReceiverPort
 from opencode_actors.stress.report import Progress, Report
 from opencode_actors.stress.run import run_plan
+from opencode_actors.stress.weather import Outside, Weather
+from opencode_actors.stress.wire import Wire
 from opencode_actors.testing.fake_directories import FakeDirectories
 from opencode_actors.testing.fake_engine import FakeEngine
-from opencode_actors.testing.fake_opencode import open_fake_servers
+from opencode_actors.testing.fake_opencode import CALL_WITHIN, open_fake_servers
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.memory_store import MemoryStore
 
@@ -63,11 +66,12 @@ def _scheduled_by(seed: int) -> Generator[None]:
 
 @asynccontextmanager
 async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
-    weather, receiver, store = Weather(), Receiver(), MemoryStore(slow=WRITE_TAKES)
+    weather, receiver = Weather(), Receiver()
+    store = MemoryStore(slow=WRITE_TAKES, late=WRITE_TAKES)
 
     @asynccontextmanager
-    async def open_store() -> AsyncGenerator[Store]:
-        yield store
+    async def open_store(wire: Wire) -> AsyncGenerator[Store]:
+        yield wire.over(store)
 
     with TemporaryDirectory(prefix="oa-stress-") as folder:
         rng = random.Random(plan.seed)  # noqa: S311 - it has to be had again
@@ -76,28 +80,32 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
             start_up=START_UP,
             wall=weather.wall,
             takes=lambda: rng.expovariate(1 / CALL_TAKES),
+            answers=lambda: rng.expovariate(1 / CALL_TAKES),
         )
         async with trio.open_nursery() as nursery, open_fake_servers(behaviour) as servers:
             engine = FakeEngine(start_delay=0.3)
             base = Settings(
                 model="scripted/demo", sessions_dir=Path(folder) / "s", workspaces_dir=Path(folder) / "w"
             )
-            world = FakeWorld(
-                name="virtual",
-                settings=plan.scenario.settings_over(base),
-                owner=store.owner,
-                weather=weather,
+            faults = FakeFaults(
                 engine=engine,
                 servers=servers,
+                disk=store,
+                outside=Outside(weather, receiver),
+                owner=store.owner,
+                nursery=nursery,
+                largest_step=3600.0,
+                loses_for=1.5 * CALL_WITHIN,  # so that some have no answer, and some a broken connection
+            )
+            engine.on_start, engine.on_exit = faults.on_start, servers.on_exit
+            yield FakeWorld(
+                name="virtual",
+                settings=plan.scenario.settings_over(base),
+                faults=faults,
                 connect=servers.connect,
                 open_store=open_store,
-                disk=store,
                 directories=FakeDirectories(),
-                receiver=receiver,
                 webhook=ReceiverPort(receiver, base.notify_timeout),
                 rng=rng,
-                nursery=nursery,
             )
-            engine.on_start, engine.on_exit = world.on_start, servers.on_exit
-            yield world
             nursery.cancel_scope.cancel()

@@ -19,6 +19,8 @@ from opencode_actors.ports import Endpoint, OpenCodeServer
 
 T = TypeVar("T")
 P = ParamSpec("P")
+# Given the name of what is called, the call, and what it is called with.
+Through = Callable[..., Awaitable[Any]]
 
 
 @define(eq=False)
@@ -35,10 +37,10 @@ class Wire:
         if system is not None:
             system._surroundings.nursery.cancel_scope.cancel()  # noqa: SLF001 - nobody else may do that
 
-    def over(self, target: T) -> T:
-        """The same port, reached over this wire."""
+    def over(self, target: T, *, through: Through | None = None) -> T:
+        """The same port, reached over this wire; each call goes `through` what may do something to it."""
         self.is_in_use = True
-        return cast(T, _Carried(target, self))
+        return cast(T, _Carried(target, self, through))
 
     def connecting(
         self, connect: Callable[[Endpoint], OpenCodeServer]
@@ -59,13 +61,16 @@ class Wire:
 
 
 class _Carried:
-    """All coroutines of `target` over the wire but the one that closes it, everything else as it is."""
+    """All coroutines of `target` over the wire but the one that closes it, everything else as it is. Of a port
+    that has thirty methods none has to be written down again for that."""
 
-    def __init__(self, target: object, wire: Wire) -> None:
-        self._target, self._wire = target, wire
+    def __init__(self, target: object, wire: Wire, through: Through | None) -> None:
+        self._target, self._wire, self._through = target, wire, through
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
         if name == "aclose" or not inspect.iscoroutinefunction(value):
             return value
-        return partial(self._wire.carry, value)
+        if self._through is None:
+            return partial(self._wire.carry, value)
+        return partial(self._wire.carry, self._through, name, value)

@@ -11,13 +11,15 @@ from attrs import define, field, frozen
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.notices import Notice
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionSnapshot
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, Leave, SessionSnapshot
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
+from opencode_actors.stress.ledger import Ledger
+from opencode_actors.stress.once import Reached
 from opencode_actors.stress.plan import PlannedFault
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.truth import Hit
+from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wire import Wire
 
 SystemFactory = Callable[[Wire], AbstractAsyncContextManager[System]]
@@ -29,6 +31,26 @@ BY_CLIENTS = frozenset(
         FaultKind.CLEANUP_STORM,
         FaultKind.CLOSE_STORM,
         FaultKind.VANISHING_FOLLOWERS,
+    }
+)
+# What needs somebody who works there to be felt.
+AIMED = frozenset(
+    {
+        FaultKind.CONTAINER_CRASH,
+        FaultKind.CONTAINER_OOM,
+        FaultKind.CONTAINER_REMOVED,
+        FaultKind.CRASH_LOOP,
+        FaultKind.IGNORES_SIGTERM,
+        FaultKind.SERVER_FROZEN,
+        FaultKind.SERVER_SLOW,
+        FaultKind.ANSWERS_LOST,
+        FaultKind.STREAM_DROPPED,
+        FaultKind.STREAM_TRUNCATED,
+        FaultKind.EVENTS_DUPLICATED,
+        FaultKind.EVENTS_REORDERED,
+        FaultKind.CANCEL_STORM,
+        FaultKind.SERVICE_KILLED,
+        FaultKind.SERVICE_ENDED,
     }
 )
 
@@ -92,12 +114,28 @@ class World(Protocol):
     def receiver(self) -> Receiver | None: ...
 
     @property
+    def ledger(self) -> Ledger | None:
+        """What the model is asked, if that can be known."""
+        ...
+
+    @property
     def late(self) -> float:
         """By how many seconds one notice may be heard later than another, on their way to the run."""
         ...
 
+    @property
+    def reached(self) -> Reached | None:
+        """What came to the model, where that is this world's."""
+        ...
+
+    @property
+    def leave(self) -> Leave | None:
+        """Which jobs the running system leaves to the next one when it ends in order, if that is known."""
+        ...
+
     def system(self) -> AbstractAsyncContextManager[Live]:
-        """A system in this world; after a `kill` another one, with all that the first one left."""
+        """A system in this world, which ends in order when it is left; after that, or a `kill`, another one, with
+        all that the first one left."""
         ...
 
     def kill(self) -> None:
@@ -112,8 +150,8 @@ class World(Protocol):
         """Lets it happen; what was hit, if there was anything to be hit. Not called for `BY_CLIENTS`."""
         ...
 
-    async def relent(self, fault: PlannedFault) -> None:
-        """Ends what lasts."""
+    async def relent(self, fault: PlannedFault) -> bool:
+        """Ends what lasts. False when nobody had felt anything of it."""
         ...
 
     def memory(self) -> int | None:
@@ -139,6 +177,9 @@ class EmbeddedWorld:
     name: str = "embedded"
     receiver: Receiver | None = None
     late: float = 0.3
+    reached: Reached | None = None
+    ledger: Ledger | None = None
+    leave: Leave | None = None
     _wire: Wire = field(factory=Wire)
     _system: System | None = None
 
@@ -152,13 +193,15 @@ class EmbeddedWorld:
         self._wire.cut(self._system)
 
     def can(self, kind: FaultKind) -> bool:
-        return kind in BY_CLIENTS or (kind is FaultKind.SERVICE_KILLED and self._wire.is_in_use)
+        again = kind in (FaultKind.SERVICE_KILLED, FaultKind.SERVICE_ENDED)
+        return kind in BY_CLIENTS or (again and self._wire.is_in_use)
 
     async def inflict(self, fault: PlannedFault) -> Hit | None:
         return Hit.of_everybody(fault)
 
-    async def relent(self, fault: PlannedFault) -> None:
-        """A service that was killed is begun again by the run."""
+    async def relent(self, fault: PlannedFault) -> bool:  # noqa: ARG002 - as the protocol has it
+        """A service that was killed or ended is begun again by the run."""
+        return True
 
     def memory(self) -> int | None:
         return None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 import trio
 from attrs import define, field, frozen
 
-from opencode_actors.errors import EngineUnavailable
+from opencode_actors.errors import EngineError, EngineUnavailable
 from opencode_actors.ports import (
     Container,
     ContainerId,
@@ -45,6 +45,18 @@ class FakeEngineStatistics:
 
 
 @define(eq=False)
+class EngineTrouble:
+    """Something that is wrong with an engine, until it is `over`; `met` counts the calls that it was done to."""
+
+    error: EngineError | None = None
+    times: int = 0
+    seconds: float = 0.0
+    lies: bool = False
+    met: int = 0
+    over: bool = False
+
+
+@define(eq=False)
 class FakeRun:
     """One run of a container, from a start to its death."""
 
@@ -64,6 +76,7 @@ class FakeContainer:
     run: FakeRun | None = None
     frozen: bool = False  # settable: it runs and does nothing, SIGTERM included; the engine cannot tell
     ignores_sigterm: bool = False  # settable
+    ignored: int = 0  # how often it did
     sigterm_exit_code: int = 143  # settable
     sigterm_takes: float = 0.0  # settable: seconds from SIGTERM to its end
     memory_bytes: int = 250 << 20  # settable

@@ -5,8 +5,8 @@
     engine.crash("oa-demo", exit_code=139)
 
 It takes time only where it is told to, and then trio's (`MockClock` included). Where the real engines
-differ it does what is hardest on its caller: a call that is cancelled has had its effect, a port changes
-with every start, no event tells of memory, a container that is removed leaves no exit code.
+differ it does what is hardest on its caller: a call that is cancelled, or whose engine goes away before it
+answers, has had its effect, a port changes with every start, no event tells of memory, a container that is removed leaves no exit code.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from opencode_actors.ports import (
 )
 from opencode_actors.testing.fake_container import (
     FAKE_INFO,
+    EngineTrouble,
     FakeContainer,
     FakeEngineStatistics,
     FakeEventStream,
@@ -60,12 +61,6 @@ Verb = Literal[
 ENGINE_BACK_WITHIN = 5.0
 # A subscriber that lets this many events lie is cut off, as a real engine's socket would do to it.
 EVENTS_HELD = 1024
-
-
-@define
-class _Refusal:
-    error: EngineError
-    times: int
 
 
 def _nothing(container: FakeContainer) -> None:
@@ -92,9 +87,10 @@ class FakeEngine:
     )
     calls: deque[tuple[Verb, str]] = field(factory=lambda: deque(maxlen=10_000), init=False)
     _counts: Counter[str] = field(factory=Counter[str], init=False)
-    _refusals: dict[Verb, _Refusal] = field(factory=dict[Verb, _Refusal], init=False)
-    _delays: dict[Verb, float] = field(factory=dict[Verb, float], init=False)
-    _lies: set[Verb] = field(factory=set[Verb], init=False)
+    _refusals: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
+    _delays: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
+    _lies: dict[Verb, list[EngineTrouble]] = field(factory=dict[Verb, list[EngineTrouble]], init=False)
+    _departures: int = field(default=0, init=False)
     _back: trio.Event | None = field(default=None, init=False)
     _mute: bool = field(default=False, init=False)
     _streams: dict[trio.MemorySendChannel[EngineEvent], Mapping[str, str]] = field(
@@ -108,17 +104,21 @@ class FakeEngine:
 
     # ---- what a test does to it
 
-    def refuse(self, verb: Verb, error: EngineError, *, times: int = 1) -> None:
+    def refuse(self, verb: Verb, error: EngineError, *, times: int = 1) -> EngineTrouble:
         """The next `times` calls of `verb` raise `error` and have no effect."""
-        self._refusals[verb] = _Refusal(error, times)
+        trouble = self._refusals[verb] = EngineTrouble(error=error, times=times)
+        return trouble
 
-    def delay(self, verb: Verb, seconds: float) -> None:
+    def delay(self, verb: Verb, seconds: float) -> EngineTrouble:
         """Each call of `verb` has its effect at once and returns `seconds` later; `math.inf` never."""
-        self._delays[verb] = seconds
+        trouble = self._delays[verb] = EngineTrouble(seconds=seconds)
+        return trouble
 
-    def lie(self, verb: Literal["stop", "kill", "pause", "unpause", "remove"]) -> None:
+    def lie(self, verb: Literal["stop", "kill", "pause", "unpause", "remove"]) -> EngineTrouble:
         """`verb` answers that it is done, and does nothing."""
-        self._lies.add(verb)
+        trouble = EngineTrouble(lies=True)
+        self._lies.setdefault(verb, []).append(trouble)
+        return trouble
 
     def be_honest(self) -> None:
         """Ends all refusals, delays and lies."""
@@ -130,6 +130,7 @@ class FakeEngine:
         """Every call raises `EngineUnavailable` and every event stream ends; the containers live on."""
         if self._back is None:
             self._back = trio.Event()
+            self._departures += 1
         self.break_streams()
 
     def come_back(self) -> None:
@@ -235,7 +236,7 @@ class FakeEngine:
         self._serial += 1
         container = FakeContainer(ContainerId(f"{self._serial:064x}"), spec)
         self.containers[container.id] = container
-        await self._take_time("create")
+        await self._answer("create")
         return container.id
 
     async def start(self, container: ContainerId) -> Container:
@@ -243,7 +244,7 @@ class FakeEngine:
         found = self.find(container)
         if not found.is_alive:
             self._run(found)
-        await self._take_time("start", self.start_delay)
+        await self._answer("start", self.start_delay)
         return self.find(container).snapshot()
 
     def _run(self, container: FakeContainer) -> None:
@@ -261,54 +262,55 @@ class FakeEngine:
         self._call("stop", container)
         found = self.find(container)
         run = found.run
-        if run is not None and found.is_alive and "stop" not in self._lies:
+        if run is not None and found.is_alive and not self._lies_about("stop"):
             if found.phase is ContainerPhase.PAUSED:
                 self._resume(found)
+            found.ignored += found.ignores_sigterm
             takes = math.inf if found.ignores_sigterm or found.frozen else found.sigterm_takes
             with trio.move_on_after(min(grace, takes)):
                 await run.ended.wait()
             if found.run is run:  # and not a later one
                 code = found.sigterm_exit_code if takes <= grace else 137
                 self.end(found, Death(exit_code=code, oom_killed=False))
-        await self._take_time("stop")
+        await self._answer("stop")
 
     async def kill(self, container: ContainerId, *, signal: str = "SIGKILL") -> None:
         self._call("kill", container)
         found = self.find(container)
-        if "kill" not in self._lies:
+        if not self._lies_about("kill"):
             if signal == "SIGKILL":
                 self.end(found, Death(exit_code=137, oom_killed=False))
             elif signal == "SIGTERM" and not (found.ignores_sigterm or found.frozen):
                 self.end(found, Death(exit_code=found.sigterm_exit_code, oom_killed=False))
-        await self._take_time("kill")
+        await self._answer("kill")
 
     async def pause(self, container: ContainerId) -> None:
         self._call("pause", container)
         found = self.find(container)
         self._need(found, ContainerPhase.RUNNING, "pause")
-        if "pause" not in self._lies:
+        if not self._lies_about("pause"):
             found.settle_cpu()
             found.phase = ContainerPhase.PAUSED
-        await self._take_time("pause")
+        await self._answer("pause")
 
     async def unpause(self, container: ContainerId) -> None:
         self._call("unpause", container)
         found = self.find(container)
         self._need(found, ContainerPhase.PAUSED, "unpause")
-        if "unpause" not in self._lies:
+        if not self._lies_about("unpause"):
             self._resume(found)
-        await self._take_time("unpause")
+        await self._answer("unpause")
 
     async def remove(self, container: ContainerId | str) -> None:
         self._call("remove", container)
-        if "remove" not in self._lies:
+        if not self._lies_about("remove"):
             try:
                 found = self.find(container)
             except ContainerMissing:
                 pass
             else:
                 self.take_away(found.id)
-        await self._take_time("remove")
+        await self._answer("remove")
 
     async def inspect(self, container: ContainerId | str) -> Container:
         await self._called("inspect", container)
@@ -394,7 +396,7 @@ class FakeEngine:
 
     async def _called(self, verb: Verb, what: str = "") -> None:
         self._call(verb, what)
-        await self._take_time(verb)
+        await self._answer(verb)
 
     def _note(self, verb: Verb, what: str) -> None:
         self.calls.append((verb, what))
@@ -405,12 +407,31 @@ class FakeEngine:
         if self._back is not None:
             raise EngineUnavailable("The fake engine is away")
         refusal = self._refusals.get(verb)
-        if refusal is not None and refusal.times > 0:
+        if refusal is not None and refusal.error is not None and refusal.times > 0 and not refusal.over:
             refusal.times -= 1
+            refusal.met += 1
             raise refusal.error
 
+    def _lies_about(self, verb: Verb) -> bool:
+        lies = [trouble for trouble in self._lies.get(verb, ()) if not trouble.over]
+        for trouble in lies:
+            trouble.met += 1
+        return bool(lies)
+
+    async def _answer(self, verb: Verb, at_least: float = 0.0) -> None:
+        """What the call was for has happened; an engine that goes away before it has said so never says it."""
+        departures = self._departures
+        await self._take_time(verb, at_least)
+        if self._departures != departures:
+            raise EngineUnavailable("The fake engine went away before it answered")
+
     async def _take_time(self, verb: Verb, at_least: float = 0.0) -> None:
-        await trio.sleep(max(at_least, self._delays.get(verb, 0.0)))
+        delay = self._delays.get(verb)
+        if delay is None or delay.over:
+            await trio.sleep(at_least)
+            return
+        delay.met += 1
+        await trio.sleep(max(at_least, delay.seconds))
 
     def _need_image(self, reference: str) -> None:
         if reference not in self.images:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from typing import TypeVar
 
 import trio
 from attrs import define, field
@@ -41,6 +42,8 @@ from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_disk import FakeDisk
 from opencode_actors.testing.fake_server import VERSION, FakeBehaviour, FakeServer
 from opencode_actors.testing.fake_turn import work_on
+
+T = TypeVar("T")
 
 CALL_WITHIN = 30.0  # as the real adapter
 _STREAM_WITHIN = 15.0  # as the real adapter
@@ -130,7 +133,8 @@ class FakeOpenCode:
         return (await self._reach()).behaviour.has_directory(self.endpoint.directory)
 
     async def create_conversation(self, *, title: str) -> Conversation:
-        return (await self._reach()).create(title, directory=self.endpoint.directory)
+        server = await self._reach()
+        return await self._answer(server, server.create(title, directory=self.endpoint.directory))
 
     async def conversation(self, conversation: ConversationId) -> Conversation | None:
         stored = (await self._reach()).disk.conversations.get(conversation)
@@ -147,17 +151,24 @@ class FakeOpenCode:
         return tuple(about for about in every if about.parent == conversation)
 
     async def fork(self, conversation: ConversationId, *, before: MessageId | None = None) -> Conversation:
-        return (await self._reach()).fork(conversation, before)
+        server = await self._reach()
+        return await self._answer(server, server.fork(conversation, before))
 
     async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
-        (await self._reach()).submit(conversation, prompt)
+        server = await self._reach()
+        server.submit(conversation, prompt)
+        await self._answer(server, None)
 
     async def restrict(self, conversation: ConversationId, rules: Sequence[Mapping[str, str]]) -> None:
-        stored = (await self._reach()).stored(conversation)
+        server = await self._reach()
+        stored = server.stored(conversation)
         stored.rules = (*stored.rules, *(dict(rule) for rule in rules))
+        await self._answer(server, None)
 
     async def abort(self, conversation: ConversationId) -> None:
-        (await self._reach()).abort(conversation)
+        server = await self._reach()
+        server.abort(conversation)
+        await self._answer(server, None)
 
     async def messages(
         self, conversation: ConversationId, *, since: MessageId | None = None
@@ -184,10 +195,14 @@ class FakeOpenCode:
         return tuple(request.about for request in requests if isinstance(request.about, PendingQuestion))
 
     async def answer_question(self, request: str, answers: tuple[tuple[str, ...], ...]) -> None:
-        (await self._reach()).answer(request, PendingQuestion).answers = answers
+        server = await self._reach()
+        server.answer(request, PendingQuestion).answers = answers
+        await self._answer(server, None)
 
     async def reject_question(self, request: str) -> None:
-        (await self._reach()).answer(request, PendingQuestion)
+        server = await self._reach()
+        server.answer(request, PendingQuestion)
+        await self._answer(server, None)
 
     async def permissions(self) -> tuple[PendingPermission, ...]:
         requests = (await self._reach()).requests.values()
@@ -196,8 +211,10 @@ class FakeOpenCode:
     async def answer_permission(
         self, request: str, reply: PermissionReply, *, message: str | None = None
     ) -> None:
-        question = (await self._reach()).answer(request, PendingPermission)
+        server = await self._reach()
+        question = server.answer(request, PendingPermission)
         question.reply, question.message = reply, message
+        await self._answer(server, None)
 
     @asynccontextmanager
     async def events(self) -> AsyncGenerator[AsyncIterator[tuple[ServerEvent, ...]], None]:
@@ -228,9 +245,32 @@ class FakeOpenCode:
                 await server.wait_dead()
             await server.wait_thawed()
             if not server.alive:
-                raise ServerUnreachable(f"OpenCode's server at {url} cannot be reached: the connection broke")
+                raise self._broken()
+            server.felt["slow"] += server.answers_after > 0
             await trio.sleep(server.answers_after + server.behaviour.takes())
+            if not server.alive:
+                raise self._broken()
             if self.endpoint.password != server.password:
                 raise ServerRefused("OpenCode's server refused the password", status=401)
             return server
-        raise ServerSilent(f"OpenCode's server at {url} did not answer in {within:g} s")
+        raise self._silent(within)
+
+    async def _answer(self, server: FakeServer, answer: T) -> T:
+        """What changes something has happened by now: its answer takes time, and may be lost on its way."""
+        with trio.move_on_after(CALL_WITHIN):
+            if server.loses_next_answer():
+                await trio.sleep(server.loses_answers or 0.0)
+                raise self._broken()
+            await trio.sleep(server.behaviour.answers())
+            await server.wait_thawed()
+            if not server.alive:
+                raise self._broken()
+            return answer
+        raise self._silent(CALL_WITHIN)
+
+    def _broken(self) -> ServerUnreachable:
+        url = self.endpoint.url
+        return ServerUnreachable(f"OpenCode's server at {url} cannot be reached: the connection broke")
+
+    def _silent(self, within: float) -> ServerSilent:
+        return ServerSilent(f"OpenCode's server at {self.endpoint.url} did not answer in {within:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -80,7 +81,8 @@ class FakeBehaviour:
     agents: tuple[str, ...] = ("build", "plan", "general", "explore")
     models: frozenset[str] | None = None  # None: every model is known
     wall: Callable[[], float] = _usual_wall  # its time of day, in epoch seconds
-    takes: Callable[[], float] = _at_once  # how long the next call takes
+    takes: Callable[[], float] = _at_once  # how long the next call takes until it has its effect
+    answers: Callable[[], float] = _at_once  # and how long from then on its answer takes
 
 
 @define(eq=False)
@@ -124,6 +126,9 @@ class FakeServer:
     streams_from: float = 0.0
     answers_after: float = 0.0  # settable: seconds that each call takes
     ignores_aborts: bool = False  # settable: they are taken, and end nothing
+    # settable: of two calls that change something one happens, and breaks so many seconds later
+    loses_answers: float | None = None
+    felt: Counter[str] = field(factory=Counter[str], repr=False)  # how often callers met which trouble
     garbles: StreamFaults = field(factory=StreamFaults, repr=False)
     _streams: set[FakeStream] = field(factory=set[FakeStream], repr=False)
     _changed: trio.Event = field(factory=trio.Event, repr=False)
@@ -374,6 +379,14 @@ class FakeServer:
         question.answered.set()
         self.publish(RequestAnswered(conversation=question.about.conversation, request=request))
         return question
+
+    def loses_next_answer(self) -> bool:
+        if self.loses_answers is None:
+            return False
+        self.felt["asked"] += 1
+        lost = self.felt["asked"] % 2 == 1
+        self.felt["lost"] += lost
+        return lost
 
     def _set_frozen(self, *, frozen: bool) -> None:
         self.frozen = frozen

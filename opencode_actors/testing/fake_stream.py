@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import trio
 from attrs import define, evolve, field
@@ -20,15 +21,19 @@ HEARTBEAT_EVERY = 10.0
 # The real server buffers without end for a client that does not read, and dies of it. A client of the
 # fake that lets this many events lie has a bug, and is cut off.
 _HELD = 100_000
+# What follows an idle is waited for so long when it is to be told before it.
+_FOLLOWS_WITHIN = 0.5
 
 
 @define(eq=False)
 class StreamFaults:
     """Settable: `twice` tells all but deltas twice, and `late` tells what follows an idle before it. Nothing
-    tells a delta from its copy, or two deltas' order, so no server may do either to them."""
+    tells a delta from its copy, or two deltas' order, so no server may do either to them. `felt` counts what was
+    told so."""
 
     twice: bool = False
     late: bool = False
+    felt: Counter[str] = field(factory=Counter[str])
 
 
 @define(eq=False)
@@ -76,6 +81,8 @@ class FakeStream:
                     f"OpenCode's server at {self._url} cannot be reached: the event stream ended"
                 )
             await self._wait_news()
+        if self._faults.late and isinstance(self._held[-1], ConversationIdle):
+            await self._wait_for_more()
         held, self._held = self._held, []
         return _as_serialised(self._garbled(held))
 
@@ -83,11 +90,18 @@ class FakeStream:
         told: list[ServerEvent] = []
         for event in events:
             if self._faults.late and told and isinstance(told[-1], ConversationIdle):
+                self._faults.felt["late"] += 1
                 told.insert(-1, event)
             else:
                 told.append(event)
         copies = 2 if self._faults.twice else 1
+        self._faults.felt["twice"] += self._faults.twice
         return [event for event in told for _ in range(1 if isinstance(event, PartDelta) else copies)]
+
+    async def _wait_for_more(self) -> None:
+        self._news = trio.Event()
+        with trio.move_on_after(_FOLLOWS_WITHIN):
+            await self._news.wait()
 
     async def _wait_news(self) -> None:
         self._news = trio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Set
 from typing import Self
 
@@ -99,11 +100,14 @@ class OutboxRow:
 @define(eq=False)
 class MemoryStore:
     """Outlives a system, as a disk does: give the same one to the next. `full` makes it refuse records,
-    `slow` is how many seconds it takes for them. It keeps every notice."""
+    `slow` is how many seconds it takes until they are written, and `late` how many from then on until it says so;
+    `felt` counts the calls that these could meet. It keeps every notice."""
 
     owner: str = "fake"
     full: bool = False
     slow: float = 0.0
+    late: float = 0.0
+    felt: Counter[str] = field(factory=Counter[str])
     records: list[Record] = field(factory=list[Record])
     told: list[Notice] = field(factory=list[Notice])
     _tell: Tell | None = None
@@ -174,8 +178,10 @@ class MemoryStore:
     async def append(
         self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
     ) -> None:
+        self.felt["slow"] += 1
         await trio.sleep(self.slow)
         if self.full:
+            self.felt["full"] += 1
             raise StoreError("writing to memory failed: no space left")
         for record in records:
             self._record(record, at)
@@ -184,6 +190,7 @@ class MemoryStore:
             self.told.append(stamped)
             if self._tell is not None:
                 self._tell(stamped)
+        await trio.sleep(self.late)
 
     def _record(self, record: Record, at: float) -> None:
         self.records.append(record)

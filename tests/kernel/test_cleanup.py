@@ -41,6 +41,18 @@ async def test_idle_sessions_end_and_those_with_jobs_never_do(autojump_clock: tr
         assert not any(path.exists() for path in result.removed)
 
 
+async def test_what_was_used_before_the_clock_was_set_back_is_cleaned_up_all_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ahead = [0.0]
+    async with open_world(BEHAVIOUR) as world, world.system(ahead=lambda: ahead[0]) as system:
+        await _used(system, "demo")
+        ahead[0] = -3600.0
+        assert [kept.why for kept in (await system.cleanup(older_than=60)).kept] == ["it was used lately"]
+        assert (await system.cleanup()).ended == ("demo",)
+        assert not world.engine.containers
+
+
 async def test_nothing_on_the_disk_goes_unless_it_is_asked_for(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

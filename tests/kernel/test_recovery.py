@@ -213,6 +213,8 @@ async def test_a_job_whose_end_found_no_room_on_the_disk_takes_no_later_answer_f
                 async with world.system(through=cable) as system:
                     job = await system.start("::hang", session="demo")
                     await until(system, job, JobStarted)
+                    # The session has written down that it works, and nothing but the job's end is refused.
+                    await trio.testing.wait_all_tasks_blocked()
                     world.store.full = True
                     assert (await job.cancel()).failure is not None
                     world.store.full = False

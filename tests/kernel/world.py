@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +59,7 @@ class World:
         notify: bool = False,
         leave: Leave = Leave.FOUND,
         through: Cable | None = None,
+        ahead: Callable[[], float] = lambda: 0.0,
     ) -> AsyncGenerator[System]:
         places = evolve(
             settings, sessions_dir=self.base / "sessions", workspaces_dir=self.base / "workspaces"
@@ -71,7 +72,7 @@ class World:
             store=cable.through(self.store),
             directories=self.directories,
             rng=self.rng,
-            wall=lambda: 1_760_000_000.0 + trio.current_time(),
+            wall=lambda: 1_760_000_000.0 + ahead() + trio.current_time(),
             notify=notify or webhook is not None,
             webhook=webhook,
             leave=leave,

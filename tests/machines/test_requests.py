@@ -91,6 +91,16 @@ def test_an_answer_is_one_reply_and_told_once_whatever_the_server_says_first() -
     assert ends(book) == [("que_1", InputEnd.ANSWERED)]
 
 
+def test_who_gave_the_answer_that_was_heard_to_be_taken_is_told_so_when_the_job_ends_before_the_call() -> (
+    None
+):
+    book = give(asked(), BLUE)
+    says(book, e.RequestAnswered(conversation=CONVERSATION, request="que_1"))
+    cancel(book, ask=2)
+    assert isinstance(book.replies[AskId(1)], j.Answered)
+    assert ends(book) == [("que_1", InputEnd.ANSWERED)]
+
+
 def test_a_second_answer_finds_that_one_is_on_its_way() -> None:
     book = give(give(asked(), BLUE), BLUE, ask=2)
     refused = book.replies[AskId(2)]

@@ -95,6 +95,7 @@ def test_a_fresh_seed_is_printed(scenario: str, capsys: pytest.CaptureFixture[st
     [
         (["nothing.toml"], "there is no file nothing.toml"),
         (["fair weather", "--seed", "x"], "seeds and runs are whole numbers"),
+        (["fair weather", "--seed", "1", "--replay", "2"], "both say which seed"),
         (["fair weather", "--runs", "0"], "0 runs show nothing"),
         (["fair weather", "--html", "/nowhere/report.html"], "cannot be written"),
     ],

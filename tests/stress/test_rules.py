@@ -7,7 +7,12 @@ from attrs import evolve
 
 from opencode_actors.machines.notices import JobStarted, Notice, OutputAdded, OutputKind
 from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.memory import ALLOWANCE, Memory
+from opencode_actors.stress.plan import make_plan
+from opencode_actors.stress.scenario import Value
+from opencode_actors.stress.scenarios import DEFAULTS
+from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.stress.wanderers import Record
 
 JOB, SESSION = JobId("job_1"), SessionKey("demo")
@@ -60,6 +65,37 @@ def test_words_may_come_in_other_pieces_and_nothing_may_be_missing() -> None:
 def test_nothing_is_told_twice_or_with_a_gap(again: Notice) -> None:
     record = told(evolve(STARTED, seq=1), words(2, 0, "one"))
     assert record.add(again) is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "ends"),
+    [
+        ({"maxOutputSize": "100k"}, "completed"),
+        ({"jobTimeout": 130.0}, "failed (job_timeout)"),
+        ({"onUnanswered": "fail"}, "failed (unanswered)"),
+        ({"maxSessions": 2}, "completed"),
+        ({"sessionIdleTimeout": 60.0}, "completed"),
+    ],
+)
+def test_a_bound_that_is_reached_is_no_broken_rule(setting: dict[str, Value], ends: str) -> None:
+    report = run_virtual(make_plan(evolve(DEFAULTS[0], settings=setting), 1))
+    assert [violation.text for violation in report.violations] == []
+    assert ends in report.ends
+
+
+def test_what_concerns_nobody_in_particular_is_kept_each_time_with_what_led_to_it() -> None:
+    findings = Findings()
+    findings.saw(1.0, "creating", session="s0")
+    findings.broke("nothing is left", 2.0, "container one")
+    findings.broke("nothing is left", 2.0, "container two")
+    findings.broke("settles once", 2.0, "twice", session="s0", job=1)
+    findings.broke("settles once", 3.0, "three times", session="s0", job=1)
+    assert [violation.text for violation in findings.violations] == [
+        "container one",
+        "container two",
+        "twice",
+    ]
+    assert "creating" in findings.violations[0].trace[0]
 
 
 def test_what_was_told_before_it_had_a_number_is_told_to_the_others_when_it_has() -> None:

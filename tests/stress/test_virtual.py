@@ -42,11 +42,13 @@ def test_the_rules_hold_with_a_seed_that_nobody_chose(fresh_seed: Callable[[str,
 
 
 def test_every_fault_hits_something() -> None:
-    """Otherwise the rules would hold in fair weather only. Of the seeds, each fault hits in every third or so."""
+    """Otherwise the rules would hold in fair weather only. What nobody felt is no hit."""
     hit: set[str] = set()
-    for seed in range(8):
-        hit |= set(run_virtual(make_plan(DEFAULTS[-1], seed)).hits)
-    assert hit == {fault.kind.value for fault in DEFAULTS[-1].faults}
+    for scenario in DEFAULTS:
+        if scenario.name in ("everything at once", "the engine fails", "servers misbehave"):
+            for seed in range(4):
+                hit |= set(run_virtual(make_plan(scenario, seed)).hits)
+    assert {fault.kind.value for fault in DEFAULTS[-1].faults} - hit == set()
 
 
 def test_every_latency_is_measured() -> None:
@@ -56,7 +58,7 @@ def test_every_latency_is_measured() -> None:
         (scenario,) = (one for one in DEFAULTS if one.name == name)
         for seed in range(3):
             names |= {latency.name for latency in run_virtual(make_plan(scenario, seed)).latencies}
-    assert names >= {"start", "first text", "status", "crash found", "restart", "cancel (abort)"}
+    assert names >= {"start", "first text", "status", "sessions", "crash found", "restart", "cancel (abort)"}
     assert names & {"cancel (stop)", "cancel (kill)", "cancel (remove)"}
 
 

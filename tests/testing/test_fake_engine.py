@@ -74,6 +74,41 @@ async def test_refusals_have_no_effect_and_are_counted() -> None:
     assert ("start", container.id) in engine.calls
 
 
+async def test_an_engine_that_goes_away_before_it_answers_has_done_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    engine = FakeEngine(start_delay=5.0)
+    container = await engine.create(_spec())
+    async with trio.open_nursery() as nursery:
+
+        async def start_in_vain() -> None:
+            with pytest.raises(EngineUnavailable):
+                await engine.start(container)
+
+        nursery.start_soon(start_in_vain)
+        await trio.sleep(1)
+        engine.go_away()
+        engine.come_back()
+    assert (await engine.inspect(container)).phase is ContainerPhase.RUNNING
+
+
+async def test_each_trouble_of_an_engine_ends_by_itself_and_knows_who_met_it() -> None:
+    engine = FakeEngine()
+    container = await _run(engine)
+    first, second = engine.lie("kill"), engine.lie("kill")
+    first.over = True
+    await engine.kill(container.id)
+    assert (await engine.inspect(container.id)).phase is ContainerPhase.RUNNING
+    assert (first.met, second.met) == (0, 1)
+    second.over = True
+    await engine.kill(container.id)
+    assert (await engine.inspect(container.id)).phase is ContainerPhase.EXITED
+    refusal = engine.refuse("stop", EngineRefused("no", status=500), times=9)
+    refusal.over = True
+    await engine.stop(container.id, grace=1.0)
+    assert refusal.met == 0
+
+
 async def test_an_engine_goes_away_and_comes_back_and_its_containers_live_on() -> None:
     engine = FakeEngine()
     container = await _run(engine)

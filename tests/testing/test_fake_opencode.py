@@ -79,6 +79,45 @@ async def test_a_server_starts_deaf_and_late(autojump_clock: MockClock) -> None:
         await opencode.health(within=0.2)
 
 
+@pytest.mark.parametrize(("after", "error"), [(0.0, ServerUnreachable), (45.0, ServerSilent)])
+async def test_what_was_asked_for_happens_once_though_its_answer_is_lost(
+    autojump_clock: MockClock, after: float, error: type[Exception]
+) -> None:
+    async with open_fake_servers() as servers:
+        server = servers.start(URL, password="secret")
+        await trio.testing.wait_all_tasks_blocked()
+        opencode = connect(servers)
+        conversation = (await opencode.create_conversation(title="t")).id
+        said = prompt("::say once")
+        server.loses_answers = after
+        with pytest.raises(error):
+            await opencode.submit(conversation, said)
+        assert server.felt["lost"] == 1
+        server.loses_answers = None
+        await opencode.submit(conversation, said)
+        await trio.sleep(1)
+        asked, answered = await opencode.messages(conversation)
+        assert (asked.info.role, answered.info.role) == ("user", "assistant")
+
+
+async def test_a_server_that_dies_before_it_answers_has_done_it(autojump_clock: MockClock) -> None:
+    async with open_fake_servers(FakeBehaviour(answers=lambda: 5.0)) as servers:
+        server = servers.start(URL, password="secret")
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_create_in_vain, connect(servers))
+            await trio.sleep(1)
+            server.crash()
+        servers.start(URL, password="secret")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(await connect(servers).conversations()) == 1
+
+
+async def _create_in_vain(opencode: FakeOpenCode) -> None:
+    with pytest.raises(ServerUnreachable):
+        await opencode.create_conversation(title="t")
+
+
 async def test_a_heartbeat_comes_every_ten_seconds_of_silence(autojump_clock: MockClock) -> None:
     async with open_fake_servers() as servers:
         server = servers.start(URL, password="secret")

@@ -1,0 +1,60 @@
+"""Whether an end was forced rung by rung, each within its own time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from opencode_actors.machines.vocabulary import Climb, Rung
+from opencode_actors.settings import Settings
+from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, killed_between, overlapping
+
+# Without an engine nothing can be ended: that is waited for, and then the rung has its time again.
+_NO_ENGINE = frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW})
+_STOP_MARGIN = 2.0  # the engine kills by itself when the grace of a stop is over
+_WRITES = 10.0  # on a slow disk, for what a rung has to record
+_BEGINS_AGAIN = 15.0  # a service, with a look at all that the one before it left
+
+
+def graces(settings: Settings) -> dict[Rung, float]:
+    return {
+        Rung.ABORT: settings.abort_grace,
+        Rung.STOP: settings.stop_grace + _STOP_MARGIN,
+        Rung.KILL: settings.kill_grace,
+        Rung.REMOVE: settings.remove_grace,
+    }
+
+
+def skipped(climb: Climb | None) -> str | None:
+    """No rung is, on the way."""
+    rungs = [] if climb is None else [rung for rung, _ in climb.seconds]
+    own = rungs[1:] if rungs and rungs[0] is Rung.ABORT else rungs
+    if any(after != before + 1 for before, after in itertools.pairwise(own)) or (
+        own and rungs != own and Rung.ABORT in own
+    ):
+        return f"the rungs were {', '.join(rung.name for rung in rungs)}"
+    return None
+
+
+def too_slow(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Sequence[Hit]) -> Iterator[str]:
+    """No rung takes longer than it may, nor do all of them together."""
+    end, ended_at = file.end, file.ended_at
+    if end is None or ended_at is None:
+        return
+    own, slack = graces(settings), tolerance.slack
+    began = file.decided_at if file.cancelling_at is None else min(file.cancelling_at, file.decided_at)
+    if excused(Excuse.WRITTEN_LATE, hits, began, ended_at):
+        slack += _WRITES
+    away = [hit.until - hit.at for hit in overlapping(hits, _NO_ENGINE, began, ended_at)]
+    for rung, spent in () if end.climb is None else end.climb.seconds:
+        grace = own.get(rung, 0.0)
+        if spent > grace + slack + (sum(away) + grace if away else 0.0):
+            yield f"{rung.name} took {spent:.1f} s, and its grace is {grace:g} s"
+    if file.cancelling_at is None:
+        return
+    whole, took = sum(own.values()), ended_at - file.cancelling_at
+    again = killed_between(hits, file.cancelling_at, ended_at) * (whole + _BEGINS_AGAIN)
+    if took > whole + slack + again + (sum(away) + whole if away else 0.0):
+        yield f"it took {took:.1f} s, and the graces are {whole:g} s"

@@ -1,0 +1,53 @@
+"""What is known of each job, from whoever wanted it and from what was told of it."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, Rung
+from opencode_actors.stress.plan import PlannedJob
+
+
+@define(eq=False)
+class JobFile:
+    """All that is known of one job. `planned` is None until its start has returned; `sign_at` is when it last
+    gave a sign of life. `answers` are those of each request that were taken, `unsure` those of which nobody knows."""
+
+    id: JobId
+    session: str
+    planned: PlannedJob | None = None
+    asked_at: float | None = None
+    accepted_at: float | None = None
+    queued_at: float | None = None
+    started_at: float | None = None
+    heard_at: float | None = None
+    sign_at: float | None = None
+    cancelling_at: float | None = None
+    cancel_asked_at: float | None = None
+    ended_at: float | None = None
+    end: JobSnapshot | None = None
+    numbered: bool = False  # so its end is recorded
+    recalled: bool = False  # the end was asked for, and may still be told
+    was_doubtful: bool = False  # it ended while the disk was full, and the service after it
+    full: bool = False  # its output is, so that the rest of it is not kept
+    early: set[str] = field(factory=set[str])  # requests whose end had no number yet
+    text: list[str] = field(factory=list[str])
+    size: int = 0
+    rungs: list[Rung] = field(factory=list[Rung])
+    wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
+    wanted_at: dict[str, float] = field(factory=dict[str, float])
+    answers: dict[str, str] = field(factory=dict[str, str])
+    unsure: set[str] = field(factory=set[str])
+
+    @property
+    def number(self) -> int | None:
+        return None if self.planned is None else self.planned.number
+
+    @property
+    def decided_at(self) -> float:
+        """When it was clear how it would end: before whatever had to be stopped for that."""
+        if self.end is None or self.ended_at is None:
+            return 0.0
+        return self.ended_at - (
+            0.0 if self.end.climb is None else sum(spent for _, spent in self.end.climb.seconds)
+        )

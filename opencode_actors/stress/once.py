@@ -1,0 +1,40 @@
+"""Whether each prompt came to the model once: the world's own count, which no system has a say in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from attrs import define, field
+
+from opencode_actors.machines.vocabulary import JobStatus
+from opencode_actors.stress.files import JobFile
+from opencode_actors.testing.provider_script import ChatRequest
+
+
+@define(eq=False)
+class Reached:
+    """What the model was asked to begin with. A request that the provider refused, or left without a word, is made
+    again by OpenCode itself and does not count; neither do the model's further turns."""
+
+    begun: Counter[str] = field(factory=Counter[str])
+
+    def note(self, request: ChatRequest) -> None:
+        """For the world, when the model begins to answer."""
+        if request.turn == 0 and not request.wants_title:
+            self.begun[_words_of(request.prompt)] += 1
+
+    def wrong(self, files: Iterable[JobFile]) -> Iterator[tuple[JobFile, str]]:
+        """Of jobs that have ended. One that was not completed may have ended before its prompt was there."""
+        for file in files:
+            if file.planned is None or file.end is None:
+                continue
+            times = self.begun[_words_of(file.planned.prompt)]
+            least = 1 if file.end.status is JobStatus.COMPLETED else 0
+            if not least <= times <= 1:
+                yield file, f"its prompt came to the model {times} times"
+
+
+def _words_of(prompt: str) -> str:
+    """Its first step, which tells whose it is; the real OpenCode may put words of its own around all of them."""
+    return next((line for line in prompt.splitlines() if line.startswith("::")), "")
