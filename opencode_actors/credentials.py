@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-import json5
 from attrs import frozen
 
 from opencode_actors.errors import SettingsError
-from opencode_actors.json5_file import LARGEST_FILE, read_object
+from opencode_actors.json5_file import LARGEST_FILE, loads, read_object
 from opencode_actors.settings import Settings
 
 # Whom OpenCode's own catalogue of providers gives each variable to.
@@ -145,7 +144,7 @@ def _as_opencode_reads(path: Path) -> object:
         if not text:
             return {}
         filled = REFERENCE.sub("0", text)
-        return None if filled == text or len(text) > LARGEST_FILE else json5.loads(filled)
+        return None if filled == text or len(text) > LARGEST_FILE else loads(filled)
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-import json5
-
 from opencode_actors.errors import SettingsError
 
 # Such files are a few KB, and JSON5 is read at about 100 KB/s: a bigger one is somebody's mistake.
@@ -36,6 +34,13 @@ def _text_of(path: Path) -> str | None:
         raise _broken(path, f"is not UTF-8 text (byte {error.start})") from None
 
 
+def loads(text: str) -> object:
+    """Raises `ValueError`."""
+    import json5  # its grammar takes long to load, and few files need it
+
+    return json5.loads(text)
+
+
 def parsed(text: str, path: Path) -> dict[str, Any]:
     """What was read from `path`. Raises `SettingsError`."""
     try:
@@ -43,7 +48,7 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
         document = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            document = json5.loads(text)
+            document = loads(text)
         except ValueError as error:
             where = str(error).removeprefix("<string>:")
             raise _broken(path, f"is not JSON5: line {where}") from None
