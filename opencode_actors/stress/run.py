@@ -6,7 +6,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
@@ -186,7 +186,7 @@ class _Run:
             self.judge.hits.remove(hit)
             self._missed(fault)
         if fault.kind is FaultKind.ENGINE_LIES:
-            await self._reset_quarantined(service)
+            await self._see_to_the_cause(service)
 
     async def _aimed(self, service: Service, fault: PlannedFault) -> PlannedFault:
         """At the session that has most to do, as soon as one has anything to do: a container that nobody works in
@@ -262,6 +262,13 @@ class _Run:
         for name, actor in statistics.actors.items():
             if actor.asks:
                 self._broke("every ask is answered", f"{actor.asks} wait for {name}")
+
+    async def _see_to_the_cause(self, service: Service) -> None:
+        """With the next service, if this one ends meanwhile."""
+        while await service.wait_begun() is not None:
+            with suppress(NoAnswer):
+                await self._reset_quarantined(service)
+                return
 
     async def _reset_quarantined(self, service: Service) -> None:
         """As somebody does who has seen to the cause. The front door has no method for that."""
