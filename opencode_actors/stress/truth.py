@@ -99,7 +99,9 @@ class Evidence:
         if end.status is JobStatus.CANCELLED:
             asked = file.cancel_asked_at
             wanted = asked is not None and asked <= file.ended_at + self.tolerance.late
-            return None if wanted else "it was cancelled, and nobody had asked for that"
+            if wanted or self._hung_up(file):
+                return None
+            return "it was cancelled, and nobody had asked for that"
         if end.status is JobStatus.COMPLETED:
             hangs = job.talk is Talk.HANG
             return "it was completed, and its answer has no end" if hangs else None
@@ -124,11 +126,17 @@ class Evidence:
 
     # ---- what it felt
 
+    def _hung_up(self, file: JobFile) -> bool:
+        """Whoever wanted it went with the service before it had its turn: a start that is given up is cancelled."""
+        queued, ended = file.queued_at or 0.0, file.ended_at or 0.0
+        since = queued - self.tolerance.slack
+        return file.started_at is None and killed_between(self.hits, since, ended) > 0
+
     def _felt(self, file: JobFile, job: PlannedJob, failure: Failure) -> bool:
         if self._closed(file, failure.cause) or self._given_up(file, failure):
             return True
         if failure.cause is Cause.STORE:
-            return excused(Excuse.NOT_RECORDED, self.hits, file.decided_at)
+            return file.was_doubtful or excused(Excuse.NOT_RECORDED, self.hits, file.decided_at)
         if file.started_at is None:
             return False
         checks: dict[Cause, Callable[[], bool]] = {
@@ -222,7 +230,12 @@ class Evidence:
     def _lost(self, file: JobFile) -> bool:
         """Its container ended while there was no service to see it, or there was no room to say that the job had."""
         began, ended = file.started_at or 0.0, file.ended_at or 0.0
-        if file.was_doubtful:
+        if file.was_doubtful or any(
+            hit.kind is FaultKind.SERVICE_ENDED
+            and began <= hit.at <= ended
+            and excused(Excuse.NOT_RECORDED, self.hits, hit.at, hit.at + self.tolerance.slack)
+            for hit in self.hits
+        ):
             return True
         return killed_between(self.hits, began, ended) > 0 and any(
             hit.kind in _ALL_DEATHS and hit.session == file.session and began <= hit.at <= ended

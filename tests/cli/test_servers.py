@@ -50,7 +50,8 @@ async def test_a_mode_and_rules_are_typed(tmp_path: Path, capsys: pytest.Capture
         await shell.ended((await shell.json("start", "::say x", "--session", "demo", *words))["jobId"])
         (container,) = shell.service.world.engine.containers.values()
         config = json.loads(container.spec.environment["OPENCODE_CONFIG_CONTENT"])["permission"]
-        assert config["e*dit"] == {"*": "deny", "docs/*": "allow", "workspace/docs/*": "allow"}
+        assert config["**"] == "deny"
+        assert config["e*dit"] == {"docs/*": "allow", "workspace/docs/*": "allow"}
 
 
 async def test_agents_and_models_are_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,8 +68,12 @@ def of(name: str) -> Scenario:
 
 
 def rules(name: str, seed: int) -> dict[str, str]:
+    """What was said of each rule that was broken."""
     report = run_virtual(make_plan(of(name), seed))
-    return {violation.rule: violation.text for violation in report.violations}
+    said: dict[str, str] = {}
+    for violation in report.violations:
+        said[violation.rule] = f"{said.get(violation.rule, '')}{violation.text}\n"
+    return said
 
 
 def test_a_prompt_that_is_sent_again_as_another_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
