@@ -180,8 +180,8 @@ class Service:
                         began.append(live)
                         self.generation += 1
                         self.live, self._over = live, trio.Event()
-                        nursery.start_soon(self._follow, live, self.generation)
-                        nursery.start_soon(self._recall, live.face)
+                        nursery.start_soon(self._follow, began[-1], self.generation)
+                        nursery.start_soon(self._recall, began[-1].face)
                         self._tell()
                         if not self._closing.is_set():
                             await self._over.wait()

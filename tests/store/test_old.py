@@ -231,7 +231,7 @@ async def test_a_file_that_cannot_be_removed_keeps_no_job(
         assert not (tmp_path / "outputs" / "job_1.txt").exists()
 
 
-async def test_an_output_that_goes_while_all_are_measured_is_of_no_size(
+def test_an_output_that_goes_while_all_are_measured_is_of_no_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer takes files away while the reader looks at them."""

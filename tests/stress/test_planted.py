@@ -206,10 +206,12 @@ def _another_answer(right: Any, **given: Any) -> Any:
 
 
 async def _takes_no_answer(right: Any, self: Jobs, job: Any, request: Any, answer: Any) -> Any:
+    await trio.lowlevel.checkpoint()
     raise RequestGone(f"{request} waits for no answer")
 
 
 async def _cannot_clean_up(right: Any, self: System, **what: Any) -> Any:
+    await trio.lowlevel.checkpoint()
     raise UsageError("there is nothing to clean up")
 
 
