@@ -55,6 +55,8 @@ _NOT_FOR_THE_SERVICE = (
     *("CONTAINER_HOST", "CONTAINER_CONNECTION", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"),
     "TMPDIR",
 )
+# What sets up a container's network lies here, and is not in everybody's PATH; others use the service, too.
+_PROGRAMS_OF_ROOT = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 # ---- a service of our own
@@ -128,6 +130,7 @@ class PodmanService:
     def _spawn(self, program: str) -> int:
         """The shell is there to change directory: conmon leaves its `oom` marker in the service's."""
         environment = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_THE_SERVICE}
+        environment["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), *_PROGRAMS_OF_ROOT))
         script = 'cd "$1" && exec "$2" --log-level=error system service --time="$3" "unix://$4"'
         arguments = [
             "sh",

@@ -166,6 +166,15 @@ async def test_a_service_outlives_the_temporary_folder_of_whoever_started_it(
 
 
 @within()
+async def test_a_service_finds_what_sets_up_networks_whoever_started_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    async with _bench_on(PodmanService(folder)) as bench:
+        assert (await bench.run()).phase is ContainerPhase.RUNNING
+
+
+@within()
 async def test_a_service_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "bin").mkdir()
     broken = folder / "bin/podman"
