@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 
 from opencode_actors.door.client import Client, open_client
+from opencode_actors.machines.vocabulary import Leave
 from opencode_actors.testing.provider import MODEL
 from tests.e2e.rig import short_folder
 
@@ -60,7 +61,7 @@ async def open_service(provider: Path | None = None) -> AsyncGenerator[tuple[Ser
         if provider is None:
             command = ["opencode_actors.cli", "serve", "--stop-sessions"]
         else:
-            command = ["opencode_actors.stress.served", str(provider)]
+            command = ["opencode_actors.stress.served", Leave.NOTHING.value, str(provider)]
             environment["OPENCODE_ACTORS_MODEL"] = MODEL
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", *command], env=environment, stderr=subprocess.DEVNULL
