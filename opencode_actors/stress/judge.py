@@ -157,7 +157,10 @@ class Judge:
             case n.JobEnded():
                 self._ended(file, notice.snapshot, now)
                 file.numbered = file.numbered or notice.seq > 0
-            case n.ToolStarted() | n.TodosChanged() | n.ProviderRetrying() | n.JobLasted() | n.JobReported():
+            case n.ProviderRetrying():
+                file.retries += 1
+                self._saw(now, "OpenCode asks the model again", file)
+            case n.ToolStarted() | n.TodosChanged() | n.JobLasted() | n.JobReported():
                 self._saw(now, type(notice).__name__, file)
 
     def _started(self, file: JobFile, now: float) -> None:

@@ -15,7 +15,8 @@ from opencode_actors.testing.provider_script import ChatRequest
 @define(eq=False)
 class Reached:
     """What the model was asked to begin with. A request that the provider refused, or left without a word, is made
-    again by OpenCode itself and does not count; neither do the model's further turns."""
+    again by OpenCode itself and does not count; neither do the model's further turns, nor what OpenCode says that it
+    asks again."""
 
     begun: Counter[str] = field(factory=Counter[str])
 
@@ -31,7 +32,7 @@ class Reached:
                 continue
             times = self.begun[_words_of(file.planned.prompt)]
             least = 1 if file.end.status is JobStatus.COMPLETED else 0
-            if not least <= times <= 1:
+            if not least <= times <= 1 + file.retries:
                 yield file, f"its prompt came to the model {times} times"
 
 
