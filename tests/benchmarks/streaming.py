@@ -4,8 +4,9 @@
 
 Through us: the server's event stream, the job's file and the journal, the websocket, until the client has the
 last character. By hand: the same prompt in a container of its own that no service knows, its stream read line by
-line until the server says that it is idle; nothing is understood of it, and nothing is kept. Both take turns, and what
-stands in for the model runs in this process, as the two readers do.
+line until the server says that it is idle; nothing is understood of it, and nothing is kept. Both take turns. What stands
+in for the model runs in this process: the reader by hand shares a processor with it, our service has a process of its
+own, so the ratio flatters us. What counts is that the seconds through us do not grow.
 """
 
 from __future__ import annotations
