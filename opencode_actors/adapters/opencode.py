@@ -277,10 +277,11 @@ class HttpOpenCode:
     ) -> _Answer:
         """The answer, if it is no refusal; `allowed` are refusals that the caller understands."""
         what = f"{method} {path}"
+        bound = _LARGEST_ANSWER if at_most is None else at_most  # nothing may be left of it
         try:
             with trio.fail_after(within):
                 async with self._client.stream(method, path, json=body, params=query) as response:
-                    content = await _content(response, at_most or _LARGEST_ANSWER, what)
+                    content = await _content(response, bound, what)
         except trio.TooSlowError as slow:
             raise self._silent(what, within) from slow
         except httpx.RequestError as broken:
