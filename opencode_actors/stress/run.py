@@ -126,15 +126,18 @@ class _Run:
             await trio.sleep(_SETTLES)
             self._held_before = holds(first.inside)
             self.began = trio.current_time()
-        nursery.start_soon(clients.look)
-        with trio.move_on_after(self.plan.over_at + settle_within) as scope:
-            async with trio.open_nursery() as work:
-                for job in self.plan.jobs:
-                    work.start_soon(self._job, clients, job)
-                for fault in self.plan.faults:
-                    work.start_soon(self._fault, service, clients, fault)
-            await service.wait_settled()
-            self.memory.look(self.world.memory(), service.generation, trio.current_time())
+        async with trio.open_nursery() as looking:
+            # Until all has settled: what a look asks then would be taken for an ask that nobody answered.
+            looking.start_soon(clients.look)
+            with trio.move_on_after(self.plan.over_at + settle_within) as scope:
+                async with trio.open_nursery() as work:
+                    for job in self.plan.jobs:
+                        work.start_soon(self._job, clients, job)
+                    for fault in self.plan.faults:
+                        work.start_soon(self._fault, service, clients, fault)
+                await service.wait_settled()
+                self.memory.look(self.world.memory(), service.generation, trio.current_time())
+            looking.cancel_scope.cancel()
         if scope.cancelled_caught:
             self._starved()
         self._check_memory()

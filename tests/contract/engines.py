@@ -39,7 +39,7 @@ _TAKE_TOO_MUCH = "dd if=/dev/zero of=/dev/null bs=200M count=1"
 class Program(Enum):
     """What runs in a container: a script for real ones, a behaviour of the fake's world."""
 
-    SLEEPS = "exec sleep 1000"
+    SLEEPS = "echo ready; exec sleep 1000"
     ENDS_WITH_7 = "echo one; echo two >&2; echo three; exit 7"
     IGNORES_SIGTERM = "trap '' TERM; echo ready; while :; do sleep 1; done"
     RUNS_OUT_OF_MEMORY = f"sleep 0.2; exec {_TAKE_TOO_MUCH}"
@@ -67,7 +67,7 @@ class FakeWorld:
 
     def started(self, container: FakeContainer) -> None:
         container.ignores_sigterm = container.spec.command == Program.IGNORES_SIGTERM.command
-        if container.spec.command == Program.IGNORES_SIGTERM.command:
+        if container.spec.command in (Program.SLEEPS.command, Program.IGNORES_SIGTERM.command):
             container.log = "ready\n"
         elif container.spec.command == Program.ENDS_WITH_7.command:
             container.log = "one\ntwo\nthree\n"

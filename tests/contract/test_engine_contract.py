@@ -78,6 +78,7 @@ async def test_a_life_from_creation_to_removal(bench: Bench) -> None:
     assert bench.label.items() <= running.labels.items()
     assert await bench.engine.inspect(spec.name) == running
 
+    await bench.wait_said(running, "ready")
     await bench.engine.stop(identity, grace=10)
     stopped = await bench.engine.inspect(identity)
     assert (stopped.phase, stopped.exit_code, stopped.pid) == (ContainerPhase.EXITED, 143, 0)
@@ -154,6 +155,8 @@ async def test_a_missing_container_is_named(bench: Bench) -> None:
 @within()
 async def test_a_paused_one_is_stopped_with_its_grace_killed_and_removed(bench: Bench) -> None:
     container = await bench.run()
+    # An init that has not begun yet ignores what it is to hand on, as process 1 of a container does.
+    await bench.wait_said(container, "ready")
     await bench.engine.pause(container.id)
     assert (await bench.engine.inspect(container.id)).phase is ContainerPhase.PAUSED
     await bench.engine.unpause(container.id)
@@ -202,6 +205,7 @@ async def test_p25_an_end_of_its_own_has_its_exit_code(bench: Bench) -> None:
 @pytest.mark.parametrize(("signal", "exit_code"), [("SIGKILL", 137), ("SIGTERM", 143)])
 async def test_p25_a_signal_is_told_by_the_exit_code(bench: Bench, signal: str, exit_code: int) -> None:
     container = await bench.run()
+    await bench.wait_said(container, "ready")
     deaths: list[Death] = []
     async with trio.open_nursery() as nursery:
         for _ in range(2):  # two may wait for one death
