@@ -183,12 +183,13 @@ def closed(answer: Document) -> None:
 
 def requests(answer: Document) -> None:
     _table(
-        ("job", "name", "request", "asks", "answer with"),
+        ("job", "name", "request", "for", "asks", "answer with"),
         [
             (
                 one["jobId"],
                 one["name"] or "",
                 one["requestId"],
+                duration(one["waitingSeconds"]),
                 one["text"] + (f" ({' | '.join(one['options'])})" if one["options"] else ""),
                 _asked(one["jobId"], one)[1][1],
             )

@@ -139,6 +139,7 @@ def _request(request: PendingRequest) -> Document:
         "options": list(request.options),
         "questions": request.questions,
         "subAgent": request.sub_agent,
+        "waitingSeconds": _rounded(request.waiting_seconds),
     }
 
 

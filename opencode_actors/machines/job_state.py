@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from opencode_actors.machines.cancellation import Graces, Ladder
 from opencode_actors.machines.job_messages import Answer
@@ -205,7 +205,9 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
         answer_at=state.meter.answer_at,
         last_output_seconds_ago=(None if state.last_output_at is None else now - state.last_output_at),
         todos=seen.todos if seen is not None else (),
-        pending=pending(state),
+        pending=tuple(
+            evolve(request.about, waiting_seconds=max(now - request.at, 0.0)) for request in _asked(state)
+        ),
         cost_usd=spending.cost,
         cost_known=spending.known,
         max_cost_usd=state.policy.max_cost_usd,
@@ -221,15 +223,19 @@ def snapshot(state: JobState, now: float) -> JobSnapshot:
 
 
 def pending(state: JobState) -> tuple[PendingRequest, ...]:
+    """What waits for an answer."""
+    return tuple(request.about for request in _asked(state))
+
+
+def _asked(state: JobState) -> tuple[Request, ...]:
     """A job that is being stopped takes no answers any more."""
     match state.phase:
         case Running(work=work):
-            requests = work.requests
+            return tuple(work.requests.values())
         case Interrupted(requests=known):
-            requests = known
+            return tuple(known.values())
         case _:
             return ()
-    return tuple(request.about for request in requests.values())
 
 
 def _status(phase: Queued | Interrupted | Running | Stopping) -> JobStatus:

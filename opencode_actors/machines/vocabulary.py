@@ -153,6 +153,7 @@ class PendingRequest:
     questions: int = 1
     conversation: ConversationId
     sub_agent: bool = False
+    waiting_seconds: float = 0.0  # in a snapshot: since it was heard of
 
 
 class Rung(IntEnum):

@@ -199,8 +199,9 @@ function errorText(error) {
 }
 
 /** @param {any} asked */
-function askedText({ requestId, text, options = [], questions = 1 }) {
-  const lines = [`asks (${requestId})${questions > 1 ? `, ${questions} questions, one line of the answer for each` : ""}:`, quoted(text)];
+function askedText({ requestId, text, options = [], questions = 1, waitingSeconds }) {
+  const since = waitingSeconds === undefined ? "" : `, for ${duration(waitingSeconds)}`;
+  const lines = [`asks (${requestId}${since})${questions > 1 ? `, ${questions} questions, one line of the answer for each` : ""}:`, quoted(text)];
   for (const option of options) lines.push(`- ${oneLine(option)}`);
   return lines.join("\n");
 }

@@ -334,6 +334,7 @@ async def test_all_that_is_asked_stands_in_one_list() -> None:
             (jobs[0], "paint", "question"),
             (jobs[1], "build", "question"),
         ]
+        assert asked[0]["waitingSeconds"] > asked[1]["waitingSeconds"] >= 0
         for one in asked:
             await peer.call(
                 "answer", job_id=one["name"], request_id=one["requestId"], answers="Red", by="agent"

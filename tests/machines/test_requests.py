@@ -185,7 +185,8 @@ def test_p1_p2_nobody_answers_and_the_job_fails_where_that_is_wanted() -> None:
 def test_a_question_without_a_bound_waits_for_ever_and_is_never_idle() -> None:
     book = asked(question_timeout=0.0, job_timeout=0.0, idle_timeout=10.0).advance(7 * 86_400.0)
     assert not book.noticed(JobCancelling)
-    assert [request.id for request in status(book).pending] == ["que_1"]
+    (waits,) = status(book).pending
+    assert (waits.id, waits.waiting_seconds) == ("que_1", 7 * 86_400.0)
 
 
 def test_each_question_has_its_own_time() -> None:

@@ -64,10 +64,10 @@ test("what a job wrote is marked wherever a chat shows it", () => {
 });
 
 test("a request with several questions says so", () => {
-  const asked = { jobId: "j-1", requestId: "q-1", text: "Which?\nWhen?", questions: 2, options: ["Red", "Now"] };
+  const asked = { jobId: "j-1", requestId: "q-1", text: "Which?\nWhen?", questions: 2, options: ["Red", "Now"], waitingSeconds: 125.4 };
   assert.equal(
     chatTextOf("requests", { requests: [asked] }).split("\n/opencode")[0],
-    "j-1 asks (q-1), 2 questions, one line of the answer for each:\n> Which?\n> When?\n- Red\n- Now",
+    "j-1 asks (q-1, for 2 min 5 s), 2 questions, one line of the answer for each:\n> Which?\n> When?\n- Red\n- Now",
   );
 });
 
