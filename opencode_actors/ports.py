@@ -242,14 +242,18 @@ class Engine(Protocol):
 # ---- one OpenCode server
 
 
+DEFAULT_USER = "opencode"  # the name that a server takes when it was given none
+
+
 @frozen(kw_only=True)
 class Endpoint:
-    """Where one server answers, and the password that opens it. A server has an instance for each
+    """Where one server answers, and the user and password that open it. A server has an instance for each
     `directory`; without one it is asked for its own."""
 
     url: str
     password: str = field(repr=False)
     directory: str = ""
+    user: str = DEFAULT_USER
 
 
 _NO_MESSAGE = MessageId("")

@@ -12,7 +12,7 @@ import trio
 from attrs import define, field, frozen
 
 from opencode_actors.adapters import opencode_decode as decode
-from opencode_actors.adapters.opencode_connection import USER, get, instance, tls, unreachable
+from opencode_actors.adapters.opencode_connection import get, instance, tls, unreachable
 from opencode_actors.adapters.opencode_replies import check_json, refused
 from opencode_actors.adapters.opencode_stream import open_events
 from opencode_actors.adapters.opencode_wire import (
@@ -86,7 +86,7 @@ class HttpOpenCode:
     def __attrs_post_init__(self) -> None:
         self._client = httpx.AsyncClient(
             base_url=self.endpoint.url,
-            auth=httpx.BasicAuth(USER, self.endpoint.password),
+            auth=httpx.BasicAuth(self.endpoint.user, self.endpoint.password),
             headers=instance(self.endpoint),
             verify=tls(),
             # Each call has one deadline, its own, which also bounds the wait for a free connection.

@@ -21,7 +21,6 @@ from attrs import define
 from opencode_actors.errors import ServerUnintelligible, ServerUnreachable
 from opencode_actors.ports import Endpoint
 
-USER = "opencode"  # the server's own default name for HTTP Basic
 _READ = 64 << 10
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -86,7 +85,7 @@ async def get(endpoint: Endpoint, path: str) -> AsyncGenerator[Response, None]:
         stream = trio.SSLStream(plain, tls(), server_hostname=url.hostname, https_compatible=True)
     async with stream:
         http = h11.Connection(h11.CLIENT)
-        credentials = b64encode(f"{USER}:{endpoint.password}".encode()).decode()
+        credentials = b64encode(f"{endpoint.user}:{endpoint.password}".encode()).decode()
         headers = [
             ("host", url.netloc),
             ("authorization", f"Basic {credentials}"),

@@ -12,7 +12,7 @@ import trio
 from opencode_actors.agents_files import opened
 from opencode_actors.errors import UsageError
 from opencode_actors.machines.notices import Attachment
-from opencode_actors.ports import Endpoint
+from opencode_actors.ports import DEFAULT_USER, Endpoint
 from opencode_actors.settings import Settings
 
 _LONGEST = 4096
@@ -36,7 +36,12 @@ async def endpoint_of(attachment: Attachment, settings: Settings) -> Endpoint:
             )
     elif attachment.password_file:
         password = await _read(attachment, (settings.sessions_dir, settings.workspaces_dir))
-    return Endpoint(url=attachment.url, password=password, directory=attachment.directory)
+    return Endpoint(
+        url=attachment.url,
+        user=attachment.user or DEFAULT_USER,
+        password=password,
+        directory=attachment.directory,
+    )
 
 
 async def _read(attachment: Attachment, agents: tuple[Path, ...]) -> str:

@@ -146,6 +146,7 @@ async def _attach(arguments: argparse.Namespace, client: Client) -> None:
         "attach",
         name=arguments.name,
         url=arguments.url,
+        user=arguments.user,
         password_file=arguments.password_file,
         password_env=arguments.password_env,
         directory=arguments.directory,

@@ -123,6 +123,7 @@ def add_verbs(commands: Commands) -> None:
     attach = _verb(commands, "attach", "a session whose OpenCode server somebody else runs")
     attach.add_argument("name", metavar="NAME", help="what the session is called")
     attach.add_argument("url", metavar="URL", help="where the server answers: http://… or https://…")
+    attach.add_argument("--user", metavar="NAME", help="whom the server lets in, unless it is `opencode`")
     secret = attach.add_mutually_exclusive_group()
     secret.add_argument(
         "--password-file", metavar="PATH", help="the file that has its password, on the service's machine"

@@ -186,6 +186,7 @@ class Attach:
 
     name: str = field(validator=_word)
     url: str = field(validator=_address)
+    user: str | None = field(default=None, validator=_word)
     password_file: str | None = field(default=None, validator=_address)
     password_env: str | None = field(default=None, validator=_word)
     directory: str | None = field(default=None, validator=_address)

@@ -294,6 +294,7 @@ class SystemDesk:
         return await self.system.attach(
             command.name,
             command.url,
+            user=command.user or "",
             password_file=command.password_file or "",
             password_env=command.password_env or "",
             directory=command.directory or "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from opencode_actors.adapters.passwords import endpoint_of
 from opencode_actors.errors import Busy, OpenCodeError, ServerRefused, UsageError
@@ -15,12 +15,13 @@ from opencode_actors.machines.addresses import (
     password_path,
     server_address,
     travels_openly,
+    user_name,
     variable_name,
 )
 from opencode_actors.machines.notices import Attachment, SessionAttached, SessionChanged
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import SessionKey, SessionStatus
-from opencode_actors.ports import Conversation, ConversationState, Endpoint
+from opencode_actors.ports import Conversation, ConversationState
 
 MOST = 100  # attached sessions; each is an actor, and a stream while it has work
 _ANSWERS_WITHIN = 10.0
@@ -58,12 +59,13 @@ class Attachments:
         key: SessionKey,
         *,
         url: str,
+        user: str,
         password_file: str,
         password_env: str,
         directory: str,
         conversation: str | None,
     ) -> Attached:
-        wanted = _attachment(url, password_file, password_env, directory)
+        wanted = _attachment(url, user, password_file, password_env, directory)
         if conversation is not None and not _CONVERSATION.fullmatch(conversation):
             raise UsageError("that is no conversation's id", hint="`conversations` lists them: ses_…")
         joined = None if conversation is None else ConversationId(conversation)
@@ -107,7 +109,7 @@ class Attachments:
             found = await server.conversations()
             states = dict(await server.status())
             for directory in {one.directory for one in found} - {endpoint.directory}:
-                elsewhere = Endpoint(url=endpoint.url, password=endpoint.password, directory=directory)
+                elsewhere = evolve(endpoint, directory=directory)
                 async with self.surroundings.servers.client(elsewhere) as instance:
                     states |= await instance.status()
         return tuple(
@@ -132,7 +134,7 @@ class Attachments:
                 raise UsageError(
                     f"OpenCode's server at {wanted.url} does not take this password",
                     hint="give the one it was started with (OPENCODE_SERVER_PASSWORD), by password_file or "
-                    "password_env",
+                    "password_env, and the user if it has one of its own (OPENCODE_SERVER_USERNAME)",
                 ) from None
             except OpenCodeError as error:
                 raise type(error)(
@@ -155,12 +157,7 @@ class Attachments:
                 f"conversation {joined} is in {found.directory}, not in {wanted.directory}",
                 hint="leave the directory out: a conversation always runs in its own",
             )
-        return version, Attachment(
-            url=wanted.url,
-            directory=found.directory,
-            password_file=wanted.password_file,
-            password_env=wanted.password_env,
-        )
+        return version, evolve(wanted, directory=found.directory)
 
     async def _again(
         self,
@@ -188,7 +185,7 @@ class Attachments:
             )
 
 
-def _attachment(url: str, password_file: str, password_env: str, directory: str) -> Attachment:
+def _attachment(url: str, user: str, password_file: str, password_env: str, directory: str) -> Attachment:
     if password_file and password_env:
         raise UsageError("the password is in a file or in a variable, not in both", hint="give one of them")
     if password_env:
@@ -201,6 +198,7 @@ def _attachment(url: str, password_file: str, password_env: str, directory: str)
         )
     return Attachment(
         url=server_address(url),
+        user=user_name(user) if user else "",
         directory=directory,
         password_file=password_file,
         password_env=password_env,

@@ -397,6 +397,7 @@ class System:
         name: str,
         url: str,
         *,
+        user: str = "",
         password_file: str = "",
         password_env: str = "",
         directory: str = "",
@@ -410,6 +411,7 @@ class System:
         return await self._attachments.attach(
             session_key(name),
             url=url,
+            user=user,
             password_file=password_file,
             password_env=password_env,
             directory=directory,

@@ -10,6 +10,8 @@ from opencode_actors.errors import UsageError
 
 LONGEST = 2048
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+# HTTP Basic ends a user's name with a colon.
+_USER = re.compile(r"[!-9;-~]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # Whoever may attach, an agent among them, says which of the service's secrets goes to which address.
 _WHY = ", so that nobody is talked into sending another secret there"
@@ -30,7 +32,8 @@ def server_address(text: str) -> str:
     if "@" in url.netloc:
         raise UsageError(
             "a user or password does not belong into the server's address",
-            hint="put the password into a file (password_file) or an environment variable (password_env)",
+            hint="give the name as user, and put the password into a file (password_file) or an environment "
+            "variable (password_env)",
         )
     if url.scheme not in ("http", "https"):
         raise UsageError("the server's address does not begin with http:// or https://", hint=_EXAMPLE)
@@ -61,6 +64,17 @@ def travels_openly(url: str) -> bool:
     address = _address(host)
     here = host == "localhost" or (address is not None and address.is_loopback)
     return parts.scheme == "http" and not here
+
+
+def user_name(text: str) -> str:
+    """Raises `UsageError`: somebody may have given the password too, so it is not repeated."""
+    if not _USER.fullmatch(text):
+        raise UsageError(
+            "user is no name that a server may have",
+            hint="1 to 128 ASCII characters without spaces and `:`; the password is given by password_file or "
+            "password_env",
+        )
+    return text
 
 
 def variable_name(text: str) -> str:

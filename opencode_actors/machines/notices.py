@@ -278,6 +278,7 @@ class Attachment:
     `directory`, or else in its own."""
 
     url: str
+    user: str = ""  # OpenCode's default
     directory: str = ""
     password_file: str = ""
     password_env: str = ""

@@ -23,7 +23,7 @@ export const HELP = `/opencode start [OPTIONS] [--session KEY] PROMPT
 /opencode statistics [DAYS]       cost, time, outcomes
 /opencode notify                  what this chat is told
 /opencode notify JOB|channel [+KIND] [-KIND] [=KIND]  told of that job's session, or to all chats of this channel; = as the settings say
-/opencode attach NAME URL [--password-env VARIABLE | --password-file PATH] [--directory PATH] [--conversation ID]
+/opencode attach NAME URL [--user NAME] [--password-env VARIABLE | --password-file PATH] [--directory PATH] [--conversation ID]
                                   a session on a server that somebody else runs
 /opencode detach SESSION          forget it; nothing there is touched
 /opencode conversations SESSION   those of its server
@@ -63,7 +63,7 @@ export const FLAGS = {
   fork: OPTIONS,
   follow: { session: "session_id" },
   sessions: { all: "all" },
-  attach: { "password-env": "password_env", "password-file": "password_file", directory: "directory", conversation: "conversation" },
+  attach: { user: "user", "password-env": "password_env", "password-file": "password_file", directory: "directory", conversation: "conversation" },
   models: { match: "match", session: "session_id" },
   cleanup: { "delete-workspaces": "delete_workspaces", "delete-data": "delete_data", "older-than": "older_than" },
 };

@@ -165,6 +165,7 @@ export const TOOLS = {
     properties: {
       name: { type: "string", description: "What the session is called: the session_id of its jobs" },
       url: { type: "string", description: "http:// or https://, without a password in it" },
+      user: { type: "string", description: "Whom the server lets in, unless it is opencode" },
       password_env: { type: "string", description: "The NAME of the service's environment variable with the password" },
       password_file: { type: "string", description: "The PATH of the file with the password; never the password itself" },
       directory: { type: "string", description: "Where it works, an absolute path on that machine" },

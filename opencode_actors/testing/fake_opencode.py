@@ -26,6 +26,7 @@ from attrs import define, field
 from opencode_actors.errors import ServerRefused, ServerSilent, ServerUnreachable
 from opencode_actors.machines.server_events import ConversationId, Message, MessageId, ServerEvent, Todo
 from opencode_actors.ports import (
+    DEFAULT_USER,
     Agent,
     Catalog,
     ContainerId,
@@ -62,11 +63,17 @@ class FakeServers:
     _urls: dict[ContainerId, str] = field(factory=dict[ContainerId, str], repr=False)
 
     def start(
-        self, url: str, *, password: str, disk: str = "", behaviour: FakeBehaviour | None = None
+        self,
+        url: str,
+        *,
+        user: str = DEFAULT_USER,
+        password: str,
+        disk: str = "",
+        behaviour: FakeBehaviour | None = None,
     ) -> FakeServer:
         """A server at `url`, with what an earlier one left on the disk of that name (default: the url)."""
         kept = self._disks.setdefault(disk or url, FakeDisk())
-        server = FakeServer(url, password, kept, behaviour or self.behaviour, work_on)
+        server = FakeServer(url, user, password, kept, behaviour or self.behaviour, work_on)
         self._servers[url] = server
         self._nursery.start_soon(server.run)
         return server
@@ -250,7 +257,7 @@ class FakeOpenCode:
             await trio.sleep(server.answers_after + server.behaviour.takes())
             if not server.alive:
                 raise self._broken()
-            if self.endpoint.password != server.password:
+            if (self.endpoint.user, self.endpoint.password) != (server.user, server.password):
                 raise ServerRefused("OpenCode's server refused the password", status=401)
             return server
         raise self._silent(within)

@@ -110,6 +110,7 @@ class FakeServer:
     """Made by `FakeServers.start`. What a test does to it is in the first group."""
 
     url: str
+    user: str
     password: str = field(repr=False)
     disk: FakeDisk = field(repr=False)
     behaviour: FakeBehaviour = field(repr=False)

@@ -70,7 +70,8 @@ class HttpFront:
         path = [unquote(piece) for piece in urlsplit(request.target.decode()).path.split("/")[1:]]
         given: wire_json.Json = json.loads(body or b"{}")
         directory = unquote(_header(request, b"x-opencode-directory"))
-        endpoint = Endpoint(url=self.url, password=_password(request), directory=directory)
+        user, password = _credentials(request)
+        endpoint = Endpoint(url=self.url, user=user, password=password, directory=directory)
         opencode = self.servers.connect(endpoint)
         try:
             if path == ["global", "event"]:
@@ -217,9 +218,10 @@ class _Told:
             await self.tell({"payload": {"type": "tui.toast.show", "properties": {"message": word}}})
 
 
-def _password(request: h11.Request) -> str:
+def _credentials(request: h11.Request) -> tuple[str, str]:
     given = _header(request, b"authorization").removeprefix("Basic ")
-    return b64decode(given).decode().partition(":")[2]
+    user, _, password = b64decode(given).decode().partition(":")
+    return user, password
 
 
 def _header(request: h11.Request, wanted: bytes) -> str:

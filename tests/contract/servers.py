@@ -331,6 +331,7 @@ class RealProcess:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "OPENCODE_CONFIG_CONTENT": json.dumps(config),
+            "OPENCODE_SERVER_USERNAME": self.endpoint.user,
             "OPENCODE_SERVER_PASSWORD": PASSWORD,
             **{f"OPENCODE_DISABLE_{name}": "1" for name in _SWITCHED_OFF},
         }

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.errors import OpenCodeError
-from opencode_actors.ports import Endpoint
+from opencode_actors.ports import DEFAULT_USER, Endpoint
 from opencode_actors.testing.provider import ScriptedProvider, open_provider
 from tests.contract.engines import missing
 from tests.contract.servers import BINARY, PASSWORD, RealProcess, _free_ports
@@ -58,12 +58,12 @@ def _binary() -> str:
 
 
 @asynccontextmanager
-async def a_remote(base: Path) -> AsyncGenerator[Remote]:
+async def a_remote(base: Path, *, user: str = DEFAULT_USER) -> AsyncGenerator[Remote]:
     binary = _binary()
     port, provider_port = _free_ports(2)
     home = base / "theirs"
     home.mkdir()
-    endpoint = Endpoint(url=f"http://127.0.0.1:{port}", password=PASSWORD)
+    endpoint = Endpoint(url=f"http://127.0.0.1:{port}", user=user, password=PASSWORD)
     process = RealProcess(binary, home, endpoint, provider_port)
     process.prepare()
     async with open_provider(port=provider_port) as provider:

@@ -98,6 +98,23 @@ def _processes() -> str:
 
 
 @within(PLENTY)
+async def test_a_server_may_know_its_user_by_another_name() -> None:
+    with short_folder() as base:
+        async with (
+            a_remote(base, user="maria") as remote,
+            open_system(here(base), engine=FakeEngine()) as system,
+        ):
+            with pytest.raises(UsageError, match="does not take this password") as refused:
+                await system.attach("far", remote.url, password_env=VARIABLE)
+            assert "user" in refused.value.hint
+            await system.attach("far", remote.url, user="maria", password_env=VARIABLE)
+            job = await system.start("::say hello maria", session="far")
+            assert (await job.wait()).status is JobStatus.COMPLETED
+            assert "hello maria" in await whole_output(system, job.id)
+            assert [one.ours for one in await system.conversations("far")] == [True]
+
+
+@within(PLENTY)
 async def test_their_conversations_are_listed_and_joined_in_their_own_directory() -> None:
     with short_folder() as base:
         async with a_remote(base) as remote:

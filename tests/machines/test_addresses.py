@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from opencode_actors.errors import UsageError
-from opencode_actors.machines.addresses import password_path, server_address, travels_openly, variable_name
+from opencode_actors.machines.addresses import (
+    password_path,
+    server_address,
+    travels_openly,
+    user_name,
+    variable_name,
+)
 
 SECRET = "hunter2hunter2"
 
@@ -78,3 +84,15 @@ def test_only_what_is_named_as_a_password_is_one() -> None:
     for text, why in (("far.password", "absolute"), ("/etc/shadow", "not named as a password")):
         with pytest.raises(UsageError, match=why):
             password_path(text)
+
+
+@pytest.mark.parametrize("text", ["maria", "ci-bot@example.com", "a" * 128])
+def test_a_user_is_called_as_the_server_likes(text: str) -> None:
+    assert user_name(text) == text
+
+
+@pytest.mark.parametrize("text", [f"maria:{SECRET}", f"{SECRET} x", f"{SECRET}\n", "é" + SECRET, SECRET * 10])
+def test_what_is_no_users_name_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match="user is no name") as refused:
+        user_name(text)
+    assert SECRET not in refused.value.message + refused.value.hint

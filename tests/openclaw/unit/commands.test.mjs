@@ -55,11 +55,12 @@ const READ = {
     params: { permission_mode: "plan", permission_rules: ["edit:docs/*=allow", "bash=deny"], prompt: "mend it" },
   },
   "attach far https://far:4096": { operation: "attach", params: { name: "far", url: "https://far:4096" } },
-  "attach far http://far:4096/x --password-env FAR_PASSWORD --directory=/srv/a --conversation ses_1": {
+  "attach far http://far:4096/x --user maria --password-env FAR_PASSWORD --directory=/srv/a --conversation ses_1": {
     operation: "attach",
     params: {
       name: "far",
       url: "http://far:4096/x",
+      user: "maria",
       password_env: "FAR_PASSWORD",
       directory: "/srv/a",
       conversation: "ses_1",
