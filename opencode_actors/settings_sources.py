@@ -25,7 +25,8 @@ from cattrs import Converter
 
 from opencode_actors.errors import SettingsError
 from opencode_actors.openclaw_config import OpenClawConfig, read_openclaw_config
-from opencode_actors.settings import Settings, warnings_of
+from opencode_actors.settings import Settings
+from opencode_actors.settings_fit import warnings_of
 from opencode_actors.settings_knobs import (
     Cpus,
     Size,

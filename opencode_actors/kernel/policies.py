@@ -8,7 +8,8 @@ from opencode_actors.machines.cancellation import Graces
 from opencode_actors.machines.job_state import JobPolicy
 from opencode_actors.machines.session_state import SessionPolicy
 from opencode_actors.machines.vocabulary import OnCrash, OnUnanswered
-from opencode_actors.settings import Settings, restart_policy
+from opencode_actors.settings import Settings
+from opencode_actors.settings_fit import restart_policy
 
 
 def graces(settings: Settings) -> Graces:
