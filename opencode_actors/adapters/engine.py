@@ -74,7 +74,7 @@ class DockerApiEngine:
     _service: PodmanService | None = None
     _cgroups: Cgroups = field(factory=Cgroups)
     _ports: FreePorts = field(factory=FreePorts)
-    # What we have asked to end, until it is removed or started again.
+    # What we have asked to end, by its id or its name, until it is removed or started again.
     _ending: set[ContainerId | str] = field(factory=set[ContainerId | str])
 
     def __repr__(self) -> str:
@@ -159,7 +159,9 @@ class DockerApiEngine:
                     hint="Its port was taken since it was created: remove it and create it again.",
                 ) from refusal
             raise
-        return await self.inspect(container)
+        started = await self.inspect(container)
+        self._ending.discard(started.name)
+        return started
 
     async def stop(self, container: ContainerId, *, grace: float) -> None:
         self._ending.add(container)
@@ -262,7 +264,7 @@ class DockerApiEngine:
             container,
             inspect=self._inspect,
             cgroups=self._cgroups,
-            by_us=lambda: container.id in self._ending,
+            by_us=lambda: not self._ending.isdisjoint((container.id, container.name)),
             says_stopping=self.kind is EngineKind.PODMAN,
         )
 

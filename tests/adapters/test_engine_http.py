@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.adapters import engine_sockets
-from opencode_actors.adapters.engine import connect_engine
+from opencode_actors.adapters.engine import DockerApiEngine, connect_engine
 from opencode_actors.adapters.engine_events import open_events
 from opencode_actors.adapters.engine_http import EngineWire
 from opencode_actors.adapters.engine_ports import FIRST, LAST, FreePorts
 from opencode_actors.errors import EngineRefused, EngineUnavailable
+from opencode_actors.ports import ContainerId, Death, EngineKind
+from opencode_actors.testing.fake_container import FAKE_INFO
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 HANG_UP = b""
@@ -63,6 +66,27 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated(tmp_path: Path) ->
         with pytest.raises(EngineUnavailable, match="Podman could not create oa: it closed the connection"):
             await wire.call("POST", "/create", doing="create oa", repeatable=False)
         assert script.asked == ["POST /v1.41/create"]
+
+
+@pytest.mark.parametrize("called", ["its-name", "its-id"])
+async def test_what_we_have_ended_by_whatever_name_is_not_looked_at_for_somebody_who_removes_it(
+    tmp_path: Path, called: str
+) -> None:
+    answers = [_about_one("running"), OK, _about_one("stopped"), HANG_UP, HANG_UP]
+    async with _engine(tmp_path / "s", answers) as (wire, script):
+        engine = DockerApiEngine(wire, evolve(FAKE_INFO, kind=EngineKind.PODMAN))
+        container = await engine.inspect(called)
+        await engine.kill(ContainerId(called))
+        assert await engine.wait_exit(container) == Death(exit_code=137, oom_killed=False)
+        assert len(script.asked) == 3
+
+
+def _about_one(status: str) -> bytes:
+    # No process has this number: the highest that Linux gives is 4,194,304.
+    state = {"Status": status, "Pid": 4_194_305, "ExitCode": 137}
+    about = {"Id": "its-id", "Name": "/its-name", "State": state, "Config": {}, "NetworkSettings": {}}
+    body = json.dumps(about).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 async def test_an_engine_that_stays_away_is_told_after_the_second_attempt(tmp_path: Path) -> None:
