@@ -33,7 +33,6 @@ class Graces:
             case Rung.ABORT:
                 return self.abort
             case Rung.STOP:
-                # The engine itself sends SIGKILL after `stop`; the margin is for its answer and the exit.
                 return self.stop
             case Rung.KILL:
                 return self.kill

@@ -74,8 +74,8 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.ports import Death
 
-# The engine sends SIGKILL by itself when its stop's grace is over; its answer needs a moment more.
-STOP_MARGIN = 2.0
+# The engine sends SIGKILL by itself, too, so much later than the next rung does: for when nobody climbs any more.
+ENGINE_KILLS_AFTER = 2.0
 STREAM_REOPEN_DELAY = 0.25
 STREAM_REOPEN_CAP = 4.0
 # About 16 s of a server that answers calls and has no events: its jobs would run unheard.
@@ -781,12 +781,11 @@ def _stop(
 
 def _request(state: SessionState, ladder: Ladder) -> Effects:
     grace = state.policy.graces.of(ladder.rung)
-    margin = STOP_MARGIN if ladder.rung is Rung.STOP else 0.0
-    return (_ending(state, ladder), StartTimer(timer=SessionTimer.RUNG, seconds=grace + margin))
+    return (_ending(state, ladder), StartTimer(timer=SessionTimer.RUNG, seconds=grace))
 
 
 def _ending(state: SessionState, ladder: Ladder) -> SessionEffect:
-    grace = state.policy.graces.of(ladder.rung)
+    grace = state.policy.graces.stop + ENGINE_KILLS_AFTER
     return Run(operation=m.EndContainer(name=state.container_name, rung=ladder.rung, grace=grace))
 
 

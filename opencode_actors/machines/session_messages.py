@@ -296,7 +296,7 @@ class TidyUp:
 
 @frozen(kw_only=True)
 class EndContainer:
-    """One rung's request to the engine, by the container's name."""
+    """One rung's request to the engine, by the container's name. `grace` is a stop's own, before the engine kills."""
 
     name: str
     rung: Rung

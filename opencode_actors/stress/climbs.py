@@ -13,7 +13,6 @@ from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, kill
 
 # Without an engine nothing can be ended: that is waited for, and then the rung has its time again.
 _NO_ENGINE = frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW})
-_STOP_MARGIN = 2.0  # the engine kills by itself when the grace of a stop is over
 _WRITES = 10.0  # on a slow disk, for what a rung has to record
 _BEGINS_AGAIN = 15.0  # a service, with a look at all that the one before it left
 
@@ -21,7 +20,7 @@ _BEGINS_AGAIN = 15.0  # a service, with a look at all that the one before it lef
 def graces(settings: Settings) -> dict[Rung, float]:
     return {
         Rung.ABORT: settings.abort_grace,
-        Rung.STOP: settings.stop_grace + _STOP_MARGIN,
+        Rung.STOP: settings.stop_grace,
         Rung.KILL: settings.kill_grace,
         Rung.REMOVE: settings.remove_grace,
     }

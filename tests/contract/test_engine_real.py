@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,21 @@ async def test_a_death_by_the_hosts_hand_is_told_before_the_engine_tells_of_it(r
         event = await anext(events)
         assert (event.kind, event.exit_code) == (EngineEventKind.DIED, 137)
     assert (await real_bench.engine.inspect(container.id)).phase is ContainerPhase.EXITED
+
+
+@within()
+async def test_what_hears_a_stop_and_stays_can_be_killed_while_the_engine_waits(
+    real_bench: RealBench,
+) -> None:
+    script = "trap 'echo heard' TERM; echo ready; while :; do sleep 0.1; done"
+    container = await real_bench.run_script(script, real_bench.spec())
+    await real_bench.wait_said(container, "ready")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(real_bench.engine.stop, container.id, grace=1000))
+        await real_bench.wait_said(container, "heard")
+        await real_bench.engine.kill(container.id)
+        assert await real_bench.engine.wait_exit(container) == Death(exit_code=137, oom_killed=False)
+        nursery.cancel_scope.cancel()
 
 
 @within()

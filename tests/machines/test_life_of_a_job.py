@@ -64,7 +64,7 @@ from tests.machines.jobs import (
 
 DIED = Failure(cause=Cause.CRASH, message="the container ended: exit code 139", exit_code=139)
 NOTHING_LEFT = j.ProcessesSeen(processes=samples.RESIDENTS)
-STOPPED = Climb(ended_by=Rung.KILL, seconds=((Rung.STOP, 17.0), (Rung.KILL, 0.1)))
+STOPPED = Climb(ended_by=Rung.KILL, seconds=((Rung.STOP, 15.0), (Rung.KILL, 0.1)))
 
 
 # ---- a good day
@@ -429,7 +429,7 @@ def test_p6_an_abort_that_is_not_heard_takes_the_container_down() -> None:
     assert result(book).status is JobStatus.CANCELLED
     assert result(book).climb == Climb(
         ended_by=Rung.KILL,
-        seconds=((Rung.ABORT, 10.0), (Rung.STOP, 17.0), (Rung.KILL, 0.1)),
+        seconds=((Rung.ABORT, 10.0), (Rung.STOP, 15.0), (Rung.KILL, 0.1)),
         why="OpenCode did not end its answer within abortGrace (10 s)",
     )
 
@@ -497,7 +497,7 @@ def test_an_abort_that_fails_takes_the_container_down_at_once() -> None:
 
 def test_a_container_that_nobody_could_end_is_told_with_the_cancel() -> None:
     book = cancelling().advance(10.0)
-    quarantine = Climb(ended_by=Rung.QUARANTINE, seconds=((Rung.STOP, 17.0),))
+    quarantine = Climb(ended_by=Rung.QUARANTINE, seconds=((Rung.STOP, 15.0),))
     book.tell(j.ServerLost(failure=DIED, climb=quarantine))
     climb = result(book).climb
     assert climb is not None

@@ -364,7 +364,7 @@ def test_a_container_that_never_gets_ready_and_is_slow_to_end_is_given_up_too() 
     """Two minutes for each try, which no window of the restart intensity would hold."""
     book = creating(restart=evolve(samples.SESSION_POLICY.restart, period=200.0))
     for _ in range(3):
-        launch(book.advance(28.0)).advance(60.0 + 22.0 + 9.0)
+        launch(book.advance(28.0)).advance(60.0 + 20.0 + 9.0)
         book.answer(s.EndContainer, s.ContainerRemoved()).advance(2.0)
     assert is_(book) is SessionStatus.GIVEN_UP
     failure = failure_of(told(book, ONE)[0])
@@ -482,15 +482,16 @@ def test_nobody_is_let_in_while_the_server_does_not_answer() -> None:
 
 def test_a_job_that_cannot_be_aborted_climbs_to_stop_kill_and_remove() -> None:
     book = serving().tell(j.StopForJob(job=ONE))
-    assert (ending(book), book.running(s.EndContainer).grace) == (Rung.STOP, 15.0)
+    # The engine kills by itself, and later: one deadline, one owner.
+    assert (ending(book), book.running(s.EndContainer).grace) == (Rung.STOP, 17.0)
     book.answer(s.EndContainer, s.StopAnswered(rung=Rung.STOP)).expect_nothing()
-    assert ending(book.advance(17.0)) is Rung.KILL
+    assert ending(book.advance(15.0)) is Rung.KILL
     assert ending(book.advance(5.0)) is Rung.REMOVE
     book.advance(1.0).answer(s.EndContainer, s.ContainerRemoved())
     lost = told(book, ONE)[-1]
     assert isinstance(lost, j.ServerLost)
     assert lost.climb == Climb(
-        ended_by=Rung.REMOVE, seconds=((Rung.STOP, 17.0), (Rung.KILL, 5.0), (Rung.REMOVE, 1.0))
+        ended_by=Rung.REMOVE, seconds=((Rung.STOP, 15.0), (Rung.KILL, 5.0), (Rung.REMOVE, 1.0))
     )
 
 
@@ -511,7 +512,7 @@ def test_a_refusal_goes_up_at_once() -> None:
 
 
 def test_an_engine_that_ends_nothing_is_named_and_the_session_is_quarantined() -> None:
-    book = add(serving(), TWO).tell(j.StopForJob(job=ONE)).advance(22.0)
+    book = add(serving(), TWO).tell(j.StopForJob(job=ONE)).advance(20.0)
     for _ in range(9):
         book.answer(s.EndContainer, s.StopRefused(rung=Rung.REMOVE, reason="HTTP 500")).advance(1.0)
         assert ending(book) is Rung.REMOVE, "asked for again until its time is over"
@@ -686,13 +687,13 @@ def test_a_close_while_it_backs_off_or_has_given_up(crashes: int) -> None:
 
 
 def test_a_close_while_it_stops_joins_the_ladder() -> None:
-    book = close(serving().tell(j.StopForJob(job=ONE)).advance(17.0))
+    book = close(serving().tell(j.StopForJob(job=ONE)).advance(15.0))
     assert ending(book) is Rung.KILL
     gone(book).expect_some(Climb, Finish)
 
 
 def test_a_close_that_cannot_end_the_container_says_so() -> None:
-    book = close(serving()).advance(32.0)
+    book = close(serving()).advance(30.0)
     climb = book.replies[AskId(99)]
     assert isinstance(climb, Climb)
     assert climb.ended_by is Rung.QUARANTINE
