@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -36,15 +37,17 @@ SessionActor = Actor[SessionState, SessionMessage, SessionEffect]
 
 @define(eq=False, repr=False)
 class SessionEntry:
-    """`image` is what its next container is made from, unless it is attached to somebody else's server; `found` are
-    a service's jobs that an earlier process began. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left,
+    """`image` is what its next container is made from, unless it is attached to somebody else's server; `taken` are the
+    jobs that an earlier process began, and `found` those of a service among them. `asking` counts the starts that are on their way to it; `done` is set when nothing of it is left,
     and `failure` when it did not end by itself."""
 
     actor: SessionActor
     operations: SessionOperations | RemoteOperations
     place: SessionPlace
     image: str
+    is_open: Callable[[JobId], bool]
     attachment: Attachment | None = None
+    taken: frozenset[JobId] = frozenset()
     found: frozenset[JobId] = frozenset()
     asking: int = field(default=0, init=False)
     failure: Failure | None = field(default=None, init=False)
@@ -53,14 +56,15 @@ class SessionEntry:
     @property
     def idle(self) -> bool:
         """Without jobs, so that ending it takes nothing away from anybody."""
-        state = self.actor.state
-        return not self.asking and not state.queue and state.current is None
+        return not self.asking and not self.work
 
     @property
     def work(self) -> frozenset[JobId]:
-        """Its jobs that have not ended."""
+        """Its jobs that have not ended, also those that its actor has yet to be told of: a service that ended in the
+        moment after its start took sessions with a mailbox full of work for idle ones."""
         state = self.actor.state
-        return frozenset(state.queue if state.current is None else (state.current, *state.queue))
+        known = state.queue if state.current is None else (state.current, *state.queue)
+        return frozenset((*known, *filter(self.is_open, self.taken)))
 
     def left(self, leave: Leave) -> frozenset[JobId]:
         """Those that go on when the system is left."""
@@ -133,7 +137,9 @@ def new_entry(
         used_at=here.moment().now,
     )
     actor = Actor(f"session {place.key}", state, session_machine.handle, shell, here.moment)
-    entry = SessionEntry(actor, operations, place, recalled.image, attachment)
+    entry = SessionEntry(
+        actor, operations, place, recalled.image, here.addresses.__contains__, attachment=attachment
+    )
     return entry
 
 

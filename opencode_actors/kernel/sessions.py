@@ -314,7 +314,7 @@ class Sessions:
     ) -> None:
         """Opens it with what an earlier process left of it; `announced` are the jobs that a service accepted."""
         entry = self._begin(key, recalled)
-        entry.found = announced
+        entry.taken, entry.found = frozenset(left.jobs), announced
         if left.endpoint is not None:
             entry.operations.connect(left.endpoint)
         entry.actor.mailbox.put(left)
