@@ -18,6 +18,7 @@ from opencode_actors.workdirs import HostDirectories
 _PASSWORD = "by-hand"
 _PROBE_WITHIN = 0.2
 _PROBE_EVERY = 0.05
+_LOOK_EVERY = 0.05
 
 
 async def spec_by_hand(settings: Settings, access: ModelAccess, base: Path, label: str) -> ContainerSpec:
@@ -49,6 +50,12 @@ async def open_container(spec: ContainerSpec) -> AsyncGenerator[httpx.AsyncClien
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
             await trio.run_process(["podman", "rm", "--force", "--time", "0", spec.name], capture_stdout=True)
+
+
+async def until_idle(client: httpx.AsyncClient, session: str) -> None:
+    """A prompt that comes while the server leaves the one before is taken, and never run."""
+    while session in (await client.get("/session/status")).json():  # noqa: ASYNC110 - by hand
+        await trio.sleep(_LOOK_EVERY)
 
 
 def _flags(spec: ContainerSpec) -> list[str]:

@@ -4,16 +4,20 @@
 
 First with so many settled jobs in the journal (10, 1,000 and 100,000, if nothing else is said) and none open. Then with
 so many open ones, each at work in a session of its own, that an earlier system left (10 and 100): until the system is
-open, and until every session has its server's events again. In the local world: the real journal and client, no
-containers. By hand: `sqlite3.connect`, and what `open_system` has to know from there. Both sides take turns.
+open, and until every session has its server's events again. Each twice: after an end in good order, and after SIGKILL of
+the process before, with all those jobs at work. In the local world: the real journal and client, no containers. By hand:
+`sqlite3.connect` of the same files, and what `open_system` has to know from there. Both sides take turns.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sqlite3
 import statistics
 import sys
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -48,51 +52,98 @@ class Times:
     ready: list[float] = field(factory=list[float])
 
 
-def by_hand(folder: Path, times: Times) -> None:
+def by_hand(folder: Path, times: Times) -> int:
+    """The number of the last notice."""
     began = perf_counter()
     with closing(sqlite3.connect(folder / "journal.sqlite")) as database:
-        for rows in _ROWS:
-            database.execute(rows).fetchall()
+        *_, last = [database.execute(rows).fetchall() for rows in _ROWS]
         times.by_hand.append(perf_counter() - began)
+    return int(last[0][0])
 
 
-async def with_settled(jobs: int, rounds: int) -> Times:
-    times = Times()
+def with_settled(jobs: int, rounds: int) -> dict[str, Times]:
     with TemporaryDirectory(prefix="oa-recovery-") as base:
-        settings = _settings(Path(base), sessions=8)
-        await trio.to_thread.run_sync(lambda: fill(settings.sessions_dir, jobs, open_jobs=0))
-        async with open_system(settings, engine=FakeEngine()):
-            pass  # it was filled by somebody else, and is examined
-        for _ in range(rounds):
-            by_hand(settings.sessions_dir, times)
-            began = perf_counter()
-            async with open_system(settings, engine=FakeEngine()):
-                times.opened.append(perf_counter() - began)
-    return times
+        life = Life(_settings(Path(base), sessions=8), FakeEngine())
+        fill(life.settings.sessions_dir, jobs, open_jobs=0)
+        trio.run(life.go_on)  # it was filled by somebody else, and is examined
+        return life.measure(f"{jobs:,} settled", rounds)
 
 
-async def with_open(jobs: int, rounds: int) -> Times:
-    times = Times()
+def with_open(jobs: int, rounds: int) -> dict[str, Times]:
     with TemporaryDirectory(prefix="oa-recovery-") as base, open_house(jobs) as house:
-        settings = _settings(Path(base), sessions=jobs)
         engine = FakeEngine(on_start=house.on_start, on_exit=house.on_exit)
-        async with open_system(settings, engine=engine, leave=Leave.ALL) as system:
-            ids = [(await system.start("::hang", session=f"session-{number}")).id for number in range(jobs)]
-            await _all_are(system, jobs, SessionStatus.READY)
-            await _all_run(system, ids)
-            position = system.position
+        life = Life(_settings(Path(base), sessions=jobs), engine)
+        trio.run(life.begin, jobs)
+        found = life.measure(f"{jobs:,} open", rounds)
+        trio.run(life.end)
+    return found
+
+
+@define
+class Life:
+    """One system after another, with the same containers."""
+
+    settings: Settings
+    engine: FakeEngine
+    jobs: list[JobId] = field(factory=list[JobId])
+    position: int = 0
+
+    def measure(self, name: str, rounds: int) -> dict[str, Times]:
+        in_order, killed = Times(), Times()
         for _ in range(rounds):
-            by_hand(settings.sessions_dir, times)
-            began = perf_counter()
-            async with open_system(settings, engine=engine, leave=Leave.ALL) as system:
-                times.opened.append(perf_counter() - began)
-                await _all_are(system, jobs, SessionStatus.READY, since=position)
+            by_hand(self.settings.sessions_dir, in_order)
+            trio.run(self.go_on, in_order)
+            self.is_killed()
+            with TemporaryDirectory(prefix="oa-recovery-") as copy:
+                shutil.copytree(self.settings.sessions_dir, copy, dirs_exist_ok=True)
+                self.position = by_hand(Path(copy), killed)
+            trio.run(self.go_on, killed)
+        return {name: in_order, f"{name}, killed": killed}
+
+    async def begin(self, jobs: int) -> None:
+        async with self._open() as system:
+            for number in range(jobs):
+                self.jobs.append((await system.start("::hang", session=f"session-{number}")).id)
+            await self._all_at_work(system)
+
+    async def go_on(self, times: Times | None = None) -> None:
+        began = perf_counter()
+        async with self._open() as system:
+            opened = perf_counter()
+            await self._all_at_work(system)
+            if times is not None:
+                times.opened.append(opened - began)
                 times.ready.append(perf_counter() - began)
-                await _all_run(system, ids)
-                position = system.position
-        async with open_system(settings, engine=engine, leave=Leave.NOTHING):
+
+    def is_killed(self) -> None:
+        """In a process that is a copy of this one, with all that the engine knows."""
+        child = os.fork()
+        if child == 0:
+            try:
+                trio.run(self._until_killed)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "it ended before it was killed"
+
+    async def _until_killed(self) -> None:
+        async with self._open() as system:
+            await self._all_at_work(system)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def end(self) -> None:
+        async with open_system(self.settings, engine=self.engine, leave=Leave.NOTHING):
             pass
-    return times
+
+    def _open(self) -> AbstractAsyncContextManager[System]:
+        return open_system(self.settings, engine=self.engine, leave=Leave.ALL)
+
+    async def _all_at_work(self, system: System) -> None:
+        if not self.jobs:
+            return
+        await _all_are(system, len(self.jobs), SessionStatus.READY, since=self.position)
+        await _all_run(system, self.jobs)
+        self.position = system.position
 
 
 async def _all_are(system: System, sessions: int, status: SessionStatus, since: int = 0) -> None:
@@ -126,19 +177,19 @@ def _settings(base: Path, *, sessions: int) -> Settings:
 def main(sizes: tuple[int, ...], open_sizes: tuple[int, ...] = _OPEN_SIZES, rounds: int = _ROUNDS) -> None:
     found: dict[str, Times] = {}
     for size in sizes:
-        found[f"{size:,} settled"] = trio.run(with_settled, size, rounds)
+        found |= with_settled(size, rounds)
     for size in open_sizes:
-        found[f"{size:,} open"] = trio.run(with_open, size, rounds)
+        found |= with_open(size, rounds)
     head = (
-        f"{'':16}{'SQLite alone':>14}{'system open':>14}{'ratio':>8}{'to the first':>14}{'all at work':>14}"
+        f"{'':24}{'SQLite alone':>14}{'system open':>14}{'ratio':>8}{'to the first':>14}{'all at work':>14}"
     )
     print(f"{head}   medians of {rounds}")  # noqa: T201
     first = statistics.median(next(iter(found.values())).opened)
     for name, times in found.items():
         there, here = statistics.median(times.by_hand), statistics.median(times.opened)
-        ready = f"{statistics.median(times.ready) * 1e3:11.1f} ms" if times.ready else ""
+        ready = f"{statistics.median(times.ready) * 1e3:11.1f} ms" if "open" in name else ""
         print(  # noqa: T201
-            f"{name:16}{there * 1e3:11.2f} ms{here * 1e3:11.2f} ms{here / there:8.1f}{here / first:13.1f}x{ready:>14}"
+            f"{name:24}{there * 1e3:11.2f} ms{here * 1e3:11.2f} ms{here / there:8.1f}{here / first:13.1f}x{ready:>14}"
         )
 
 

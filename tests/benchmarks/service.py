@@ -19,6 +19,8 @@ from opencode_actors.machines.vocabulary import Leave
 from opencode_actors.testing.provider import MODEL
 from tests.e2e.rig import short_folder
 
+# One container for all of it: a server that has grown is not what is measured.
+MEMORY = 4 << 30
 _STARTS_WITHIN = 60
 _ENDS_WITHIN = 60
 
@@ -54,8 +56,7 @@ async def open_service(provider: Path | None = None) -> AsyncGenerator[tuple[Ser
             "OPENCODE_ACTORS_SESSIONS_DIR": str(base / "sessions"),
             "OPENCODE_ACTORS_WORKSPACES_DIR": str(base / "workspaces"),
             "OPENCODE_ACTORS_DOOR_PORT": "0",
-            # One container for all of it: a server that has grown is not what is measured.
-            "OPENCODE_ACTORS_MEMORY": "4g",
+            "OPENCODE_ACTORS_MEMORY": str(MEMORY),
             "OPENCODE_ACTORS_RECYCLE_MEMORY_SHARE": "0",
         }
         if provider is None:

@@ -23,12 +23,11 @@ from attrs import define, evolve, field
 
 from opencode_actors import System
 from opencode_actors.machines.notices import OutputAdded
-from tests.benchmarks.by_hand import open_container, spec_by_hand
+from tests.benchmarks.by_hand import open_container, spec_by_hand, until_idle
 from tests.e2e.rig import Rig, open_rig
 
 _PROMPT = "::say hello"
 _WARM_PROMPTS = 20
-_LOOK_EVERY = 0.05
 
 
 @define
@@ -46,7 +45,7 @@ async def by_hand(rig: Rig, times: Times, label: str) -> None:
         await deltas()
         times.cold.append(perf_counter() - began)
         for _ in range(_WARM_PROMPTS):
-            await _idle(client, session)
+            await until_idle(client, session)
             began = perf_counter()
             await _prompt(client, session)
             await deltas()
@@ -56,11 +55,6 @@ async def by_hand(rig: Rig, times: Times, label: str) -> None:
 async def _prompt(client: httpx.AsyncClient, session: str) -> None:
     body = {"parts": [{"type": "text", "text": _PROMPT}]}
     (await client.post(f"/session/{session}/prompt_async", json=body)).raise_for_status()
-
-
-async def _idle(client: httpx.AsyncClient, session: str) -> None:
-    while session in (await client.get("/session/status")).json():  # noqa: ASYNC110 - by hand
-        await trio.sleep(_LOOK_EVERY)
 
 
 @asynccontextmanager

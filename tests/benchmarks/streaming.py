@@ -3,10 +3,9 @@
     python -m tests.benchmarks.streaming [ROUNDS]
 
 Through us: the server's event stream, the job's file and the journal, the websocket, until the client has the
-last character. By hand: the same prompt in a container of its own that no service knows, its stream read line by
-line until the server says that it is idle; nothing is understood of it, and nothing is kept. Both take turns. What stands
-in for the model runs in this process: the reader by hand shares a processor with it, our service has a process of its
-own, so the ratio flatters us. What counts is that the seconds through us do not grow.
+last character. By hand: the same prompt in a container of the same kind that no service knows, its stream read line by line until the
+server says that it is idle; nothing is understood of it, and nothing is kept. Both take turns, and what stands in for
+the model has a process of its own for both. Ours is one process more on the way, the service's.
 """
 
 from __future__ import annotations
@@ -20,22 +19,31 @@ from time import perf_counter
 import httpx
 import trio
 
+from opencode_actors import Settings
 from opencode_actors.door.client import Client
-from tests.benchmarks.by_hand import open_container, spec_by_hand
-from tests.benchmarks.service import open_service
-from tests.e2e.rig import open_rig
+from opencode_actors.testing.provider import MODEL
+from tests.benchmarks.by_hand import open_container, spec_by_hand, until_idle
+from tests.benchmarks.model import open_model
+from tests.benchmarks.service import MEMORY, open_service
+from tests.e2e.rig import short_folder
 
-# Twenty times what the longest answer takes here; seen once: the end of a stream that a reader never heard.
+# Twenty times what the longest answer takes here. Seen once, in a container with a quarter of the memory: no end.
 _HEARD_WITHIN = 60.0
 _SIZES = {"small pieces": "::text 200000 chunk=20", "large pieces": "::text 2000000 chunk=2000"}
 
 
-async def by_hand(server: httpx.AsyncClient, session: str, prompt: str) -> tuple[float, int]:
+async def by_hand(server: httpx.AsyncClient, prompt: str) -> tuple[float, int]:
     """Seconds, and events. Nothing tells a bare reader that it has missed the end: it gives up, and asks anew."""
     while True:
+        session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
+        await _read_by_hand(server, session, "::say hello")
+        await until_idle(server, session)
         with trio.move_on_after(_HEARD_WITHIN):
             return await _read_by_hand(server, session, prompt)
-        print(f"the reader by hand heard of no end in {_HEARD_WITHIN:g} s: once more", file=sys.stderr)  # noqa: T201
+        busy = session in (await server.get("/session/status")).json()
+        said = f"the reader by hand heard of no end in {_HEARD_WITHIN:g} s, and the server is"
+        print(f"{said} {'still at work' if busy else 'idle'}: once more", file=sys.stderr)  # noqa: T201
+        await server.post(f"/session/{session}/abort")
 
 
 async def _read_by_hand(server: httpx.AsyncClient, session: str, prompt: str) -> tuple[float, int]:
@@ -70,11 +78,11 @@ async def by_us(client: Client, prompt: str) -> tuple[float, int]:
 @asynccontextmanager
 async def open_both() -> AsyncGenerator[tuple[httpx.AsyncClient, Client]]:
     """A server by hand, and a service that has containers of the same kind."""
-    async with open_rig("podman") as rig:
-        spec = await spec_by_hand(rig.settings, rig.access, rig.base, "streaming")
+    with short_folder() as base, open_model(base) as access:
+        spec = await spec_by_hand(Settings(model=MODEL, memory=MEMORY), access, base, "streaming")
         async with (
             open_container(spec) as server,
-            open_service(rig.access.provider_socket) as (_, client),
+            open_service(access.provider_socket) as (_, client),
         ):
             yield server, client
 
@@ -87,11 +95,9 @@ async def main(rounds: int) -> None:
     for number in range(rounds):
         # Each round with containers of its own: a conversation that has grown long is compacted, which is another matter.
         async with open_both() as (server, client):
-            session = (await server.post("/session", json={"title": "by hand"})).json()["id"]
-            await by_hand(server, session, "::say hello")
             await by_us(client, "::say hello")
             for name, prompt in _SIZES.items():
-                seconds, events[name] = await by_hand(server, session, prompt)
+                seconds, events[name] = await by_hand(server, prompt)
                 hand[name].append(seconds)
                 seconds, sizes[name] = await by_us(client, prompt)
                 ours[name].append(seconds)
