@@ -808,7 +808,12 @@ def _stopping_heard(state: JobState, stopping: Stopping, heard: Heard, now: floa
     if ended and alone:
         # What is looked for was read before: the server may not have left the answer yet.
         effects.append(Forget(kind=m.LookAtProcesses))
-    if (heard.idle or ended) and alone:
+    if not alone or stopping.aborting or stopping.submitting:
+        pass  # whatever answers them reads
+    elif heard.idle and not ended and _broken_off(state, heard.work):
+        # Younger than the end, which has been heard before it: no reading could say more.
+        effects += (Forget(kind=m.ReadConversation), _look_for_rest(heard.work))
+    elif heard.idle or ended:
         effects.append(_read(heard.work))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
 
@@ -835,12 +840,21 @@ def _stopping_read(state: JobState, stopping: Stopping, message: m.ConversationR
         if ending is Ending.ANSWERED or state.policy.elsewhere:
             climb = stopping.ladder.ended(now)
             return _also(_settle_stopped(state, stopping, climb, now), effects, records)
-        effects.append(Run(operation=m.LookAtProcesses(container=heard.work.container)))
+        effects.append(_look_for_rest(heard.work))
     elif ended:
         effects.append(_read(heard.work))
     else:
         effects.append(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
+
+
+def _broken_off(state: JobState, work: Work) -> bool:
+    """And where that is, what is left of it can be seen."""
+    return work.transcript.ending in (Ending.FAILED, Ending.ABORTED) and not state.policy.elsewhere
+
+
+def _look_for_rest(work: Work) -> Run[m.JobOperation]:
+    return Run(operation=m.LookAtProcesses(container=work.container))
 
 
 def _looked(state: JobState, stopping: Stopping, message: m.ProcessesSeen, now: float) -> JobStep:

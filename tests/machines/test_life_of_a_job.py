@@ -524,11 +524,20 @@ def test_a_cancel_that_meets_the_end_leaves_the_answer_complete() -> None:
 
 
 def test_p6_a_job_is_not_over_while_its_abort_is_on_its_way_to_hit_the_next_one() -> None:
-    book = says(cancelling(), ABORTED, IDLE)
-    book.answer(j.ReadConversation, read(message(samples.ABORTED))).expect(j.JobTimer.REREAD)
+    book = says(says(cancelling(), ABORTED), IDLE)
+    assert set(book.operations) == {j.AbortConversation}, "a reading would decide nothing yet"
     assert not book.finished
     book.answer(j.AbortConversation, j.AbortAnswered())
     assert result(looks(book)).status is JobStatus.CANCELLED
+
+
+def test_an_idle_that_is_younger_than_the_end_of_what_was_aborted_says_what_a_reading_would() -> None:
+    book = cancelling().answer(j.AbortConversation, j.AbortAnswered())
+    says(book, ABORTED, IDLE).expect_some(j.ReadConversation)  # one idle comes before the end, one after it
+    says(book, IDLE).expect_some(j.LookAtProcesses)
+    assert set(book.operations) == {j.LookAtProcesses}
+    book.answer(j.LookAtProcesses, j.ProcessesSeen(processes=samples.RESIDENTS))
+    assert result(book).status is JobStatus.CANCELLED
 
 
 def test_p6_a_job_is_not_over_while_its_prompt_is_on_its_way_to_run_beside_the_next_one() -> None:
