@@ -91,6 +91,7 @@ class FakeEngine:
     _delays: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
     _lies: dict[Verb, list[EngineTrouble]] = field(factory=dict[Verb, list[EngineTrouble]], init=False)
     _departures: int = field(default=0, init=False)
+    _named: dict[str, ContainerId] = field(factory=dict[str, ContainerId], init=False)
     _back: trio.Event | None = field(default=None, init=False)
     _mute: bool = field(default=False, init=False)
     _streams: dict[trio.MemorySendChannel[EngineEvent], Mapping[str, str]] = field(
@@ -160,7 +161,7 @@ class FakeEngine:
     def take_away(self, container: ContainerId | str) -> None:
         """Somebody removes it by force."""
         found = self.find(container)
-        del self.containers[found.id]
+        del self.containers[found.id], self._named[found.name]
         self.end(found, Death(exit_code=None, oom_killed=False, removed=True))
         self._tell(EngineEventKind.REMOVED, found)
 
@@ -188,13 +189,10 @@ class FakeEngine:
 
     def find(self, container: ContainerId | str) -> FakeContainer:
         """By id or name. Raises `ContainerMissing`."""
-        by_id = self.containers.get(ContainerId(container))
-        if by_id is not None:
-            return by_id
-        for found in self.containers.values():
-            if found.name == container:
-                return found
-        raise ContainerMissing(f"The fake engine knows no container {container}")
+        found = self.containers.get(self._named.get(container, ContainerId(container)))
+        if found is None:
+            raise ContainerMissing(f"The fake engine knows no container {container}")
+        return found
 
     def statistics(self) -> FakeEngineStatistics:
         return FakeEngineStatistics(
@@ -228,7 +226,7 @@ class FakeEngine:
     async def create(self, spec: ContainerSpec) -> ContainerId:
         self._call("create", spec.name)
         self._need_image(spec.image)
-        if any(found.name == spec.name for found in self.containers.values()):
+        if spec.name in self._named:
             raise EngineRefused(f"a container named {spec.name} exists already", status=409)
         for mount in spec.mounts:
             if not mount.source.exists():
@@ -236,6 +234,7 @@ class FakeEngine:
         self._serial += 1
         container = FakeContainer(ContainerId(f"{self._serial:064x}"), spec)
         self.containers[container.id] = container
+        self._named[container.name] = container.id
         await self._answer("create")
         return container.id
 
