@@ -810,8 +810,8 @@ def _stopping_heard(state: JobState, stopping: Stopping, heard: Heard, now: floa
         effects.append(Forget(kind=m.LookAtProcesses))
     if not alone or stopping.aborting or stopping.submitting:
         pass  # whatever answers them reads
-    elif heard.idle and not ended and _broken_off(state, heard.work):
-        # Younger than the end, which has been heard before it: no reading could say more.
+    elif heard.idle and _broken_off(state, heard.work):
+        # It is younger than the end: no reading could say more.
         effects += (Forget(kind=m.ReadConversation), _look_for_rest(heard.work))
     elif heard.idle or ended:
         effects.append(_read(heard.work))

@@ -407,8 +407,7 @@ def test_p6_a_cancel_by_abort_is_over_when_the_server_says_so_and_not_when_it_an
     says(book, ABORT_ERROR, IDLE).expect(j.ReadConversation)
     book.answer(j.ReadConversation, read(message(samples.answer()))).expect(j.JobTimer.REREAD)
     book.advance(0.3)
-    says(book, ABORTED, IDLE)
-    book.answer(j.ReadConversation, read(message(samples.ABORTED))).expect(j.LookAtProcesses)
+    says(book, ABORTED, IDLE).expect_some(j.LookAtProcesses)
     assert not book.finished
     book.answer(j.LookAtProcesses, NOTHING_LEFT)
     assert result(book).status is JobStatus.CANCELLED
@@ -435,7 +434,8 @@ def test_p6_an_abort_that_is_not_heard_takes_the_container_down() -> None:
 
 
 def looks(book: Book, *more: Process) -> Book:
-    book.answer(j.ReadConversation, read(message(samples.ABORTED)))
+    if j.ReadConversation in book.operations:
+        book.answer(j.ReadConversation, read(message(samples.ABORTED)))
     return book.answer(j.LookAtProcesses, j.ProcessesSeen(processes=(*samples.RESIDENTS, *more)))
 
 
@@ -533,7 +533,7 @@ def test_p6_a_job_is_not_over_while_its_abort_is_on_its_way_to_hit_the_next_one(
 
 def test_an_idle_that_is_younger_than_the_end_of_what_was_aborted_says_what_a_reading_would() -> None:
     book = cancelling().answer(j.AbortConversation, j.AbortAnswered())
-    says(book, ABORTED, IDLE).expect_some(j.ReadConversation)  # one idle comes before the end, one after it
+    says(book, IDLE, ABORTED).expect_some(j.ReadConversation)  # one idle comes before the end, one after it
     says(book, IDLE).expect_some(j.LookAtProcesses)
     assert set(book.operations) == {j.LookAtProcesses}
     book.answer(j.LookAtProcesses, j.ProcessesSeen(processes=samples.RESIDENTS))
