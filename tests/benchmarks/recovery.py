@@ -34,7 +34,7 @@ from tests.benchmarks.history import fill
 
 _SIZES = (10, 1_000, 100_000)
 _OPEN_SIZES = (10, 100)
-_ROUNDS = 10
+_ROUNDS = 6
 _WITHIN = 120
 _ROWS = (
     "SELECT value FROM about WHERE name = 'owner'",
