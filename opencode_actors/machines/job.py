@@ -812,7 +812,8 @@ def _stopping_heard(state: JobState, stopping: Stopping, heard: Heard, now: floa
         pass  # whatever answers them reads
     elif heard.idle and _broken_off(state, heard.work):
         # It is younger than the end: no reading could say more.
-        effects += (Forget(kind=m.ReadConversation), _look_for_rest(heard.work))
+        effects.append(Forget(kind=m.ReadConversation))
+        effects.append(_look_for_rest(heard.work))
     elif heard.idle or ended:
         effects.append(_read(heard.work))
     return Step(state=state, effects=tuple(effects), records=tuple(records))
