@@ -136,6 +136,17 @@ class Transcript:
 Written = tuple[Transcript, tuple[Piece, ...]]
 
 
+def from_prompt(messages: tuple[Message, ...], prompt: MessageId) -> tuple[Message, ...]:
+    """Of a conversation, in the server's order: the prompt and what came behind it. What answers it and stands
+    before it was made when the clock had been set back."""
+    ids = [message.info.id for message in messages]
+    if prompt not in ids:
+        return tuple(message for message in messages if message.info.id > prompt)
+    first = ids.index(prompt)
+    early = tuple(message for message in messages[:first] if message.info.parent == prompt)
+    return (*messages[first:], *early)
+
+
 def message_updated(transcript: Transcript, info: MessageInfo) -> Transcript:
     if transcript.held is not None:
         return evolve(transcript, held={**transcript.held, info.id: info})

@@ -279,6 +279,8 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.ProbeSucceeded(version="1.18.33"),
     s.ProbeFailed(reason="no answer came"),
     s.ConversationOpened(conversation=CONVERSATION, fresh=True),
+    s.CaughtUp(conversation=CONVERSATION),
+    s.CaughtUp(conversation=e.ConversationId("ses_copy"), how="the clock was set back"),
     s.OpeningFailed(failure=FAILURE),
     j.StreamOpened(),
     j.EventsSeen(events=(e.Heartbeat(),)),
