@@ -607,6 +607,8 @@ def _running_heard(state: JobState, running: Running, heard: Heard, moment: Mome
     ending = heard.work.transcript.ending
     if heard.idle and ending in (Ending.ANSWERED, Ending.FAILED):
         return _also(_conclude(state, heard.work, now), effects, records)
+    if heard.work.transcript.has_no_end:
+        return _also(_stop(state, running, verdicts.without_end(), now), effects, records)
     if heard.idle or heard.failed:
         effects.append(_read(heard.work))
     elif ended:
@@ -639,6 +641,8 @@ def _running_read(state: JobState, running: Running, message: m.ConversationRead
     if overspent is not None:
         return _also(_stop(state, running, overspent, now), effects, records)
     ending, last = work.transcript.ending, work.transcript.last
+    if not idle and work.transcript.has_no_end:
+        return _also(_stop(state, running, verdicts.without_end(), now), effects, records)
     if not idle:
         if ending is not None:
             effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))

@@ -52,8 +52,9 @@ class StoredConversation:
     forks: int = 0
 
     def in_order(self) -> list[StoredMessage]:
-        """By the time of day at which they were made, as the server has it, and then by their ids."""
-        return sorted(self.messages.values(), key=lambda m: (m.info.created_at, m.info.id))
+        """By the time of day at which they were made. The real server goes by the ids of those of one millisecond,
+        but has none such: everything takes it longer."""
+        return sorted(self.messages.values(), key=lambda m: m.info.created_at)
 
     def last_user(self) -> StoredMessage | None:
         return next((m for m in reversed(self.in_order()) if m.info.role == "user"), None)

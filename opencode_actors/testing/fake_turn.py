@@ -75,6 +75,7 @@ async def work_on(server: FakeServer, conversation: ConversationId, work: Work) 
             server.publish(ConversationBusy(conversation=conversation))
             if turn.is_over and stored.last_user() is prompt and not stored.is_answered(prompt):
                 # The clock was set back meanwhile: it asks again and again, and not in no time.
+                turn = None
                 await trio.sleep(_ASKED_AGAIN)
     if work.aborted:
         if turn is not None:

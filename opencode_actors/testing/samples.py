@@ -403,12 +403,19 @@ def _session_kind(state: SessionState) -> Hashable:
         (state.disk_bytes or 0) > state.policy.max_disk,
         len(state.crashes.at),
         state.policy.elsewhere,
+        state.latest is None,
     )
     if isinstance(phase, Starting):
         shape += (phase.streaming, phase.opened)
     if isinstance(phase, Serving):
         full = phase.memory_bytes > SESSION_POLICY.recycle_memory_share * SESSION_POLICY.memory
-        shape += (phase.streaming, phase.liveness.verdict, phase.deaf == session.DEAF_TO_DEAD - 1, full)
+        shape += (
+            phase.catching_up,
+            phase.streaming,
+            phase.liveness.verdict,
+            phase.deaf == session.DEAF_TO_DEAD - 1,
+            full,
+        )
     if isinstance(phase, ContainerStopping):
         shape += (phase.ladder.rung, phase.climb is None, type(phase.afterwards).__name__)
         shape += (phase.launching, phase.away_since is None)
