@@ -385,6 +385,12 @@ def _found(
         return _running_read(evolve(state, phase=running), running, message, now)
     running = evolve(running, work=heard.work)
     state, effects, records = given_out(evolve(state, phase=running), heard, now)
+    said = (info.created_at for info in heard.work.transcript.infos)
+    if not state.policy.elsewhere and moment.wall < max(state.started_at or 0.0, *said, 0.0):
+        # Whatever is asked now stands before what was asked then, and is never answered.
+        return _also(
+            _settle(state, JobStatus.FAILED, now, failure=verdicts.set_back(known.why)), effects, records
+        )
     if not arrived:
         # It never came to the server, so it is sent for the first time.
         running = evolve(running, submitting=True, submissions=running.submissions + 1)

@@ -88,6 +88,12 @@ def without_end() -> Failure:
     )
 
 
+def set_back(why: Failure) -> Failure:
+    """It was interrupted, and the way on begins before where it was."""
+    rest = "meanwhile the clock was set back, so nothing can be asked behind its prompt; start it again"
+    return evolve(why, message=f"{why.message}; {rest}")
+
+
 def over_budget(policy: JobPolicy, work: Work) -> Failure | None:
     """An answer that has ended costs no more, so it is not ended for what it has cost."""
     cost = work.spending.cost
