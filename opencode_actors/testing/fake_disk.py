@@ -120,7 +120,7 @@ class FakeDisk:
         copy = self.new_conversation(f"{about.title} (fork #{source.forks})", about.directory)
         messages = source.in_order()
         ids = [stored.info.id for stored in messages]
-        end = ids.index(before) if before in ids else len(ids)
+        end = ids.index(before) if before is not None and before in ids else len(ids)
         self._copy(messages[:end], copy, at=lambda _: at)
         return copy
 
