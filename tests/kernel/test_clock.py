@@ -6,7 +6,7 @@ import trio
 import trio.testing
 from attrs import define
 
-from opencode_actors import Cause, JobStatus, SessionChanged, System
+from opencode_actors import Cause, InputWanted, JobStatus, SessionChanged, System
 from opencode_actors.testing.fake_server import FakeBehaviour
 
 from .world import open_world
@@ -115,3 +115,19 @@ async def test_work_that_the_clock_is_set_back_under_ends_and_says_why(
         assert ended.failure.cause is Cause.LOST
         assert "the clock was set back" in ended.failure.message
         assert await _ask(system, "::say third") == (JobStatus.COMPLETED, "third")
+
+
+async def test_a_question_behind_a_step_back_is_no_ghost(autojump_clock: trio.testing.MockClock) -> None:
+    clock = Clock()
+    async with open_world(clock.behaviour()) as world, world.system(ahead=clock.offset) as system:
+        job = await system.start("::bash sleep 20\n::say so\n::ask Which? | A | B", session="demo")
+        following = system.follow(job.id)
+        await trio.sleep(10)
+        clock.ahead = -HOUR
+        (server,) = world.servers.running()
+        server.drop_streams(for_seconds=15)  # it is asked meanwhile
+        with trio.fail_after(60):
+            async for notice in following:
+                if isinstance(notice, InputWanted):
+                    break
+        assert (await job.cancel()).status is JobStatus.CANCELLED
