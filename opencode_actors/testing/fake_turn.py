@@ -48,7 +48,7 @@ _RETRY_AFTER = (2.0, 4.0, 8.0, 16.0, 30.0)
 _OVERFLOW = "context_length_exceeded"
 # An aborted tool's last state comes up to 0.28 s after the abort was answered.
 _LINGER = 0.28
-_ASKED_AGAIN = 0.06
+_ASKED_AGAIN = 2.0
 _SUMMARY = "A conversation with the scripted model."
 
 
@@ -73,7 +73,7 @@ async def work_on(server: FakeServer, conversation: ConversationId, work: Work) 
             if not await turn.run():
                 break
             server.publish(ConversationBusy(conversation=conversation))
-            if turn.is_over and stored.last_user() is prompt and not stored.is_answered(prompt):
+            if turn.is_behind:
                 # The clock was set back meanwhile: it asks again and again, and not in no time.
                 turn = None
                 await trio.sleep(_ASKED_AGAIN)
@@ -113,8 +113,10 @@ class _Turn:
         )
 
     @property
-    def is_over(self) -> bool:
-        return self._message.info.finish not in (None, "tool-calls")
+    def is_behind(self) -> bool:
+        """Whether what the model said before stands behind it."""
+        said = [stored for stored in self.stored.in_order() if stored.info.role == "assistant"]
+        return said[-1] is not self._message
 
     async def run(self) -> bool:
         """True when the conversation is to go on, were it only to see that nothing is left to do."""
