@@ -404,6 +404,15 @@ class OpenCodeServer(Protocol):
         self, conversation: ConversationId, *, before: MessageId | None = None
     ) -> Conversation: ...
 
+    async def newest(self, conversation: ConversationId) -> float | None:
+        """When the newest of its messages was made, in the server's epoch seconds."""
+        ...
+
+    async def retell(self, conversation: ConversationId, *, earlier: float) -> Conversation:
+        """A copy in which everything was made so many seconds earlier, under ids of that time. A fork's messages
+        have new ids and the times of the first ones, and the server goes by the times."""
+        ...
+
     async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
         """Returns when the server took the prompt, which is not yet acceptance."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from attrs import define, field, frozen
 from opencode_actors.adapters import opencode_decode as decode
 from opencode_actors.adapters.opencode_connection import get, instance, tls, unreachable
 from opencode_actors.adapters.opencode_replies import check_json, refused
+from opencode_actors.adapters.opencode_retelling import retold
 from opencode_actors.adapters.opencode_stream import open_events
 from opencode_actors.adapters.opencode_wire import (
     WireAgent,
@@ -36,6 +38,7 @@ from opencode_actors.machines.server_events import (
     ServerEvent,
     Todo,
 )
+from opencode_actors.machines.transcript import from_prompt
 from opencode_actors.ports import (
     Agent,
     Catalog,
@@ -60,6 +63,7 @@ _WARM_WITHIN = 60.0
 # One page is about 100 ms of the server's time; one prompt rarely has more than a page of messages.
 _PAGE = 50
 _LISTED = 100  # conversations
+_TOLD_AT_ONCE = 50  # events; each is a transaction of the server's
 # Messages have their tools' outputs in them (50 KB each at most) and the files that were given with a prompt, of which a
 # page may hold dozens of a few MB. What is read becomes some five times as large in memory.
 _LARGEST_ANSWER = 128 << 20
@@ -158,6 +162,24 @@ class HttpOpenCode:
         answer = await self._call("POST", path, {} if before is None else {"messageID": before})
         return self._conversation(answer, f"POST {path}")
 
+    async def newest(self, conversation: ConversationId) -> float | None:
+        path = _path(conversation, "message")
+        answer = await self._call("GET", path, query={"limit": "1"})
+        found = _messages(self._body(answer, f"GET {path}"), path)
+        return max((message.info.created_at for message in found), default=None)
+
+    async def retell(self, conversation: ConversationId, *, earlier: float) -> Conversation:
+        path = _path(conversation)
+        session = await self._get(path, dict[str, Any])
+        messages = await self._get(_path(conversation, "message"), tuple[dict[str, Any], ...])
+        # Nobody else's: an event that is told twice is refused, and so is one that continues another's.
+        copy = ConversationId(f"ses_{token_hex(13)}")
+        told = retold(session, messages, to=copy, earlier=earlier)
+        for first in range(0, len(told), _TOLD_AT_ONCE):
+            events = told[first : first + _TOLD_AT_ONCE]
+            await self._post("/sync/replay", {"directory": session["directory"], "events": events})
+        return decode.conversation(await self._get(_path(copy), WireSession))
+
     async def todos(self, conversation: ConversationId) -> tuple[Todo, ...]:
         wires = await self._get(_path(conversation, "todo"), tuple[WireTodo, ...])
         return tuple(decode.todo(wire) for wire in wires)
@@ -211,11 +233,7 @@ class HttpOpenCode:
                     f"and {'the same again' if cursor in cursors else 'more'}"
                 )
             cursors.append(cursor)
-        found = [message for page in reversed(pages) for message in page]
-        ids = [message.info.id for message in found]
-        if since in ids:
-            return tuple(found[ids.index(since) :])
-        return tuple(message for message in found if message.info.id >= since)
+        return from_prompt(tuple(message for page in reversed(pages) for message in page), since)
 
     # ---- questions and permissions
 

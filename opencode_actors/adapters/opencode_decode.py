@@ -93,6 +93,7 @@ def info(wire: WireInfo) -> MessageInfo:
         conversation=ConversationId(wire.session_id),
         role=wire.role,
         parent=None if wire.parent_id is None else MessageId(wire.parent_id),
+        created_at=_seconds(wire.time.created) or 0.0,
         completed_at=_seconds(wire.time.completed),
         finish=wire.finish,
         error=None if wire.error is None else error(wire.error),

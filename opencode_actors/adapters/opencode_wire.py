@@ -36,6 +36,7 @@ class WireTime:
 
     start: float | None = None
     end: float | None = None
+    created: float | None = None
     completed: float | None = None
 
 

@@ -55,9 +55,9 @@ class RemoteOperations:
                 return await self._open(operation)
             case m.FollowServer():
                 return await server_operations.follow(self.servers, operation, post)
-            case m.SampleUsage() | m.TidyUp():
+            case m.SampleUsage() | m.TidyUp() | m.CatchUp():
                 await trio.lowlevel.checkpoint()
-                return None  # theirs
+                return None  # theirs, also the clock
             case m.EndContainer():
                 await self.disconnect()
                 return m.ContainerRemoved()

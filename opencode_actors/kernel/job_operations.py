@@ -42,7 +42,7 @@ from opencode_actors.machines.job_messages import (
     SubmitPrompt,
 )
 from opencode_actors.machines.offers import objection
-from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.server_events import ConversationId, MessageId
 from opencode_actors.machines.vocabulary import Cause, Failure, RequestKind
 from opencode_actors.machines.work import permission, question
 from opencode_actors.ports import (
@@ -146,6 +146,7 @@ class JobOperations:
             children = await self._descendants(server, operation.conversation)
             questions = await server.questions()
             permissions = await server.permissions()
+            ours = await self._answering(server, operation, (*questions, *permissions))
             # Last, so that what has ended meanwhile is seen to have.
             busy = frozenset(await server.status())
         except OpenCodeError as error:
@@ -155,7 +156,7 @@ class JobOperations:
             """An abort leaves what was asked on the list for ever. Nobody works on a ghost's conversation, or
             works on a later prompt."""
             if asked.conversation == operation.conversation:
-                return asked.message is None or asked.message > operation.since
+                return asked.message is None or asked.message > operation.since or asked.message in ours
             return asked.conversation in children and asked.conversation in busy
 
         own = operation.conversation
@@ -165,6 +166,19 @@ class JobOperations:
         )
         pending = listed if own in busy else ()
         return RequestsRead(children=children, busy=busy, requests=pending, todos=todos)
+
+    async def _answering(
+        self,
+        server: OpenCodeServer,
+        operation: ReadRequests,
+        asked: tuple[PendingQuestion | PendingPermission, ...],
+    ) -> frozenset[MessageId]:
+        """A message of before the prompt asked, or the clock was set back since: the conversation knows."""
+        early = (one.message for one in asked if one.conversation == operation.conversation)
+        if not any(message is not None and message < operation.since for message in early):
+            return frozenset()
+        since = await server.messages(operation.conversation, since=operation.since)
+        return frozenset(message.info.id for message in since)
 
     async def _descendants(
         self, server: OpenCodeServer, conversation: ConversationId

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from opencode_actors.errors import OpenCodeError
+from contextlib import suppress
+
+import trio
+
+from opencode_actors.errors import (
+    OpenCodeError,
+    ServerRefused,
+    ServerSilent,
+    ServerUnintelligible,
+    ServerUnreachable,
+)
 from opencode_actors.kernel.actor import Post
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.machines import session_messages as m
 from opencode_actors.machines.job_messages import EventsSeen, StreamOpened
 from opencode_actors.machines.session_messages import SessionMessage
 from opencode_actors.machines.vocabulary import Cause, Failure
+from opencode_actors.ports import OpenCodeServer
+
+_ASK_AGAIN = 1.0
+# Between what was said last and the next prompt: of one millisecond, the ids' random ends would decide.
+_APART = 0.01
+# A clock that is corrected goes back by a second or two: that long nobody need wait for a copy.
+_WAITED_FOR = 5.0
 
 
 async def probe(servers: Servers, operation: m.ProbeServer) -> SessionMessage:
@@ -34,6 +51,37 @@ async def open_conversation(servers: Servers, operation: m.OpenConversation) -> 
         failure = Failure(cause=Cause.CRASH, message=f"OpenCode is up, but: {error.message}")
         return m.OpeningFailed(failure=failure)
     return m.ConversationOpened(conversation=made.id, fresh=True)
+
+
+async def catch_up(servers: Servers, operation: m.CatchUp) -> SessionMessage:
+    """A server that does not answer is its session's to judge; until then it is asked again."""
+    began = trio.current_time()
+    while True:
+        with suppress(ServerUnreachable, ServerSilent):
+            return await _caught_up(servers.at(operation.endpoint), operation, began)
+        await trio.sleep(_ASK_AGAIN)
+
+
+async def _caught_up(server: OpenCodeServer, operation: m.CatchUp, began: float) -> m.CaughtUp:
+    conversation = operation.conversation
+    try:
+        newest = await server.newest(conversation)
+        now = operation.wall + trio.current_time() - began
+        ahead = 0.0 if newest is None else newest + _APART - now
+        if ahead <= 0:
+            return m.CaughtUp(conversation=conversation)
+        if ahead <= _WAITED_FOR:
+            await trio.sleep(ahead)
+            return m.CaughtUp(conversation=conversation)
+        copy = await server.retell(conversation, earlier=ahead)
+        how = f"the clock was set back by {ahead:.0f} s: the conversation goes on in a copy that is as much older"
+    except (ServerRefused, ServerUnintelligible) as error:
+        copy = await server.create_conversation(title=operation.title)
+        how = (
+            "the clock was set back, and OpenCode answers nothing in a conversation from ahead of it. It takes no "
+            f"older copy of it either, so the session begins a new one: {error.message}"
+        )
+    return m.CaughtUp(conversation=copy.id, how=how)
 
 
 async def follow(servers: Servers, operation: m.FollowServer, post: Post[SessionMessage]) -> SessionMessage:

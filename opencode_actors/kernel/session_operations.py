@@ -82,6 +82,8 @@ class SessionOperations:
                 return await server_operations.probe(self.servers, operation)
             case m.OpenConversation():
                 return await server_operations.open_conversation(self.servers, operation)
+            case m.CatchUp():
+                return await server_operations.catch_up(self.servers, operation)
             case m.FollowServer():
                 return await server_operations.follow(self.servers, operation, post)
             case m.SampleUsage():

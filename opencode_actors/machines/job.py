@@ -385,6 +385,12 @@ def _found(
         return _running_read(evolve(state, phase=running), running, message, now)
     running = evolve(running, work=heard.work)
     state, effects, records = given_out(evolve(state, phase=running), heard, now)
+    said = (info.created_at for info in heard.work.transcript.infos)
+    if not state.policy.elsewhere and moment.wall < max(state.started_at or 0.0, *said, 0.0):
+        # Whatever is asked now stands before what was asked then, and is never answered.
+        return _also(
+            _settle(state, JobStatus.FAILED, now, failure=verdicts.set_back(known.why)), effects, records
+        )
     if not arrived:
         # It never came to the server, so it is sent for the first time.
         running = evolve(running, submitting=True, submissions=running.submissions + 1)
@@ -607,6 +613,8 @@ def _running_heard(state: JobState, running: Running, heard: Heard, moment: Mome
     ending = heard.work.transcript.ending
     if heard.idle and ending in (Ending.ANSWERED, Ending.FAILED):
         return _also(_conclude(state, heard.work, now), effects, records)
+    if heard.work.transcript.has_no_end:
+        return _also(_stop(state, running, verdicts.without_end(), now), effects, records)
     if heard.idle or heard.failed:
         effects.append(_read(heard.work))
     elif ended:
@@ -639,6 +647,8 @@ def _running_read(state: JobState, running: Running, message: m.ConversationRead
     if overspent is not None:
         return _also(_stop(state, running, overspent, now), effects, records)
     ending, last = work.transcript.ending, work.transcript.last
+    if not idle and work.transcript.has_no_end:
+        return _also(_stop(state, running, verdicts.without_end(), now), effects, records)
     if not idle:
         if ending is not None:
             effects.append(StartTimer(timer=JobTimer.REREAD, seconds=IDLE_AFTER_ENDING))

@@ -17,16 +17,17 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TAIL = 14
 # 36 bits of the milliseconds and 12 for a counter within one of them, which starts at 1.
 _TIME_BITS = 48
-_PER_MILLISECOND = 0x1000
+PER_MILLISECOND = 0x1000
 
 
 def stamped(prompt: Prompt, moment: Moment) -> Prompt:
-    stem = f"{_time(moment):012x}{_tail(moment.roll)}"
+    stem = f"{id_time(moment.wall):012x}{_tail(moment.roll)}"
     return evolve(prompt, message_id=MessageId(f"msg_{stem}"), part_id=PartId(f"prt_{stem}"))
 
 
-def _time(moment: Moment) -> int:
-    return (int(moment.wall * 1000) * _PER_MILLISECOND + 1) % (1 << _TIME_BITS)
+def id_time(wall: float) -> int:
+    """What the first twelve digits of an id say that was made at this time of day."""
+    return (int(wall * 1000) * PER_MILLISECOND + 1) % (1 << _TIME_BITS)
 
 
 def _tail(roll: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NewType
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 ConversationId = NewType("ConversationId", str)
 MessageId = NewType("MessageId", str)
@@ -96,13 +96,15 @@ class MessageInfo:
 
     `parent` is the user message that an assistant message answers. `finish` is the model's reason to
     stop (`stop`, `length`, `tool-calls`, …); a message with `completed_at`, no `error` and no `finish`
-    was aborted. `summary` marks a compaction's message, which is not an answer.
+    was aborted. `summary` marks a compaction's message, which is not an answer. `created_at` is when the server
+    made it, in epoch seconds of its own: it keeps a conversation in this order.
     """
 
     id: MessageId
     conversation: ConversationId
     role: str
     parent: MessageId | None = None
+    created_at: float = field(default=0.0, eq=False)
     completed_at: float | None = None
     finish: str | None = None
     error: MessageError | None = None

@@ -273,10 +273,45 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
     if state.wanted.get(state.queue[0]) != state.permissions and not state.policy.elsewhere:
         detail = "the next job has other permissions, and gets a new container with them"
         return _stop(state, Rung.STOP, _OTHER_PERMISSIONS, moment, detail=detail)
+    if not state.policy.elsewhere and (state.latest is None or moment.wall < state.latest):
+        return _catch_up(state, serving, conversation, moment)
     job, *rest = state.queue
     crashes = after_health(state.policy.restart, state.crashes, moment)
     state = evolve(state, queue=tuple(rest), current=job, crashes=crashes)
     return _turn(state, serving, job, conversation)
+
+
+def _catch_up(
+    state: SessionState, serving: Serving, conversation: ConversationId, moment: Moment
+) -> SessionStep:
+    """The clock was set back, or may have been while nobody was here to see it."""
+    if serving.catching_up:
+        return Step(state=state)
+    state = evolve(state, phase=evolve(serving, catching_up=True))
+    operation = m.CatchUp(
+        endpoint=serving.endpoint, conversation=conversation, title=state.title, wall=moment.wall
+    )
+    return Step(state=state, effects=(StopTimer(timer=SessionTimer.IDLE), Run(operation=operation)))
+
+
+def _caught_up(state: SessionState, serving: Serving, message: m.CaughtUp, moment: Moment) -> SessionStep:
+    changed = message.conversation != state.conversation
+    serving = evolve(serving, catching_up=False)
+    state = evolve(state, phase=serving, conversation=message.conversation, latest=moment.wall)
+    step = _grant(state, serving, moment)
+    if not changed:
+        return step
+    record = SessionRecorded(session=state.key, conversation=message.conversation)
+    said = SessionChanged(session=state.key, status=status(serving), detail=message.how)
+    step = _before(step, (Publish(notice=said),))
+    return evolve(step, records=(record, *step.records))
+
+
+def _heard(state: SessionState, moment: Moment) -> SessionState:
+    """What the server tells was said by now at the latest."""
+    if state.latest is None or moment.wall <= state.latest:
+        return state
+    return evolve(state, latest=moment.wall)
 
 
 def _turn(state: SessionState, serving: Serving, job: JobId, conversation: ConversationId) -> SessionStep:
@@ -295,7 +330,7 @@ def _job_over(state: SessionState, message: JobOver, moment: Moment) -> SessionS
     wanted = {job: permissions for job, permissions in state.wanted.items() if job != message.job}
     state = evolve(state, wanted=wanted)
     if had_the_turn:
-        state = evolve(state, current=None, used_at=moment.now)
+        state = evolve(_heard(state, moment), current=None, used_at=moment.now)
     else:
         state = evolve(state, queue=tuple(job for job in state.queue if job != message.job))
     if state.closing and isinstance(state.phase, Starting | Serving):
@@ -511,7 +546,8 @@ def _starting(
             return Step(state=state, effects=(timer,))
         case m.ConversationOpened():
             changed = message.conversation != state.conversation
-            state = evolve(state, conversation=message.conversation, before=None)
+            latest = moment.wall if message.fresh else state.latest
+            state = evolve(state, conversation=message.conversation, before=None, latest=latest)
             step = _perhaps_ready(state, evolve(starting, opened=True), moment)
             if not changed:
                 return step
@@ -579,6 +615,7 @@ def _perhaps_ready(state: SessionState, starting: Starting, moment: Moment) -> S
 def _serving(state: SessionState, serving: Serving, message: SessionMessage, moment: Moment) -> SessionStep:
     match message:
         case EventsSeen():
+            state = _heard(state, moment)
             serving = evolve(serving, liveness=serving.liveness.heard(moment.now), deaf=0)
             serving = evolve(serving, unheard_since=None)
             step = _seen(state, serving, moment)
@@ -593,6 +630,8 @@ def _serving(state: SessionState, serving: Serving, message: SessionMessage, mom
             delay = min(STREAM_REOPEN_DELAY * 2**serving.deaf, STREAM_REOPEN_CAP)
             reopen = StartTimer(timer=SessionTimer.STREAM, seconds=delay)
             return _deaf(state, serving, reopen, message.reason, moment)
+        case m.CaughtUp():
+            return _caught_up(state, serving, message, moment)
         case m.ProbeSucceeded():
             serving = evolve(serving, liveness=serving.liveness.heard(moment.now))
             return _seen(state, serving, moment)
@@ -772,6 +811,7 @@ def _stop(
         Forget(kind=m.LaunchContainer),
         Forget(kind=m.ProbeServer),
         Forget(kind=m.OpenConversation),
+        Forget(kind=m.CatchUp),
         Forget(kind=m.FollowServer),
         Forget(kind=m.SampleUsage),
     ]

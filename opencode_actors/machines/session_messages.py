@@ -154,6 +154,14 @@ class ConversationOpened:
 
 
 @frozen(kw_only=True)
+class CaughtUp:
+    """Nothing in `conversation` lies ahead of the clock. `how` says what had to be done for it, if anything."""
+
+    conversation: ConversationId
+    how: str = ""
+
+
+@frozen(kw_only=True)
 class OpeningFailed:
     failure: Failure
 
@@ -235,6 +243,7 @@ SessionMessage = (
     | ProbeSucceeded
     | ProbeFailed
     | ConversationOpened
+    | CaughtUp
     | OpeningFailed
     | StreamOpened
     | EventsSeen
@@ -280,6 +289,17 @@ class OpenConversation:
 
 
 @frozen(kw_only=True)
+class CatchUp:
+    """Sees to it that nothing in the conversation lies ahead of the clock, which says `wall`: after it was set back,
+    the server would take each prompt for one of before. Nobody may be at work in it."""
+
+    endpoint: Endpoint
+    conversation: ConversationId
+    title: str
+    wall: float
+
+
+@frozen(kw_only=True)
 class FollowServer:
     endpoint: Endpoint
 
@@ -308,6 +328,7 @@ SessionOperation = (
     | WatchExit
     | ProbeServer
     | OpenConversation
+    | CatchUp
     | FollowServer
     | SampleUsage
     | TidyUp

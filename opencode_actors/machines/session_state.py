@@ -70,6 +70,7 @@ class Starting:
 class Serving:
     """Ready, or for the moment not: no new job is let in while the server does not answer.
 
+    `catching_up` while it is seen to it that nothing in the conversation lies ahead of the clock.
     `deaf` counts how often in a row the event stream was opened and brought nothing, since
     `unheard_since`. `usage` is the running
     job's last reading, `memory_bytes` that of any job of this container.
@@ -78,6 +79,7 @@ class Serving:
     container: Container
     endpoint: Endpoint
     liveness: Liveness
+    catching_up: bool = False
     streaming: bool = True
     deaf: int = 0
     unheard_since: float | None = None
@@ -145,7 +147,8 @@ Phase = Absent | Creating | Starting | Serving | Stopping | BackingOff | GivenUp
 class SessionState:
     """`queue` holds the jobs that wait, in order; `current` the one that has the turn. `used_at` is when a
     job came or went last; `disk_bytes` what the session's data took when it was measured last; `before` is
-    where the conversation, which is another session's, is to be branched, until that is done."""
+    where the conversation, which is another session's, is to be branched, until that is done; `latest` the time
+    of day until which something may have been said in it, or None when nobody here knows."""
 
     key: SessionKey
     container_name: str
@@ -153,6 +156,7 @@ class SessionState:
     policy: SessionPolicy
     conversation: ConversationId | None
     before: MessageId | None = None
+    latest: float | None = None
     phase: Phase = Absent()
     queue: tuple[JobId, ...] = ()
     current: JobId | None = None

@@ -6,7 +6,9 @@ When the provider fails in mid-answer, the server asks again and sends the delta
 of the same message: what was shown already is matched against them and not shown twice.
 When the stream broke, what is heard waits until what was missed has been read: otherwise the words after
 the gap would stand before those that fell into it.
-Ids of messages and parts sort in the order of time, which is the order of the output.
+Ids of messages and parts sort in the order of time, which is the order of the output. One message of an answer may
+stand before what it follows: the clock was set back while the model worked. What the model says in it, it says in
+the right order; from then on OpenCode takes an older message for the last one, and asks again and again.
 """
 
 from __future__ import annotations
@@ -76,6 +78,12 @@ class Transcript:
     at_line_start: bool = True
     text_seen: bool = False
     answers: Mapping[MessageId, MessageInfo] = {}
+    # When the server took the prompt, by its own clock.
+    asked_at: float = 0.0
+    # The first that was made after the clock had been set back, as long as it is the last one.
+    set_back: MessageId | None = None
+    # The server has gone on behind that one, and knows no end any more.
+    astray: bool = False
     # Those to an earlier prompt of the same job, which ended without a final one.
     earlier: tuple[MessageInfo, ...] = ()
     open_texts: Mapping[PartId, OpenText] = {}
@@ -89,7 +97,14 @@ class Transcript:
 
     @property
     def last(self) -> MessageInfo | None:
-        return self.answers[max(self.answers)] if self.answers else None
+        if self.set_back is not None:
+            return self.answers[self.set_back]
+        return max(self.answers.values(), key=_order, default=None)
+
+    @property
+    def has_no_end(self) -> bool:
+        """The server will ask the model again, whatever it has answered."""
+        return self.astray or (self.set_back is not None and self.ending is Ending.ANSWERED)
 
     @property
     def ending(self) -> Ending | None:
@@ -130,10 +145,31 @@ class Transcript:
 
     def continued(self, prompt: MessageId) -> Transcript:
         """Its server has ended, and another one is asked to go on: nothing more comes of what was open."""
-        return evolve(self, prompt=prompt, answers={}, earlier=self.infos, open_texts={}, running_tools={})
+        return evolve(
+            self,
+            prompt=prompt,
+            answers={},
+            asked_at=0.0,
+            set_back=None,
+            astray=False,
+            earlier=self.infos,
+            open_texts={},
+            running_tools={},
+        )
 
 
 Written = tuple[Transcript, tuple[Piece, ...]]
+
+
+def from_prompt(messages: tuple[Message, ...], prompt: MessageId) -> tuple[Message, ...]:
+    """Of a conversation, in the server's order: the prompt and what came behind it. What answers it and stands
+    before it was made when the clock had been set back."""
+    ids = [message.info.id for message in messages]
+    if prompt not in ids:
+        return tuple(message for message in messages if message.info.id > prompt)
+    first = ids.index(prompt)
+    early = tuple(message for message in messages[:first] if message.info.parent == prompt)
+    return (*messages[first:], *early)
 
 
 def message_updated(transcript: Transcript, info: MessageInfo) -> Transcript:
@@ -184,6 +220,8 @@ def _all_said(transcript: Transcript, said: Iterable[MessageInfo | Part]) -> Wri
 
 
 def _message_said(transcript: Transcript, info: MessageInfo) -> Transcript:
+    if info.id == transcript.prompt:
+        return evolve(transcript, asked_at=info.created_at)
     if info.role != "assistant" or info.parent is None or info.summary:
         return transcript
     if info.parent < transcript.prompt:
@@ -191,10 +229,20 @@ def _message_said(transcript: Transcript, info: MessageInfo) -> Transcript:
         # compaction it goes on under a user message that it made itself.
         return transcript
     known = transcript.answers.get(info.id)
+    if known is None:
+        newest = max((transcript.asked_at, *(answer.created_at for answer in transcript.answers.values())))
+        behind = info.created_at < newest
+        if transcript.set_back is not None and (behind or transcript.ending is Ending.ANSWERED):
+            return evolve(transcript, astray=True)
+        transcript = evolve(transcript, set_back=info.id if behind else None)
     if known is not None and known.completed_at is not None and info.completed_at is None:
         return transcript  # an older reading
     transcript = evolve(transcript, answers={**transcript.answers, info.id: info})
     return _without_stale_tools(transcript, info) if _over(info) else transcript
+
+
+def _order(info: MessageInfo) -> tuple[float, MessageId]:
+    return info.created_at, info.id
 
 
 def _over(info: MessageInfo) -> bool:

@@ -80,6 +80,20 @@ def unended(work: Work) -> Failure:
     return Failure(cause=Cause.LOST, message="OpenCode went idle in the middle of its answer")
 
 
+def without_end() -> Failure:
+    return Failure(
+        cause=Cause.LOST,
+        message="the clock was set back while the model was at work. OpenCode takes an older message for the last "
+        "one then, and would ask the model again and again; tell the session to go on, and it will",
+    )
+
+
+def set_back(why: Failure) -> Failure:
+    """It was interrupted, and the way on begins before where it was."""
+    rest = "meanwhile the clock was set back, so nothing can be asked behind its prompt; start it again"
+    return evolve(why, message=f"{why.message}; {rest}")
+
+
 def over_budget(policy: JobPolicy, work: Work) -> Failure | None:
     """An answer that has ended costs no more, so it is not ended for what it has cost."""
     cost = work.spending.cost

@@ -228,8 +228,11 @@ class Evidence:
         return killed_between(self.hits, began, ended) > 0 and self._hung(file)
 
     def _lost(self, file: JobFile) -> bool:
-        """Its container ended while there was no service to see it, or there was no room to say that the job had."""
+        """Its container ended while there was no service to see it, or there was no room to say that the job had; or
+        the clock was set back under it, and OpenCode would not have come to an end."""
         began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        if any(hit.kind is FaultKind.CLOCK_STEP and began <= hit.at <= ended for hit in self.hits):
+            return True
         if file.was_doubtful or any(
             hit.kind is FaultKind.SERVICE_ENDED
             and began <= hit.at <= ended

@@ -34,7 +34,7 @@ class ToolRun:
 
     def __attrs_post_init__(self) -> None:
         self.part = ToolPart(
-            id=self.server.disk.new_part_id(),
+            id=self.server.disk.new_part_id(self.server.now()),
             message=self.message.info.id,
             tool=self.call.name,
             state=ToolState.PENDING,
@@ -64,7 +64,7 @@ class ToolRun:
         if action != "ask":
             return action == "allow"
         asked = PendingPermission(
-            request=self.server.disk.new_request_id("per"),
+            request=self.server.disk.new_request_id("per", self.server.now()),
             conversation=self.message.info.conversation,
             permission=self.call.name,
             text=tool_title(None, self._arguments),
@@ -117,13 +117,13 @@ class ToolRun:
         )
         self.server.put_user_text(child.id, str(self._arguments.get("prompt", "")))
         await self.server.start_work(child.id).ended.wait()
-        answer = [stored.text for stored in self.server.stored(child.id).messages.values()][-1]
+        answer = [stored.text for stored in self.server.stored(child.id).in_order()][-1]
         self._complete(f'<task id="{child.id}" state="completed">\n{answer}\n</task>')
 
     async def _question(self) -> None:
         questions = [item for item in self._arguments.get("questions", []) if is_object(item)]
         asked = PendingQuestion(
-            request=self.server.disk.new_request_id("que"),
+            request=self.server.disk.new_request_id("que", self.server.now()),
             conversation=self.message.info.conversation,
             text="\n".join(str(item.get("question", "")) for item in questions),
             options=tuple(str(option["label"]) for item in questions for option in item.get("options", [])),

@@ -409,7 +409,7 @@ class FakeEngine:
         if refusal is not None and refusal.error is not None and refusal.times > 0 and not refusal.over:
             refusal.times -= 1
             refusal.met += 1
-            raise refusal.error
+            raise _anew(refusal.error)
 
     def _lies_about(self, verb: Verb) -> bool:
         lies = [trouble for trouble in self._lies.get(verb, ()) if not trouble.over]
@@ -462,3 +462,11 @@ class FakeEngine:
             except trio.WouldBlock:
                 stream.close()
                 del self._streams[stream]
+
+
+def _anew(error: EngineError) -> EngineError:
+    """An error keeps the frames of whoever it was raised to, and all that stands in them, for as long as it lives
+    itself: here, longer than the system that it was told to."""
+    fresh = type(error).__new__(type(error), *error.args)
+    vars(fresh).update(vars(error))
+    return fresh

@@ -25,6 +25,7 @@ from attrs import define, field
 
 from opencode_actors.errors import ServerRefused, ServerSilent, ServerUnreachable
 from opencode_actors.machines.server_events import ConversationId, Message, MessageId, ServerEvent, Todo
+from opencode_actors.machines.transcript import from_prompt
 from opencode_actors.ports import (
     DEFAULT_USER,
     Agent,
@@ -161,6 +162,16 @@ class FakeOpenCode:
         server = await self._reach()
         return await self._answer(server, server.fork(conversation, before))
 
+    async def newest(self, conversation: ConversationId) -> float | None:
+        stored = (await self._reach()).stored(conversation)
+        return max((message.info.created_at for message in stored.messages.values()), default=None)
+
+    async def retell(self, conversation: ConversationId, *, earlier: float) -> Conversation:
+        server = await self._reach()
+        return await self._answer(
+            server, server.disk.retell(server.stored(conversation), earlier=earlier).about
+        )
+
     async def submit(self, conversation: ConversationId, prompt: Prompt) -> None:
         server = await self._reach()
         server.submit(conversation, prompt)
@@ -181,12 +192,8 @@ class FakeOpenCode:
         self, conversation: ConversationId, *, since: MessageId | None = None
     ) -> tuple[Message, ...]:
         stored = (await self._reach()).stored(conversation)
-        found = tuple(message.snapshot() for message in stored.messages.values())
-        if since is None:
-            return found
-        if since in stored.messages:
-            return found[list(stored.messages).index(since) :]
-        return tuple(message for message in found if message.info.id > since)
+        found = tuple(message.snapshot() for message in stored.in_order())
+        return found if since is None else from_prompt(found, since)
 
     async def status(self) -> Mapping[ConversationId, ConversationState]:
         return (await self._reach()).status(self.endpoint.directory)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from opencode_actors.errors import ServerRefused
 from opencode_actors.machines.server_events import (
@@ -233,15 +233,18 @@ class FakeServer:
         return about
 
     def fork(self, conversation: ConversationId, before: MessageId | None) -> Conversation:
-        about = self.disk.fork(self.stored(conversation), before).about
+        about = self.disk.fork(self.stored(conversation), before, at=self.now()).about
         self.publish(ConversationCreated(conversation=about.id, parent=None))
         return about
 
     def put_message(self, info: MessageInfo) -> StoredMessage:
+        """One that is new is made now."""
         messages = self.stored(info.conversation).messages
+        known = messages.get(info.id)
+        made = int(self.now() * 1000) / 1000 if known is None else known.info.created_at
         stored = messages.setdefault(info.id, StoredMessage(info))
-        stored.info = info
-        self.publish(MessageUpdated(info=info))
+        stored.info = evolve(info, created_at=made)
+        self.publish(MessageUpdated(info=stored.info))
         return stored
 
     def put_part(self, message: StoredMessage, part: Part) -> None:
@@ -256,8 +259,8 @@ class FakeServer:
         prompt: Prompt | None = None,
         synthetic: bool = False,
     ) -> StoredMessage:
-        message_id = self.disk.new_message_id() if prompt is None else prompt.message_id
-        part_id = self.disk.new_part_id() if prompt is None else prompt.part_id
+        message_id = self.disk.new_message_id(self.now()) if prompt is None else prompt.message_id
+        part_id = self.disk.new_part_id(self.now()) if prompt is None else prompt.part_id
         model = (prompt and prompt.model) or "scripted/demo"
         agent = (prompt and prompt.agent) or "build"
         info = MessageInfo(id=message_id, conversation=conversation, role="user", model=model, agent=agent)

@@ -48,6 +48,7 @@ _RETRY_AFTER = (2.0, 4.0, 8.0, 16.0, 30.0)
 _OVERFLOW = "context_length_exceeded"
 # An aborted tool's last state comes up to 0.28 s after the abort was answered.
 _LINGER = 0.28
+_ASKED_AGAIN = 2.0
 _SUMMARY = "A conversation with the scripted model."
 
 
@@ -72,6 +73,10 @@ async def work_on(server: FakeServer, conversation: ConversationId, work: Work) 
             if not await turn.run():
                 break
             server.publish(ConversationBusy(conversation=conversation))
+            if turn.is_behind:
+                # The clock was set back meanwhile: it asks again and again, and not in no time.
+                turn = None
+                await trio.sleep(_ASKED_AGAIN)
     if work.aborted:
         if turn is not None:
             await turn.end_aborted()
@@ -98,7 +103,7 @@ class _Turn:
         request = self.prompt.info
         self._message = self.server.put_message(
             MessageInfo(
-                id=self.server.disk.new_message_id(),
+                id=self.server.disk.new_message_id(self.server.now()),
                 conversation=request.conversation,
                 role="assistant",
                 parent=request.id,
@@ -106,6 +111,12 @@ class _Turn:
                 agent=request.agent,
             )
         )
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what the model said before stands behind it."""
+        said = [stored for stored in self.stored.in_order() if stored.info.role == "assistant"]
+        return said[-1] is not self._message
 
     async def run(self) -> bool:
         """True when the conversation is to go on, were it only to see that nothing is left to do."""
@@ -198,7 +209,10 @@ class _Turn:
         if not isinstance(self._open, kind):
             self._close_open()
             self._open = kind(
-                id=self.server.disk.new_part_id(), message=self._message.info.id, text="", finished=False
+                id=self.server.disk.new_part_id(self.server.now()),
+                message=self._message.info.id,
+                text="",
+                finished=False,
             )
             self.server.put_part(self._message, self._open)
         began = trio.current_time()
@@ -242,7 +256,8 @@ class _Turn:
 
     def _end(self, finish: str) -> bool:
         self.server.put_part(
-            self._message, StepPart(id=self.server.disk.new_part_id(), message=self._message.info.id)
+            self._message,
+            StepPart(id=self.server.disk.new_part_id(self.server.now()), message=self._message.info.id),
         )
         self._put_info(
             finish=finish, cost=self._told * 4e-6 + 1e-4, tokens=Tokens(input=100, output=self._told)
@@ -266,10 +281,14 @@ class _Turn:
     def _compact(self) -> None:
         """The conversation is summed up, and the model asked to go on: by a message that nobody sent."""
         server, conversation = self.server, self._message.info.conversation
-        ask = server.put_message(evolve(self.prompt.info, id=server.disk.new_message_id()))
-        info = evolve(self._message.info, id=server.disk.new_message_id(), parent=ask.info.id, summary=True)
+        ask = server.put_message(evolve(self.prompt.info, id=server.disk.new_message_id(server.now())))
+        info = evolve(
+            self._message.info, id=server.disk.new_message_id(server.now()), parent=ask.info.id, summary=True
+        )
         summary = server.put_message(evolve(info, completed_at=None))
-        part = TextPart(id=server.disk.new_part_id(), message=info.id, text=_SUMMARY, finished=True)
+        part = TextPart(
+            id=server.disk.new_part_id(server.now()), message=info.id, text=_SUMMARY, finished=True
+        )
         server.put_part(summary, part)
         server.put_message(evolve(info, finish="stop", completed_at=server.now()))
         text = "The previous request exceeded the provider's size limit. Go on."

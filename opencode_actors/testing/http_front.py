@@ -21,6 +21,7 @@ from opencode_actors.errors import OpenCodeError, ServerRefused
 from opencode_actors.machines.server_events import ConversationId, MessageId, PartId, ServerEvent
 from opencode_actors.ports import ConversationState, Endpoint, PermissionReply, Prompt
 from opencode_actors.testing import wire_json
+from opencode_actors.testing.fake_events import take_events
 from opencode_actors.testing.fake_opencode import FakeOpenCode, FakeServers
 from opencode_actors.testing.provider_http import HttpConnection, HungUp
 
@@ -134,6 +135,12 @@ class HttpFront:
                     key: {"type": "retry" if s is ConversationState.RETRY else "busy"}
                     for key, s in states.items()
                 }
+            case "POST", "sync", "replay":
+                server = self.servers.server(self.url)
+                await opencode.warm_up()
+                if server is not None:
+                    take_events(server, given["events"])
+                return {"sessionID": given["events"][0]["aggregateID"]}
             case _, "session", key, *rest:
                 return await self._of_conversation(opencode, method, ConversationId(key), rest, given)
             case _:

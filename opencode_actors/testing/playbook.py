@@ -62,6 +62,7 @@ class Playbook(Generic[StateT, MessageT, EffectT]):
     state: StateT
     now: float = field(default=0.0, kw_only=True)
     roll: float = field(default=0.5, kw_only=True)
+    ahead: float = field(default=0.0, kw_only=True)  # of the time of day, settable
     effects: tuple[EffectT, ...] = field(default=(), init=False)
     records: tuple[Record, ...] = field(default=(), init=False)
     timers: dict[Any, float] = field(factory=dict[Any, float], init=False)
@@ -168,7 +169,7 @@ class Playbook(Generic[StateT, MessageT, EffectT]):
         ask: AskId | None = getattr(message, "ask", None)
         if ask is not None:
             self._owed.add(ask)
-        moment = Moment(now=self.now, wall=EPOCH + self.now, roll=self.roll)
+        moment = Moment(now=self.now, wall=EPOCH + self.now + self.ahead, roll=self.roll)
         step = self.handle(self.state, message, moment)
         self.state = step.state
         self.records += step.records

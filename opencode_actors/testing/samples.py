@@ -279,6 +279,8 @@ SESSION_MESSAGES: tuple[s.SessionMessage, ...] = (
     s.ProbeSucceeded(version="1.18.33"),
     s.ProbeFailed(reason="no answer came"),
     s.ConversationOpened(conversation=CONVERSATION, fresh=True),
+    s.CaughtUp(conversation=CONVERSATION),
+    s.CaughtUp(conversation=e.ConversationId("ses_copy"), how="the clock was set back"),
     s.OpeningFailed(failure=FAILURE),
     j.StreamOpened(),
     j.EventsSeen(events=(e.Heartbeat(),)),
@@ -331,22 +333,30 @@ def job_decisions() -> Iterator[Decision[JobState, j.JobMessage, j.JobEffect]]:
 
 def session_decisions() -> Iterator[Decision[SessionState, s.SessionMessage, s.SessionEffect]]:
     """Every kind of session state that the samples reach, with every sample."""
-    starts = (fresh_session(), _nearly_given_up(), fresh_session(policy=ELSEWHERE_POLICY))
+    starts = (fresh_session(), _nearly_given_up(), _up(fresh=False), fresh_session(policy=ELSEWHERE_POLICY))
     return _explored(session.handle, starts, SESSION_MESSAGES, _session_kind)
 
 
 def _nearly_given_up() -> SessionState:
     """A server that answers calls, and of whose stream one loss more is one too many."""
+    state, moment = _up(fresh=True), Moment(now=0.0, wall=EPOCH, roll=0.5)
+    lost = s.StreamLost(reason="the server closed the stream")
+    for message in [lost] * (session.DEAF_TO_DEAD - 1):
+        state = session.handle(state, message, moment).state
+    return state
+
+
+def _up(*, fresh: bool) -> SessionState:
+    """Its first job has the turn, or waits until nothing in a conversation of before lies ahead of the clock."""
     state, moment = fresh_session(), Moment(now=0.0, wall=EPOCH, roll=0.5)
     up: tuple[s.SessionMessage, ...] = (
         s.AddJob(ask=ASK, job=JOB),
         s.ContainerLaunched(container=CONTAINER, endpoint=ENDPOINT),
         s.ProbeSucceeded(version="1.18.33"),
         j.StreamOpened(),
-        s.ConversationOpened(conversation=CONVERSATION, fresh=True),
+        s.ConversationOpened(conversation=CONVERSATION, fresh=fresh),
     )
-    lost = s.StreamLost(reason="the server closed the stream")
-    for message in (*up, *([lost] * (session.DEAF_TO_DEAD - 1))):
+    for message in up:
         state = session.handle(state, message, moment).state
     return state
 
@@ -406,7 +416,13 @@ def _session_kind(state: SessionState) -> Hashable:
         shape += (phase.streaming, phase.opened)
     if isinstance(phase, Serving):
         full = phase.memory_bytes > SESSION_POLICY.recycle_memory_share * SESSION_POLICY.memory
-        shape += (phase.streaming, phase.liveness.verdict, phase.deaf == session.DEAF_TO_DEAD - 1, full)
+        shape += (
+            phase.catching_up,
+            phase.streaming,
+            phase.liveness.verdict,
+            phase.deaf == session.DEAF_TO_DEAD - 1,
+            full,
+        )
     if isinstance(phase, ContainerStopping):
         shape += (phase.ladder.rung, phase.climb is None, type(phase.afterwards).__name__)
         shape += (phase.launching, phase.away_since is None)

@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 def conversation(about: Conversation) -> Json:
-    made: Json = {"id": about.id, "title": about.title, "directory": about.directory}
+    made: Json = {"id": about.id, "title": about.title, "directory": about.directory, "time": {}}
     return made if about.parent is None else {**made, "parentID": about.parent}
 
 
@@ -30,7 +30,7 @@ def info(about: e.MessageInfo) -> Json:
         "id": about.id,
         "sessionID": about.conversation,
         "role": about.role,
-        "time": {} if about.completed_at is None else {"completed": about.completed_at * 1000},
+        "time": _made(about),
         "agent": about.agent,
     }
     if about.role == "user":
@@ -44,6 +44,11 @@ def info(about: e.MessageInfo) -> Json:
     if about.error is not None:
         made["error"] = error(about.error)
     return made
+
+
+def _made(about: e.MessageInfo) -> Json:
+    times = {"created": about.created_at * 1000}
+    return times if about.completed_at is None else {**times, "completed": about.completed_at * 1000}
 
 
 def error(about: e.MessageError) -> Json:

@@ -13,17 +13,18 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.errors import OpenCodeError
@@ -54,6 +55,7 @@ BINARY = "OPENCODE_ACTORS_TEST_OPENCODE"
 ASKED_FOR = "echo permitted"  # the one command for which both servers ask a permission
 PASSWORD = "a password of the tests"
 _SWITCHED_OFF = ("AUTOUPDATE", "MODELS_FETCH", "LSP_DOWNLOAD", "DEFAULT_PLUGINS", "SHARE", "PROJECT_CONFIG")
+_HOUR = 3600
 _STARTS_WITHIN = 30.0  # 1.1 s on a quiet machine, 2.6 s on a loaded one
 
 
@@ -68,6 +70,8 @@ class Process(Protocol):
     def start(self) -> None: ...
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
+    def set_clock_back(self, conversation: ConversationId) -> None:
+        """By an hour, for this conversation: what was said in it was said an hour from now."""
 
 
 @define
@@ -102,6 +106,11 @@ class ServerBench:
         made = await self.opencode.create_conversation(title=title)
         self._own.add(made.id)
         return made
+
+    def converse_in(self, made: Conversation) -> ConversationId:
+        """From now on it is this test's."""
+        self._own.add(made.id)
+        return made.id
 
     async def answered(self, text: str) -> tuple[ConversationId, Prompt]:
         """Sends a prompt to a new conversation and waits for its end."""
@@ -199,6 +208,9 @@ class FakeProcess:
     def thaw(self) -> None:
         self._server.thaw()
 
+    def set_clock_back(self, conversation: ConversationId) -> None:
+        _set_back(self._server, conversation)
+
 
 @define
 class FrontProcess:
@@ -231,10 +243,18 @@ class FrontProcess:
     def thaw(self) -> None:
         self._server.thaw()
 
+    def set_clock_back(self, conversation: ConversationId) -> None:
+        _set_back(self._server, conversation)
+
     def _begin(self, front: HttpFront) -> None:
         self._front, self.endpoint = front, Endpoint(url=front.url, password=PASSWORD)
         self._server = self._servers.start(front.url, password=PASSWORD)
         self._nursery.start_soon(front.serve)
+
+
+def _set_back(server: FakeServer, conversation: ConversationId) -> None:
+    for stored in server.stored(conversation).messages.values():
+        stored.info = evolve(stored.info, created_at=stored.info.created_at + _HOUR)
 
 
 def _asks_permission(tool: str, arguments: Mapping[str, Any]) -> bool:
@@ -311,6 +331,17 @@ class RealProcess:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def set_clock_back(self, conversation: ConversationId) -> None:
+        """Of a process alone no clock can be set, so its memory is: OpenCode reads it anew for each prompt."""
+        ahead = (_HOUR * 1000, conversation)
+        database = self.home / ".local" / "share" / "opencode" / "opencode.db"
+        with closing(sqlite3.connect(database, timeout=_STARTS_WITHIN)) as memory, memory:
+            memory.execute(
+                "UPDATE message SET time_created = time_created + ?1, data = json_set(data, '$.time.created', "
+                "json_extract(data, '$.time.created') + ?1) WHERE session_id = ?2",
+                ahead,
+            )
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from attrs import evolve
 
 from opencode_actors.errors import ServerRefused
 from opencode_actors.machines.server_events import (
@@ -13,6 +14,7 @@ from opencode_actors.machines.server_events import (
     ConversationFailed,
     ConversationId,
     ConversationIdle,
+    Message,
     MessageUpdated,
     PartDelta,
     PartUpdated,
@@ -23,7 +25,7 @@ from opencode_actors.machines.server_events import (
     ToolPart,
     ToolState,
 )
-from opencode_actors.ports import ConversationState
+from opencode_actors.ports import Conversation, ConversationState
 
 from .engines import within
 from .servers import ServerBench
@@ -348,3 +350,58 @@ async def test_a_call_of_a_tool_that_is_none_is_told_to_the_model(server_bench: 
     (tool,) = [part for part in message.parts if isinstance(part, ToolPart)]
     assert (tool.tool, tool.state) == ("invalid", ToolState.COMPLETED)
     assert server_bench.process.model_requests(conversation) == 2
+
+
+@within()
+async def test_a_prompt_before_the_last_answer_is_never_answered(server_bench: ServerBench) -> None:
+    """Nor is it in a fork: the server goes by the times at which messages were made, and a fork keeps them."""
+    opencode = server_bench.opencode
+    async with server_bench.listening():
+        conversation, _ = await server_bench.answered("::say first")
+        server_bench.process.set_clock_back(conversation)
+        fork = server_bench.converse_in(await opencode.fork(conversation))
+        for place in (conversation, fork):
+            asked = server_bench.process.model_requests(place)
+            idles = server_bench.idles(place)
+            _, prompt = await server_bench.say("::say second", place)
+            await server_bench.wait_idle(place, times=idles + 1)
+            assert server_bench.answer_infos(prompt) == []
+            assert server_bench.process.model_requests(place) == asked
+            assert (await opencode.messages(place))[0].info.id == prompt.message_id
+
+
+@within()
+async def test_a_conversation_that_is_retold_as_earlier_goes_on(server_bench: ServerBench) -> None:
+    opencode = server_bench.opencode
+    async with server_bench.listening():
+        conversation, _ = await server_bench.answered("::bash echo hi\n::say first")
+        before = await opencode.newest(conversation)
+        server_bench.process.set_clock_back(conversation)
+        newest = await opencode.newest(conversation)
+        assert before is not None
+        assert newest == before + 3600
+        copy = server_bench.converse_in(await opencode.retell(conversation, earlier=3600))
+        assert await opencode.newest(copy) == before
+        assert await opencode.conversation(copy) == evolve(await _known(server_bench, conversation), id=copy)
+        told, original = await opencode.messages(copy), await opencode.messages(conversation)
+        assert [_said(message) for message in told] == [_said(message) for message in original]
+        ids = [message.info.id for message in told]
+        assert ids == sorted(set(ids))
+        assert [ids.index(m.info.parent) for m in told if m.info.parent is not None] == [0, 0]
+        _, prompt = await server_bench.say("::say second", copy)
+        await server_bench.wait_idle(copy)
+        (*_, last) = await opencode.messages(copy)
+        assert (last.info.parent, last.info.finish) == (prompt.message_id, "stop")
+        assert len(await opencode.messages(copy)) == len(told) + 2
+        assert await opencode.messages(conversation) == original
+
+
+async def _known(bench: ServerBench, conversation: ConversationId) -> Conversation:
+    known = await bench.opencode.conversation(conversation)
+    assert known is not None
+    return known
+
+
+def _said(message: Message) -> tuple[str, str | None, list[str]]:
+    texts = [part.text for part in message.parts if isinstance(part, TextPart)]
+    return message.info.role, message.info.finish, texts

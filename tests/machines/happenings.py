@@ -85,6 +85,8 @@ def outcomes(world: World, flying: Flying, *, faults: frozenset[str]) -> list[Ou
             found = _probe(world.at(endpoint), faults=faults)
         case s.OpenConversation(endpoint=endpoint):
             found = _open(world.at(endpoint), faults=faults)
+        case s.CatchUp():
+            found = [("has caught up", lambda: s.CaughtUp(conversation=CONVERSATION))]
         case s.FollowServer(endpoint=endpoint):
             return _follow(world, flying, world.at(endpoint), faults=faults)
         case s.SampleUsage():

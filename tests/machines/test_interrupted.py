@@ -466,3 +466,26 @@ def test_what_an_earlier_job_of_the_conversation_was_to_do_is_not_this_ones() ->
     book = left(alive=True).tell(TURN)
     book.answer(j.ReadRequests, todo_lists(SECOND))
     assert snapshot(book.state, book.now).todos == ()
+
+
+# ---- the clock
+
+
+def test_a_prompt_that_never_arrived_is_not_sent_when_the_clock_was_set_back() -> None:
+    book = left().tell(TURN)
+    book.ahead = -3600.0
+    book.answer(j.ReadConversation, read())
+    failure = result(book).failure
+    assert failure is not None
+    assert "the clock was set back" in failure.message
+
+
+def test_a_broken_answer_is_not_gone_on_with_when_the_clock_was_set_back() -> None:
+    book = says(running(on_crash=OnCrash.RESUME), text(""), delta("Hel"))
+    book.tell(LOST).tell(TURN)
+    book.ahead = -3600.0
+    book.answer(j.ReadConversation, read(ASKED, BROKEN_OFF))
+    failure = result(book).failure
+    assert failure is not None
+    assert failure.cause is Cause.CRASH
+    assert "the clock was set back" in failure.message

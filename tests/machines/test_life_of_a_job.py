@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
@@ -713,3 +715,50 @@ def test_a_status_at_any_time_tells_what_goes_on() -> None:
     assert snapshot.last_output_seconds_ago == 15.0
     assert (snapshot.cpu_load, snapshot.memory_bytes) == (0.7, 1 << 29)
     assert snapshot.model == "m/one"
+
+
+# ---- the clock
+
+
+def _asked(at: float) -> Book:
+    """The server has taken the prompt, by its clock `at` that time."""
+    book = queued().tell(TURN)
+    id_ = book.running(j.SubmitPrompt).prompt.message_id
+    book.answer(j.SubmitPrompt, j.PromptTaken())
+    user = e.MessageInfo(id=id_, conversation=CONVERSATION, role="user", created_at=at)
+    return says(book, e.MessageUpdated(info=user))
+
+
+def _made(at: float, id_: str, **info: Any) -> e.MessageUpdated:
+    return e.MessageUpdated(info=samples.answer(id=e.MessageId(id_), created_at=at, **info))
+
+
+def test_an_answer_that_stands_before_its_prompt_is_one_and_the_server_is_kept_from_asking_again() -> None:
+    book = says(_asked(1000.0), _made(400.0, "msg_a1"), text("Hello", message=e.MessageId("msg_a1")))
+    assert not book.finished
+    says(book, _made(400.0, "msg_a1", completed_at=401.0, finish="stop"))
+    book.expect_some(JobCancelling, j.AbortConversation)
+    says(book, BUSY, _made(402.0, "msg_a2"), text("Hello again", message=e.MessageId("msg_a2")))
+    book.answer(j.AbortConversation, j.AbortAnswered())
+    says(book, IDLE).answer(j.ReadConversation, read())
+    assert result(book).status is JobStatus.COMPLETED
+    assert book.output == "Hello"
+
+
+def test_a_job_whose_server_has_lost_its_place_fails_of_the_clock() -> None:
+    book = says(_asked(1000.0), _made(400.0, "msg_a1", completed_at=401.0, finish="tool-calls"))
+    assert not book.finished
+    says(book, _made(402.0, "msg_a2"))
+    book.answer(j.AbortConversation, j.AbortAnswered())
+    says(book, _made(400.0, "msg_a1", error=samples.ABORTED.error, completed_at=403.0), IDLE)
+    book.answer(j.ReadConversation, read()).answer(j.LookAtProcesses, NOTHING_LEFT)
+    failure = result(book).failure
+    assert failure is not None
+    assert failure.cause is Cause.LOST
+    assert "the clock was set back" in failure.message
+
+
+def test_a_clock_that_has_caught_up_is_no_trouble_and_neither_is_another_hosts() -> None:
+    book = says(_asked(1000.0), _made(999.0, "msg_a1", completed_at=999.5, finish="tool-calls"))
+    says(book, _made(1001.0, "msg_a2"), _made(1001.0, "msg_a2", completed_at=1002.0, finish="stop"), IDLE)
+    assert result(book).status is JobStatus.COMPLETED

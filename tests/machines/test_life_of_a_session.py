@@ -33,7 +33,7 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.ports import ContainerId, Death, Usage
 from opencode_actors.testing import samples
-from opencode_actors.testing.playbook import Playbook
+from opencode_actors.testing.playbook import EPOCH, Playbook
 from opencode_actors.testing.samples import CONTAINER, CONVERSATION, ENDPOINT
 from tests.machines.jobs import TURN
 
@@ -711,3 +711,53 @@ def test_a_closed_session_takes_no_jobs_and_answers_who_still_asks() -> None:
     assert isinstance(add(book).replies[AskId(1)], s.Refused)
     book.tell(s.CloseSession(ask=AskId(98)))
     assert book.replies[AskId(98)] == Climb(ended_by=None)
+
+
+# ---- the clock
+
+
+def test_after_a_step_back_of_the_clock_the_conversation_is_looked_at_before_the_next_turn() -> None:
+    book = idle()
+    book.ahead = -3600.0
+    add(book, TWO)
+    looked = book.running(s.CatchUp)
+    assert (looked.conversation, looked.wall) == (CONVERSATION, EPOCH + book.now - 3600.0)
+    assert not told(book, TWO)
+    copy = ConversationId("ses_copy")
+    book.answer(s.CatchUp, s.CaughtUp(conversation=copy, how="it goes on in a copy"))
+    assert book.records == (SessionRecorded(session=samples.SESSION, conversation=copy),)
+    assert told(book, TWO) == [j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=copy)]
+    assert book.noticed(SessionChanged)[-1].detail == "it goes on in a copy"
+
+
+def test_as_long_as_the_clock_goes_on_nobody_looks_and_one_look_is_enough() -> None:
+    book = idle()
+    add(book, TWO)
+    assert told(book, TWO)
+    book.tell(j.JobOver(job=TWO))
+    book.ahead = -3600.0
+    add(book, ONE).answer(s.CatchUp, s.CaughtUp(conversation=CONVERSATION))
+    assert book.records == ()
+    book.tell(j.JobOver(job=ONE))
+    before = len(told(book, TWO))
+    add(book, TWO)
+    assert len(told(book, TWO)) == before + 1
+
+
+def test_a_conversation_of_an_earlier_process_is_looked_at_once_and_a_new_one_never() -> None:
+    state = evolve(samples.fresh_session(), conversation=CONVERSATION)
+    book = launch(add(Playbook(session.handle, state)))
+    book.answer(s.ProbeServer, s.ProbeSucceeded(version="1.18.33"))
+    book.hear(s.FollowServer, j.StreamOpened())
+    book.answer(s.OpenConversation, s.ConversationOpened(conversation=CONVERSATION, fresh=False))
+    assert not told(book, ONE)
+    book.answer(s.CatchUp, s.CaughtUp(conversation=CONVERSATION))
+    assert told(book, ONE)
+    assert told(serving(), ONE)
+
+
+def test_somebody_elses_conversation_is_left_as_it_is() -> None:
+    book = idle(elsewhere="http://127.0.0.1:4096")
+    book.ahead = -3600.0
+    add(book, TWO)
+    assert told(book, TWO)

@@ -44,10 +44,7 @@ def test_the_rules_hold(scenario: Scenario, seed: int) -> None:
 def test_the_rules_hold_with_a_seed_that_nobody_chose(
     scenario: Scenario, fresh_seed: Callable[[str, str], int]
 ) -> None:
-    """With a clock that goes on: set back before a restart, it is known to lose prompts (docs/architecture.md)."""
-    report = run_virtual(
-        make_plan(without(scenario, FaultKind.CLOCK_STEP), fresh_seed("virtual", scenario.name))
-    )
+    report = run_virtual(make_plan(scenario, fresh_seed("virtual", scenario.name)))
     assert report.passed, shown(report)
 
 

@@ -275,3 +275,21 @@ async def test_it_is_an_engine_and_tells_its_state() -> None:
     with pytest.raises(ContainerMissing):
         engine.crash("nobody")
     await port.aclose()
+
+
+async def test_a_refusal_keeps_nobody_alive_that_it_was_told_to(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    engine = FakeEngine()
+    refused = EngineRefused("no space left", status=507, hint="make room")
+    engine.refuse("list", refused, times=2)
+    told: list[EngineRefused] = []
+    for _ in range(2):
+        with pytest.raises(EngineRefused, match="no space left") as raised:
+            await engine.list({})
+        told.append(raised.value)
+    assert [(error.message, error.status, error.hint) for error in told] == [
+        ("no space left", 507, "make room")
+    ] * 2
+    assert refused.__traceback__ is None
+    assert told[0] is not told[1]
