@@ -51,7 +51,7 @@ def wrong_announcements(
             if not _forgotten(before, after, hits):
                 yield Wrong(f"its end was announced again {after - before:.1f} s later", file)
         known = file.ended_at is not None and not file.was_doubtful
-        if moments and known and moments[0] < (file.ended_at or 0.0) - MARGIN:
+        if moments and known and moments[0] < file.ended_since - MARGIN:
             yield Wrong("it was announced before its end", file)
     for job in taken:
         yield Wrong(f"{job} was announced, and never was")

@@ -12,6 +12,7 @@ from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, OnCra
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.climbs import skipped, too_slow
+from opencode_actors.stress.earshot import Earshot
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.ledger import Ledger
@@ -42,6 +43,7 @@ class Judge:
     told: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
     began_at: float = 0.0
     tolerance: Tolerance = field(init=False)
+    earshot: Earshot = field(init=False)
     evidence: Evidence = field(init=False)
     running: dict[str, JobId] = field(factory=dict[str, JobId])
     waiting: dict[str, dict[JobId, JobFile]] = field(
@@ -51,6 +53,7 @@ class Judge:
 
     def __attrs_post_init__(self) -> None:
         self.tolerance = tolerance_of(self.late)
+        self.earshot = Earshot(self.tolerance)
         self.evidence = Evidence(self.settings, self.tolerance, self.hits, ledger=self.ledger)
 
     # ---- what clients and the world say
@@ -119,7 +122,7 @@ class Judge:
             return
         file = self._file(notice.job, notice.session)
         if isinstance(notice, _SIGNS) and file.cancelling_at is None:
-            file.sign_at = now
+            file.sign_at = self.earshot.earliest(now)
         # What the disk had no room for is told at once, and again with the number that it gets later.
         over = file.end is not None and self._recorded_at(file.ended_at or now)
         if over and not isinstance(notice, n.JobEnded):
@@ -177,7 +180,7 @@ class Judge:
                 self._broke("in order", now, text, file)
         self.waiting[file.session].pop(file.id, None)
         if file.started_at is None:
-            file.started_at = now
+            file.started_at, file.started_since = now, self.earshot.earliest(now)
 
     def _output(self, file: JobFile, notice: n.OutputAdded, now: float) -> None:
         if notice.offset != file.size:
@@ -187,7 +190,6 @@ class Judge:
         file.text.append(notice.text)
         if file.heard_at is None and file.started_at is not None:
             file.heard_at = now
-            self.latencies["first text"].append(now - file.started_at)
             self._saw(now, "first output", file)
 
     def _cancelling(self, file: JobFile, notice: n.JobCancelling, now: float) -> None:
@@ -211,7 +213,7 @@ class Judge:
             if self._recorded_at(file.ended_at or now):
                 self._broke("settles once", now, text, file)
             return
-        file.end, file.ended_at = end, now
+        file.end, file.ended_at, file.ended_since = end, now, self.earshot.earliest(now)
         self.waiting[file.session].pop(file.id, None)
         if self.running.get(file.session) == file.id:
             del self.running[file.session]
@@ -298,6 +300,8 @@ class Judge:
         """Of a job that has ended: what the system says and keeps of it now."""
         if file.end is None or file.planned is None or file.ended_at is None:
             return
+        if file.heard_at is not None and file.asked_at is not None:
+            self.latencies["first text"].append(file.heard_at - file.asked_at)
         if status.status is not file.end.status and self._recorded_at(file.ended_at):
             text = f"it ended {file.end.status.value}, and is said to be {status.status.value}"
             self._broke("settles once", now, text, file)

@@ -288,12 +288,13 @@ class _Run:
                 return
             for wrong in await wanderer.finish(live, service.record, upto):
                 self._broke("every notice is told", f"follower {number}, who came back: {wrong}")
-        await self._let_go(service)
         receiver = self.world.receiver
         if receiver is not None and not self.judge.unsettled:
             ended = frozenset(file.id for file in self.judge.files.values())
             with trio.move_on_after(self.plan.scenario.settle_within):
                 await receiver.wait_taken(ended)
+        # Not before: until then the outbox waits for its next try.
+        await self._let_go(service)
 
     async def _let_go(self, service: Service) -> None:
         """In half of all runs: in the others the system is closed with all that its sessions have."""

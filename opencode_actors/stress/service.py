@@ -73,6 +73,8 @@ class Service:
         """In order, with whatever is at work; the next one begins so many seconds after it has ended."""
         if self.live is None:
             return
+        if self.live.face is not self.live.inside:
+            self.judge.earshot.lost(trio.current_time())  # its door is closed first
         self.live, self._down = None, down
         now, jobs = trio.current_time(), frozenset(file.id for file in self.judge.unsettled)
         self._left = Left(at=now, leave=self.world.leave, jobs=jobs)
@@ -84,6 +86,7 @@ class Service:
         if self.live is None or self._nursery is None:
             return
         self.live = None
+        self.judge.earshot.lost(trio.current_time())
         self.world.kill()
         self._scope.cancel()
         for call in self._calls:
@@ -215,6 +218,7 @@ class Service:
     async def _follow(self, live: Live, generation: int) -> None:
         try:
             async with live.follow(self.reached) as told:
+                self.judge.earshot.back(trio.current_time())
                 async for notice in told:
                     self._noticed(notice)
         except NoService as lost:

@@ -192,7 +192,7 @@ class Evidence:
 
     def _died(self, file: JobFile, failure: Failure) -> bool:
         """Its own container, while it had its turn."""
-        since = (file.started_at or 0.0) - self.tolerance.found_within
+        since = file.started_since - self.tolerance.found_within
         until = (file.ended_at or 0.0) + self.tolerance.late
         for hit in self.hits:
             if hit.kind not in _DEATHS[failure.cause] or hit.session != file.session or hit.at > until:
@@ -209,7 +209,7 @@ class Evidence:
 
     def _hung(self, file: JobFile) -> bool:
         """Its own server, when that was decided. Who was killed before it had stopped one decides again later."""
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since, file.ended_at or 0.0
         for hit in self.hits:
             after = _HANGS.get(hit.kind)
             if after is None or hit.session not in (None, file.session):
@@ -224,12 +224,12 @@ class Evidence:
 
     def _began_again(self, file: JobFile) -> bool:
         """Its turn had begun in an earlier process, and its server does not get ready for this one."""
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since - self.tolerance.late, file.ended_at or 0.0
         return killed_between(self.hits, began, ended) > 0 and self._hung(file)
 
     def _lost(self, file: JobFile) -> bool:
         """Its container ended while there was no service to see it, or there was no room to say that the job had."""
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since - self.tolerance.late, file.ended_at or 0.0
         if file.was_doubtful or any(
             hit.kind is FaultKind.SERVICE_ENDED
             and began <= hit.at <= ended
@@ -246,7 +246,7 @@ class Evidence:
         """A request that was its own, by the provider, in its turn."""
         if self.ledger is None:
             return False
-        since = (file.started_at or 0.0) - self.tolerance.late
+        since = file.started_since - self.tolerance.late
         return any(self.ledger.refused(job.number, _PROVIDER[cause], since, file.ended_at or 0.0))
 
     def _silent(self, file: JobFile, job: PlannedJob, cause: Cause) -> bool:
@@ -259,7 +259,7 @@ class Evidence:
 
     def _timed_out(self, file: JobFile) -> bool:
         bound = self.settings.job_timeout
-        ran = file.decided_at - (file.started_at or 0.0)
+        ran = file.decided_at - file.started_since
         return 0 < bound <= ran + self.tolerance.slack
 
     def _unanswered(self, file: JobFile) -> bool:
@@ -290,7 +290,7 @@ class Evidence:
             return f"the model was told {sorted(heard)}, and what was taken is {sorted(taken)}"
         # What an abort left on a server's list is told from what waits by the order of ids, which are made of the
         # time of day: after a step back a later service takes a ghost for this job's own.
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since, file.ended_at or 0.0
         stepped = any(hit.kind is FaultKind.CLOCK_STEP and hit.at <= ended for hit in self.hits)
         if stepped and killed_between(self.hits, began, ended):
             return None

@@ -1,0 +1,30 @@
+"""Since when what is heard may have been so: what came to pass while nobody could hear it is told all at once to
+whoever comes back."""
+
+from __future__ import annotations
+
+import math
+
+from attrs import define
+
+from opencode_actors.stress.windows import Tolerance
+
+
+@define(eq=False)
+class Earshot:
+    tolerance: Tolerance
+    _lost_at: float = 0.0
+    _back_at: float = -math.inf
+
+    def lost(self, now: float) -> None:
+        """Nothing is heard any more."""
+        self._lost_at, self._back_at = self.earliest(now), math.inf
+
+    def back(self, now: float) -> None:
+        """It is heard again, and what was missed comes at once."""
+        if self._back_at == math.inf:
+            self._back_at = now
+
+    def earliest(self, now: float) -> float:
+        """When that which is heard now may have come to pass at the earliest."""
+        return self._lost_at if now - self._back_at <= self.tolerance.slack else now
