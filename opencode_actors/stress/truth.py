@@ -65,7 +65,7 @@ _OF_SESSIONS: Mapping[Cause, frozenset[FaultKind]] = {
     Cause.STORE: frozenset({FaultKind.DISK_FULL}),
 }  # fmt: skip
 # Of these a session gives up at once: another try would end the same way.
-_AT_ONCE = frozenset({Cause.CRASH, Cause.ENGINE_REFUSED, Cause.STORE})
+_AT_ONCE = frozenset({Cause.CRASH, Cause.OOM, Cause.ENGINE_REFUSED, Cause.STORE})
 _GIVES_UP = frozenset({SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED})
 _WAITED_FOR = 180.0
 # In a crash loop a container lives for this long.
@@ -209,12 +209,15 @@ class Evidence:
 
     def _hung(self, file: JobFile) -> bool:
         """Its own server, when that was decided. Who was killed before it had stopped one decides again later."""
-        began, ended = file.started_since, file.ended_at or 0.0
+        began, ended, decided = file.started_since, file.ended_at or 0.0, file.decided_at
         for hit in self.hits:
+            if hit.kind in _ALL_DEATHS and hit.session == file.session and began <= hit.at <= decided:
+                if excused(Excuse.NOT_FOUND, self.hits, hit.at, decided):
+                    return True
+                continue
             after = _HANGS.get(hit.kind)
             if after is None or hit.session not in (None, file.session):
                 continue
-            decided = file.decided_at
             if hit.at <= decided and (
                 hit.until + after >= decided
                 or (hit.until + after >= began and killed_between(self.hits, hit.at, ended) > 0)
