@@ -14,17 +14,17 @@ from opencode_actors.stress.windows import Tolerance
 class Earshot:
     tolerance: Tolerance
     _lost_at: float = 0.0
-    _back_at: float = -math.inf
+    back_at: float = -math.inf
 
     def lost(self, now: float) -> None:
         """Nothing is heard any more."""
-        self._lost_at, self._back_at = self.earliest(now), math.inf
+        self._lost_at, self.back_at = self.earliest(now), math.inf
 
     def back(self, now: float) -> None:
         """It is heard again, and what was missed comes at once."""
-        if self._back_at == math.inf:
-            self._back_at = now
+        if self.back_at == math.inf:
+            self.back_at = now
 
     def earliest(self, now: float) -> float:
         """When that which is heard now may have come to pass at the earliest."""
-        return self._lost_at if now - self._back_at <= self.tolerance.slack else now
+        return self._lost_at if now - self.back_at <= self.tolerance.slack else now

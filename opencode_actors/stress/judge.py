@@ -19,12 +19,22 @@ from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
+from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.talk import expected_of, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
-from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, owed_to_the_disk, tolerance_of
+from opencode_actors.stress.windows import (
+    Excuse,
+    Hit,
+    Tolerance,
+    excused,
+    overlapping,
+    owed_to_the_disk,
+    tolerance_of,
+)
 
 # What a job gives by itself: a reminder comes also from one that is silent.
 _SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
+_FULL = frozenset({FaultKind.DISK_FULL})
 
 
 @define(eq=False)
@@ -169,11 +179,13 @@ class Judge:
     def _started(self, file: JobFile, now: float) -> None:
         self._saw(now, "started", file)
         other = self.running.get(file.session)
-        if other is not None and other != file.id:
+        if other is not None and other != file.id and not self._went_unheard(self.files[other], now):
             number = self.files[other].number
             self._broke("one at a time", now, f"it started while job {number} ran", file)
         self.running[file.session] = file.id
-        for before in self.waiting[file.session].values():
+        for before in tuple(self.waiting[file.session].values()):
+            if before is not file and self._went_unheard(before, now):
+                continue
             # Of two that were asked for at the same time either may come first.
             if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
                 text = f"it started before job {before.number}, which was accepted before it was asked for"
@@ -181,6 +193,16 @@ class Judge:
         self.waiting[file.session].pop(file.id, None)
         if file.started_at is None:
             file.started_at, file.started_since = now, self.earshot.earliest(now)
+
+    def _went_unheard(self, file: JobFile, now: float) -> bool:
+        """Whether it may have ended while a service began: nobody listened yet, and a full disk had no room for that
+        to be told of later. It will be when there is some."""
+        went = (file.accepted_at or now) < self.began_at and any(
+            overlapping(self.hits, _FULL, self.began_at, self.earshot.back_at)
+        )
+        if went:
+            self._doubt(file, now)
+        return went
 
     def _output(self, file: JobFile, notice: n.OutputAdded, now: float) -> None:
         if notice.offset != file.size:
@@ -266,7 +288,7 @@ class Judge:
         restarts = self._restarts.get(notice.session)
         if restarts is None:
             restarts = self._restarts[notice.session] = Restarts(self.settings, self.late)
-        wrong = restarts.changed(notice.status, now)
+        wrong = restarts.changed(notice.status, now, self.earshot.earliest(now))
         if wrong:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)
         if restarts.took is not None:
@@ -281,11 +303,15 @@ class Judge:
             if file.ended_at is None or file.numbered:
                 continue
             if owed_to_the_disk(self.hits, file.ended_at, now):
-                self._saw(now, "its end may not be recorded", file)
-                self.doubtful.add(file.id)
-                file.was_doubtful = True
+                self._doubt(file, now)
                 file.end = file.ended_at = None
                 file.wanted |= dict.fromkeys(file.early, False)
+
+    def _doubt(self, file: JobFile, now: float) -> None:
+        self._saw(now, "its end may not be recorded", file)
+        self.doubtful.add(file.id)
+        file.was_doubtful = True
+        self.waiting[file.session].pop(file.id, None)
 
     def recalled(self, job: JobId, status: JobSnapshot, now: float) -> None:
         """What the next service knows of a doubtful one."""

@@ -286,9 +286,7 @@ def test_p25_an_engine_that_is_back_removes_the_container_before_it_says_so(
     book.answer(s.EndContainer, refusal)
     if asked:
         book.advance(1.0).expect_some(s.EndContainer)
-    book.answer(
-        s.WatchExit, s.ContainerExited(death=Death(exit_code=None, oom_killed=False, removed=True))
-    )
+    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=None, oom_killed=False, removed=True)))
     assert failure_of(told(book, ONE)[-1]).cause is cause
 
 
