@@ -25,6 +25,11 @@ class Earshot:
         if self.back_at == math.inf:
             self.back_at = now
 
+    @property
+    def whole_at(self) -> float:
+        """From when on everything is heard as it comes."""
+        return self.back_at + self.tolerance.slack
+
     def earliest(self, now: float) -> float:
         """When that which is heard now may have come to pass at the earliest."""
-        return self._lost_at if now - self.back_at <= self.tolerance.slack else now
+        return self._lost_at if now <= self.whole_at else now

@@ -197,8 +197,9 @@ class Judge:
     def _went_unheard(self, file: JobFile, now: float) -> bool:
         """Whether it may have ended while a service began: nobody listened yet, and a full disk had no room for that
         to be told of later. It will be when there is some."""
-        went = (file.accepted_at or now) < self.began_at and any(
-            overlapping(self.hits, _FULL, self.began_at, self.earshot.back_at)
+        whole_at = self.earshot.whole_at
+        went = (file.accepted_at or now) < whole_at and any(
+            overlapping(self.hits, _FULL, self.began_at, whole_at)
         )
         if went:
             self._doubt(file, now)

@@ -278,7 +278,7 @@ def hung() -> Book:
 
 @pytest.mark.parametrize(("asked", "cause"), [(True, Cause.SERVER_HUNG), (False, Cause.REMOVED)])
 def test_p25_an_engine_that_is_back_removes_the_container_before_it_says_so(
-    asked: bool, cause: Cause
+    cause: Cause, *, asked: bool
 ) -> None:
     """Only what it was not asked for once more, since it was away, was somebody else's doing."""
     book = hung()
