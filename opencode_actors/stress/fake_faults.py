@@ -89,6 +89,14 @@ class FakeFaults:
         found = self._running(session)
         return None if found is None else self.servers.server(f"http://127.0.0.1:{found.port}")
 
+    def working(self, session: str) -> dict[str, int | None]:
+        """What works in its container, and of which job that is known to be."""
+        container, server = self._running(session), self._server(session)
+        if container is None:
+            return {}
+        stays = {one.name: int(one.name.rpartition("job-")[2]) for one in container.daemons}
+        return {**stays, **dict.fromkeys(() if server is None else server.works)}
+
     # ---- from its begin to its end
 
     async def inflict(self, fault: PlannedFault) -> Hit | None:

@@ -134,7 +134,8 @@ class Judge:
         if isinstance(notice, _SIGNS) and file.cancelling_at is None:
             file.sign_at = self.earshot.earliest(now)
         # What the disk had no room for is told at once, and again with the number that it gets later.
-        over = file.end is not None and self._recorded_at(file.ended_at or now)
+        # What was asked for may be ahead of what was told.
+        over = file.end is not None and not file.recalled and self._recorded_at(file.ended_at or now)
         if over and not isinstance(notice, n.JobEnded):
             self._broke("nothing after the end", now, f"{type(notice).__name__} came after its end", file)
         match notice:

@@ -118,7 +118,7 @@ class _Run:
             look_every=max(self.plan.scenario.duration / _LOOKS, 0.1),
             refused=self.refused,
         )
-        service.wanted = clients.wanted
+        service.wanted, service.ended = clients.wanted, clients.ended
         service.begin(nursery)
         nursery.start_soon(self._report_progress, service)
         first = await service.wait_begun()
