@@ -32,6 +32,7 @@ class JobFile:
     recalled: bool = False  # the end was asked for, and may still be told
     retries: int = 0  # that OpenCode announced: it asks the model again by itself
     was_doubtful: bool = False  # it ended while the disk was full, and the service after it
+    interrupted: bool = False  # it was gone on with after a crash
     full: bool = False  # its output is, so that the rest of it is not kept
     early: set[str] = field(factory=set[str])  # requests whose end had no number yet
     text: list[str] = field(factory=list[str])

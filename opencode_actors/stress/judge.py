@@ -20,7 +20,7 @@ from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.talk import expected_of, without_remark, wrong_output
+from opencode_actors.stress.talk import expected_of, until_interrupted, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
 from opencode_actors.stress.windows import (
     Excuse,
@@ -142,7 +142,7 @@ class Judge:
             case n.JobQueued():
                 if file.queued_at is not None:
                     self._broke("queued once", now, "it was queued twice", file)
-                file.queued_at = now
+                file.queued_at = self.earshot.earliest(now)
                 self.waiting[file.session][file.id] = file
             case n.JobStarted():
                 self._started(file, now)
@@ -337,8 +337,10 @@ class Judge:
         if told != output and self._recorded_at(file.ended_at):
             text = f"{len(told)} characters were told, and {len(output)} are kept"
             self._broke("whole output", now, text, file)
-        whole = file.end.status.value == "completed" and not file.full
+        file.interrupted = self._gone_on_with(file, output)
+        whole = file.end.status.value == "completed" and not file.full and not file.interrupted
         said = without_remark(output) if file.full else output
+        said = until_interrupted(said) if file.interrupted else said
         wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
         if wrong:
             self._broke("whole output", now, wrong, file)
@@ -355,6 +357,17 @@ class Judge:
         wrong = self.evidence.overdue(file)
         if wrong:
             self._broke("a silence ends", now, wrong, file)
+
+    def _gone_on_with(self, file: JobFile, output: str) -> bool:
+        """Whether it says so, and has a reason."""
+        return (
+            self.settings.on_crash == OnCrash.RESUME.value
+            and until_interrupted(output) != output
+            and any(
+                hit.kind in DEATHS and hit.session == file.session and hit.at >= file.started_since
+                for hit in self.hits
+            )
+        )
 
     def check_taken(self, receiver: Receiver | None, now: float) -> None:
         if receiver is None or self.unsettled:

@@ -16,6 +16,7 @@ from opencode_actors.stress.scenario import Talk
 from opencode_actors.testing.provider_markers import steps_of
 from opencode_actors.testing.provider_script import CallTool, Hang, Say, Step
 
+_INTERRUPTED = re.compile(r"(?:^|\n)\[interrupted: ", re.MULTILINE)
 _TAIL = "é漢🙂 done."
 
 
@@ -88,6 +89,11 @@ def ends_by_itself(prompt: str) -> bool:
 def without_remark(output: str) -> str:
     """Of an output that is full: its last line says so, and is nobody's answer."""
     return output.rpartition("\n[output ends here: ")[0]
+
+
+def until_interrupted(output: str) -> str:
+    """Of one that was gone on with after a crash: what the model says when it is asked to go on is no part of it."""
+    return _INTERRUPTED.split(output, maxsplit=1)[0]
 
 
 def wrong_output(expected: Expected, output: str, *, whole: bool) -> str | None:

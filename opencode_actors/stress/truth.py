@@ -69,7 +69,7 @@ _AT_ONCE = frozenset({Cause.CRASH, Cause.OOM, Cause.ENGINE_REFUSED, Cause.STORE}
 _GIVES_UP = frozenset({SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED})
 _WAITED_FOR = 180.0
 # In a crash loop a container lives for this long.
-_LOOPED = 1.0
+_LOOPED = 2.5
 
 
 @frozen
@@ -103,7 +103,7 @@ class Evidence:
                 return None
             return "it was cancelled, and nobody had asked for that"
         if end.status is JobStatus.COMPLETED:
-            hangs = job.talk is Talk.HANG
+            hangs = job.talk is Talk.HANG and not file.interrupted
             return "it was completed, and its answer has no end" if hangs else None
         if end.failure is None:
             return "it failed of nothing"
