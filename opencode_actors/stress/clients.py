@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 from opencode_actors.errors import OpencodeActorsError, RequestGone, UnknownSession
-from opencode_actors.kernel.system import System, SystemStatistics
+from opencode_actors.kernel.system import SystemStatistics
 from opencode_actors.machines.notices import InputWanted, JobEnded
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot
 from opencode_actors.stress import looks
@@ -273,9 +273,7 @@ class Clients:
                     for _ in range(3):
                         nursery.start_soon(self._call, "cleanup", _cleanup)
                 case FaultKind.CLOSE_STORM:
-                    live = self.service.live
-                    if live is not None and live.inside is not None:
-                        nursery.start_soon(self._call, "close", partial(_close, live.inside, fault.session))
+                    nursery.start_soon(self._call, "close", partial(_close, session=fault.session))
                 case _:
                     for wanderer in wanderers:
                         nursery.start_soon(wanderer.visit, self.service.live)
@@ -296,9 +294,8 @@ async def _status(face: Face, *, job: JobId) -> JobSnapshot:
     return await face.status(job)
 
 
-async def _close(inside: System, session: str, _: Face) -> object:
-    """Of a system in this process: no `Face` has it."""
-    return await inside.close_session(session)
+async def _close(face: Face, *, session: str) -> object:
+    return await face.close_session(session)
 
 
 async def _cleanup(face: Face) -> object:

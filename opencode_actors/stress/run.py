@@ -12,7 +12,7 @@ from functools import partial
 import trio
 from attrs import define, evolve, field
 
-from opencode_actors.errors import OpencodeActorsError, StoreError
+from opencode_actors.errors import OpencodeActorsError, StoreError, UnknownSession
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
@@ -287,11 +287,11 @@ class _Run:
                 return
 
     async def _reset_quarantined(self, service: Service) -> None:
-        """As somebody does who has seen to the cause. The front door has no method for that."""
+        """As somebody does who has seen to the cause."""
         for session in await service.call("sessions", lambda face: face.sessions()):
-            inside = None if service.live is None else service.live.inside
-            if session.status is SessionStatus.QUARANTINED and inside is not None:
-                await inside.reset_session(session.key)
+            if session.status is SessionStatus.QUARANTINED:
+                with suppress(UnknownSession):
+                    await service.call("reset", partial(_reset, session=session.key))
 
     async def _all_told(self, service: Service, clients: Clients) -> None:
         """Whoever came back has all of it, and whoever is told of ends was told of all."""
@@ -374,6 +374,10 @@ class _Run:
 
     def _broke(self, rule: str, text: str) -> None:
         self.judge.findings.broke(rule, trio.current_time(), text)
+
+
+async def _reset(face: Face, *, session: str) -> object:
+    return await face.reset_session(session)
 
 
 async def _read(face: Face, *, file: JobFile, offset: int) -> OutputSlice:

@@ -77,6 +77,10 @@ class Face(Protocol):
 
     async def cleanup(self) -> object: ...
 
+    async def close_session(self, session: str) -> object: ...
+
+    async def reset_session(self, session: str) -> object: ...
+
 
 Told = AsyncIterator[Notice | NoticesMissed]
 Following = Callable[[int], AbstractAsyncContextManager[Told]]
