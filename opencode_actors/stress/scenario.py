@@ -104,6 +104,7 @@ class FaultKind(Enum):
     RECEIVER_REFUSES = "receiver_refuses"
     RECEIVER_HANGS = "receiver_hangs"
     RECEIVER_AWAY = "receiver_away"
+    RECEIVER_SLOW = "receiver_slow"
 
 
 def _between(least: NumberT, most: NumberT) -> Callable[[object, Attribute[NumberT], NumberT], None]:

@@ -150,7 +150,10 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.RECEIVER_AWAY,
         FaultKind.SERVICE_KILLED,
         FaultKind.VANISHING_FOLLOWERS,
+        FaultKind.RECEIVER_SLOW,
+        FaultKind.CANCEL_STORM,
         lasts=60.0,
+        arrival=Arrival.BURSTS,  # so that several have ended, and wait
     ),
     _scenario(
         "bounds are reached",

@@ -66,7 +66,7 @@ def _scheduled_by(seed: int) -> Generator[None]:
 
 @asynccontextmanager
 async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
-    weather, receiver = Weather(), Receiver()
+    weather, receiver = Weather(), Receiver(slow=5.0)
     store = MemoryStore(slow=WRITE_TAKES, late=WRITE_TAKES)
 
     @asynccontextmanager

@@ -77,7 +77,7 @@ class Outside:
 
     def felt(self, kind: FaultKind) -> int:
         """How often anybody felt it so far."""
-        return self.weather.felt[kind] if kind in _PROVIDER else self.receiver.refused
+        return self.weather.felt[kind] if kind in _PROVIDER else self.receiver.troubled
 
 
 @define(eq=False)

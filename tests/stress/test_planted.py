@@ -16,6 +16,7 @@ from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.hub import Hub
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.kernel.outbox_operations import OutboxOperations
 from opencode_actors.kernel.session_operations import SessionOperations
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.system import System
@@ -30,6 +31,7 @@ from opencode_actors.machines.job_messages import (
     SessionFailed,
 )
 from opencode_actors.machines.notices import JobEnded, OutputRecorded, Publish, Step
+from opencode_actors.machines.outbox_messages import SendingOver, SendNotifications
 from opencode_actors.machines.session_state import Serving
 from opencode_actors.machines.vocabulary import JobStatus, NotificationState, Rung
 from opencode_actors.store.port import OutputSlice
@@ -304,6 +306,14 @@ def _keeps_a_word_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Jobs, "_let_go", let_go)
 
 
+async def _one_after_another(right: Any, self: OutboxOperations, operation: Any, post: Any) -> Any:
+    if not isinstance(operation, SendNotifications):
+        return await right(self, operation, post)
+    for one in operation.batch:
+        await self._send(one, post)
+    return SendingOver()
+
+
 async def _never_hears_of_exits(right: Any, self: SessionOperations, operation: Any, *post: Any) -> Any:
     watches = isinstance(operation, s.WatchExit)
     return await trio.sleep_forever() if watches else await right(self, operation, *post)
@@ -523,6 +533,14 @@ BUGS = (
         "ses_",
         _in(JobOperations, "_abort", _spares_children),
         "cancels have it hard",
+    ),
+    Bug(
+        "announcements one after another",
+        "one announcement for each job",
+        "until another was taken",
+        _in(OutboxOperations, "perform", _one_after_another),
+        "nobody wants to hear",
+        4,
     ),
     Bug("a follower that is kept", "nothing is left", "followers", _keeps_followers, "clients misbehave"),
     Bug("a word of each job that is kept", "bounded", "things more than before", _keeps_a_word_of_each),
