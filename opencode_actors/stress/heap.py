@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections import deque
+from collections.abc import Sized
+from typing import cast
 from weakref import WeakSet
 
 from opencode_actors.kernel.finished import Finished
@@ -23,7 +25,9 @@ def kept(system: System) -> int:
     todo: list[object] = [system]
     for name, module in tuple(sys.modules.items()):
         if name.startswith(_MODULES):
-            todo.extend(value for value in vars(module).values() if isinstance(value, _CONTAINERS))
+            todo.extend(
+                cast(object, value) for value in vars(module).values() if isinstance(value, _CONTAINERS)
+            )
     seen: set[int] = set()
     alive: list[object] = []  # so that no id is given to another one meanwhile
     count = 0
@@ -33,7 +37,7 @@ def kept(system: System) -> int:
             continue
         seen.add(id(one))
         alive.append(one)
-        count += len(one) if isinstance(one, _CONTAINERS) else 1
+        count += len(cast(Sized, one)) if isinstance(one, _CONTAINERS) else 1
         todo.extend(gc.get_referents(one))
     return count
 
