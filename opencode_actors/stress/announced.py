@@ -77,7 +77,11 @@ def wrong_announcements(
 def _waited(taken: Sequence[Taken], files: dict[JobId, JobFile], hits: Sequence[Hit]) -> Iterator[Wrong]:
     """A receiver that takes its time for one is asked for the others beside it."""
     for one in taken:
-        if one.at - one.came < 2 * _SOON or overlapping(hits, _DISTURB, one.came - MARGIN, one.at):
+        # After a failure one alone is tried, until it is taken.
+        well_since = max((other.at for other in taken if other.at <= one.came), default=None)
+        if well_since is None or one.at - one.came < 2 * _SOON:
+            continue
+        if overlapping(hits, _DISTURB, well_since, one.at):
             continue
         beside = sum(abs(other.came - one.came) <= _SOON for other in taken)
         under_way = sum(other.came < one.came < other.at for other in taken)

@@ -256,9 +256,14 @@ class Evidence:
         """No sooner than its time is over."""
         if cause is Cause.IDLE_TIMEOUT:
             signs = [file.sign_at or 0.0]
-            if file.decided_at - max(signs) < self.settings.idle_timeout - self.tolerance.late - 1.0:
+            if file.decided_at - max(signs) < self.settings.idle_timeout - self._late_by:
                 return False
         return job.talk is Talk.HANG or self._refused(file, job, cause)
+
+    @property
+    def _late_by(self) -> float:
+        """On a host that does much else a sign was heard 1.5 s after the system had heard it."""
+        return self.tolerance.late + self.tolerance.slack
 
     def _timed_out(self, file: JobFile) -> bool:
         bound = self.settings.job_timeout
