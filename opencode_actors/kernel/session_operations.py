@@ -169,8 +169,8 @@ class SessionOperations:
 
     async def _why_at_once(self, container: Container) -> Failure:
         """An engine that takes its time answers the start when memory has ended it: that is not its image's doing."""
-        with trio.move_on_after(_CAUSE_WITHIN), suppress(EngineError):
-            if container.phase is ContainerPhase.EXITED:
+        if container.phase is ContainerPhase.EXITED:
+            with suppress(EngineError, trio.TooSlowError), trio.fail_after(_CAUSE_WITHIN):
                 death = await self.engine.wait_exit(container)
                 if death.oom_killed:
                     return of_death(death)
