@@ -217,6 +217,8 @@ def _add_stress(commands: Commands) -> None:
     parser.add_argument("--seed", metavar="SEED", help="the first seed (default: a fresh one)")
     parser.add_argument("--runs", metavar="COUNT", default="1", help="so many seeds, one after another")
     parser.add_argument("--replay", metavar="SEED", help="exactly this seed, once")
+    parser.add_argument("--jobs", metavar="NUMBERS", help="of one run, these jobs alone, such as 3,7")
+    parser.add_argument("--faults", metavar="NUMBERS", help="of one run, these faults alone")
     parser.add_argument("--shrink", action="store_true", help="drop what a failure does not need")
     parser.add_argument("--html", metavar="FILE", help="write a page with plots")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from opencode_actors.cli.arguments import settings_of
 from opencode_actors.cli.status import Status
+from opencode_actors.cli.stress_again import Again, again_of, check_parts, cut_down
 from opencode_actors.errors import UsageError
 from opencode_actors.stress.html import page
 from opencode_actors.stress.local import run_local
@@ -42,7 +43,8 @@ def stress(arguments: argparse.Namespace) -> Status:
     scenarios = _scenarios(arguments.scenario, arguments.world)
     seeds = _seeds(arguments)
     html = None if arguments.html is None else _writable(Path(arguments.html))
-    screen = _screen(quiet=arguments.json)
+    check_parts(arguments)
+    screen = _screen(again_of(arguments), quiet=arguments.json)
     reports: list[Report] = []
     runs = _world(arguments)
 
@@ -53,7 +55,7 @@ def stress(arguments: argparse.Namespace) -> Status:
     with screen, _ended_as_by_ctrl_c():
         for seed in seeds:
             for scenario in scenarios:
-                report = again(make_plan(scenario, seed))
+                report = again(cut_down(make_plan(scenario, seed), arguments))
                 if arguments.shrink and not report.passed:
                     report = shrink(report, again, watch=screen.smaller)
                 screen.ran(report)
@@ -153,6 +155,7 @@ class Screen:
     """Nobody watches, or a program reads: one plain line for each run."""
 
     quiet: bool = False
+    again: Again = field(factory=Again)
 
     def __enter__(self) -> Screen:
         return self
@@ -176,7 +179,7 @@ class Screen:
 
     def conclude(self, reports: Iterable[Report]) -> None:
         for report in reports:
-            for line in broken_lines(report):
+            for line in broken_lines(report, self.again):
                 sys.stdout.write(line + "\n")
 
 
@@ -228,12 +231,13 @@ class TerminalScreen(Screen):
         reports = tuple(reports)
         self._console.print(_latency_table(reports))
         for report in reports:
-            for line in broken_lines(report):
+            for line in broken_lines(report, self.again):
                 self._console.print(Text(line), soft_wrap=True)
 
 
-def _screen(*, quiet: bool) -> Screen:
-    return TerminalScreen() if sys.stdout.isatty() and not quiet else Screen(quiet=quiet)
+def _screen(again: Again, *, quiet: bool) -> Screen:
+    of_a_terminal = sys.stdout.isatty() and not quiet
+    return TerminalScreen(again=again) if of_a_terminal else Screen(quiet=quiet, again=again)
 
 
 def in_line(report: Report) -> str:
@@ -248,18 +252,17 @@ def in_line(report: Report) -> str:
     )
 
 
-def broken_lines(report: Report) -> list[str]:
-    """Each broken rule with its trace, and what has it again."""
+def broken_lines(report: Report, again: Again) -> list[str]:
+    """Each broken rule with its trace, and the command that has it again."""
     lines: list[str] = []
     for violation in report.violations:
         lines += ["", f"{violation.rule}: {violation.text}", *violation.trace]
     if lines:
-        jobs = ", ".join(str(job.number) for job in report.plan.jobs)
         faults = ", ".join(f"{fault.kind.value} at {fault.at:.3f}" for fault in report.plan.faults)
         lines += [
             "",
-            f"seed {report.plan.seed} of {report.plan.scenario.name!r}, with jobs {jobs}",
-            f"and faults {faults or 'none'}",
+            f"{len(report.plan.jobs)} jobs, and faults {faults or 'none'}; to have it again:",
+            again.command(report.plan),
         ]
     return lines
 

@@ -77,12 +77,14 @@ class _Ask:
 
 @frozen(kw_only=True)
 class ActorStatistics:
-    """`running` names the operations and timers of which something may still be heard."""
+    """`running` names the operations and timers of which something may still be heard; `tasks` counts those that have
+    not ended, forgotten ones that still clean up behind themselves with them."""
 
     mailbox: MailboxStatistics
     decisions: int
     stale: int
     running: tuple[str, ...]
+    tasks: int
     asks: int
 
 
@@ -97,6 +99,7 @@ class Actor(Generic[StateT, MessageT, EffectT]):
     _serial: int = field(default=0, init=False)
     _decisions: int = field(default=0, init=False)
     _stale: int = field(default=0, init=False)
+    _tasks: int = field(default=0, init=False)
     _finished: bool = field(default=False, init=False)
     _started: dict[object, tuple[Ticket, trio.CancelScope]] = field(factory=dict[object, Any], init=False)
     _asks: dict[AskId, _Ask] = field(factory=dict[AskId, _Ask], init=False)
@@ -144,6 +147,7 @@ class Actor(Generic[StateT, MessageT, EffectT]):
             decisions=self._decisions,
             stale=self._stale,
             running=tuple(_in_words(name) for name in self._started),
+            tasks=self._tasks,
             asks=len(self._asks),
         )
 
@@ -206,10 +210,14 @@ class Actor(Generic[StateT, MessageT, EffectT]):
     async def _in_scope(
         self, work: Callable[[Ticket], Awaitable[None]], ticket: Ticket, scope: trio.CancelScope
     ) -> None:
-        with scope:
-            # Without this, what was forgotten at once would still send its first request.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            await work(ticket)
+        self._tasks += 1
+        try:
+            with scope:
+                # Without this, what was forgotten at once would still send its first request.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await work(ticket)
+        finally:
+            self._tasks -= 1
 
     async def _perform(self, operation: object, ticket: Ticket) -> None:
         async def post(message: MessageT) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import assert_never
 
 import trio
@@ -22,6 +23,7 @@ from opencode_actors.kernel.actor import Post
 from opencode_actors.kernel.make_whole import make_whole
 from opencode_actors.kernel.servers import Servers
 from opencode_actors.machines import session_messages as m
+from opencode_actors.machines.failures import of_death
 from opencode_actors.machines.session_messages import SessionMessage, SessionOperation
 from opencode_actors.machines.vocabulary import Cause, Failure, Rung
 from opencode_actors.ports import (
@@ -46,15 +48,17 @@ _ENGINE_AGAIN = 1.0
 # Of what a container wrote before its end: enough for a sentence in a failure's text.
 _LAST_LINES = 3
 _LAST_WORDS = 300
+# The engine is asked why a container ended, and may take as long as it does for each call.
+_CAUSE_WITHIN = 5.0
 _CHECK_IMAGE = "is its image one that `opencode-actors image build` made?"
 
 
 class _EndedAtOnce(EngineError):
     """A container that ended before anybody could talk to it, or that nobody can talk to."""
 
-    def __init__(self, message: str, exit_code: int | None) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 @define(eq=False)
@@ -109,8 +113,7 @@ class SessionOperations:
             return m.LaunchFailed(failure=failure, retryable=False)
         except _EndedAtOnce as error:
             # The same image and command would end the same way.
-            failure = Failure(cause=Cause.CRASH, message=error.message, exit_code=error.exit_code)
-            return m.LaunchFailed(failure=failure, retryable=False)
+            return m.LaunchFailed(failure=error.failure, retryable=False)
         except ContainerMissing:
             failure = Failure(
                 cause=Cause.REMOVED, message="somebody removed the container while it was started"
@@ -158,13 +161,23 @@ class SessionOperations:
         try:
             container = await self.engine.start(created)
             if container.phase is ContainerPhase.EXITED or container.port is None:
-                raise _EndedAtOnce(await self._last_words(container), container.exit_code)
+                raise _EndedAtOnce(await self._why_at_once(container))
             running = True
         finally:
             if not running:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_WITHIN):
                     await self._undo(created)
         return container
+
+    async def _why_at_once(self, container: Container) -> Failure:
+        """An engine that takes its time answers the start when memory has ended it: that is not its image's doing."""
+        if container.phase is ContainerPhase.EXITED:
+            with suppress(EngineError, trio.TooSlowError), trio.fail_after(_CAUSE_WITHIN):
+                death = await self.engine.wait_exit(container)
+                if death.oom_killed:
+                    return of_death(death)
+        words = await self._last_words(container)
+        return Failure(cause=Cause.CRASH, message=words, exit_code=container.exit_code)
 
     async def _last_words(self, container: Container) -> str:
         if container.phase is not ContainerPhase.EXITED:

@@ -90,13 +90,16 @@ def _how(state: JobState, request: str) -> n.InputEnd:
 def given_up(state: JobState, why: str) -> Acted:
     """The job runs no more, so nothing of it waits for an answer. For the last moment of its phase.
 
-    The answer that the server was heard to take was taken, though the call that gave it has not returned yet."""
+    The answer that the server was heard to take was taken, though the call that gave it has not returned yet; of
+    one that is on its way nobody knows, and the others never left."""
     effects: list[JobEffect] = []
     waiting = pending(state)
     open_ = {about.id for about in waiting}
-    for owed in state.replies:
-        heard = owed is state.replies[0] and owed.request.id not in open_
-        value = m.Answered() if heard else m.NotAnswered(why=m.NoAnswer.GONE, reason=why)
+    for place, owed in enumerate(state.replies):
+        value: m.Answered | m.NotAnswered = m.NotAnswered(why=m.NoAnswer.GONE, reason=why)
+        if place == 0:
+            unsure = owed.request.id in open_
+            value = m.NotAnswered(why=m.NoAnswer.UNSURE, reason=why) if unsure else m.Answered()
         effects.extend(_told(owed.ask, value))
     effects.extend(_ended(state, about.id, n.InputEnd.GONE) for about in waiting)
     if waiting:

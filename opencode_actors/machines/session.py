@@ -844,6 +844,7 @@ def _stopping(
         case m.SessionTimerFired(timer=SessionTimer.RUNG):
             return _rung_over(state, stopping, moment)
         case m.SessionTimerFired(timer=SessionTimer.AGAIN):
+            state = evolve(state, phase=evolve(stopping, asked=True))
             return Step(state=state, effects=(_ending(state, stopping.ladder),))
         case _:
             return Step(state=state)  # answers prove nothing; all else is of the past
@@ -857,7 +858,7 @@ def _refused(state: SessionState, stopping: Stopping, message: m.StopRefused, mo
         stopping = evolve(stopping, away_since=moment.now)
         return _before(_enter(state, stopping, f"waiting for the engine: {message.reason}"), again)
     if message.away:
-        return Step(state=state, effects=again)
+        return Step(state=evolve(state, phase=evolve(stopping, asked=False)), effects=again)
     if message.rung is not Rung.REMOVE:
         return _climb(state, evolve(stopping, away_since=None), moment)
     return _before(_engine_back(state, stopping, moment), again)
@@ -929,16 +930,17 @@ def _server_lost(
 
 
 def _by_our_hand(stopping: Stopping, death: Death) -> bool:
-    """Whether a rung's signal can have ended it: without an engine none was sent."""
+    """Whether a rung's signal can have ended it: without an engine none was sent. One that is back ends it before it
+    has answered."""
     can = death.exit_code in (None, failures.KILLED, failures.TERMINATED) and not death.oom_killed
-    return can and stopping.away_since is None
+    return can and (stopping.away_since is None or stopping.asked)
 
 
 def _climb(state: SessionState, stopping: Stopping, moment: Moment) -> SessionStep:
     ladder = stopping.ladder.up(moment.now)
     if ladder.rung is Rung.QUARANTINE:
         return _quarantine(state, stopping, ladder, moment)
-    step = _enter(state, evolve(stopping, ladder=ladder), in_words(ladder.rung))
+    step = _enter(state, evolve(stopping, ladder=ladder, asked=True), in_words(ladder.rung))
     return evolve(step, effects=(*step.effects, *_request(step.state, ladder)))
 
 

@@ -97,7 +97,7 @@ class Stopping:
     """The ladder's upper rungs. `why` is what a job in the container is told.
 
     `climb` is set once the container has exited: what is left is to take it away. `launching` when it was
-    not known to run. `away_since` while no engine answers.
+    not known to run. `away_since` while no engine answers; `asked` when it was asked once more since it said so.
     """
 
     ladder: Ladder
@@ -106,6 +106,7 @@ class Stopping:
     afterwards: RestartAfter | GiveUp | None = None
     launching: bool = False
     away_since: float | None = None
+    asked: bool = False
 
     @property
     def nothing_runs(self) -> bool:

@@ -10,10 +10,26 @@ from attrs import frozen
 
 from opencode_actors.machines.vocabulary import JobId, JobStatus
 from opencode_actors.stress.files import JobFile
-from opencode_actors.stress.receiver import Receiver
+from opencode_actors.stress.receiver import Receiver, Taken
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.windows import MARGIN, Hit
+from opencode_actors.stress.windows import MARGIN, Hit, overlapping
 
+# Announcements that go out together come together, and no more of them than that.
+_SOON = 0.5
+_ROOM = 3
+# What keeps an outbox from sending at once.
+_DISTURB = frozenset(
+    {
+        FaultKind.DISK_FULL,
+        FaultKind.JOURNAL_SLOW,
+        FaultKind.SERVICE_KILLED,
+        FaultKind.SERVICE_ENDED,
+        FaultKind.CLOCK_STEP,
+        FaultKind.RECEIVER_AWAY,
+        FaultKind.RECEIVER_HANGS,
+        FaultKind.RECEIVER_REFUSES,
+    }
+)
 _SAYS = {
     JobStatus.COMPLETED: "is completed",
     JobStatus.CANCELLED: "was cancelled",
@@ -51,10 +67,34 @@ def wrong_announcements(
             if not _forgotten(before, after, hits):
                 yield Wrong(f"its end was announced again {after - before:.1f} s later", file)
         known = file.ended_at is not None and not file.was_doubtful
-        if moments and known and moments[0] < (file.ended_at or 0.0) - MARGIN:
+        if moments and known and moments[0] < file.ended_since - MARGIN:
             yield Wrong("it was announced before its end", file)
+    yield from _waited(receiver.taken, files, hits)
     for job in taken:
         yield Wrong(f"{job} was announced, and never was")
+
+
+def _waited(taken: Sequence[Taken], files: dict[JobId, JobFile], hits: Sequence[Hit]) -> Iterator[Wrong]:
+    """A receiver that takes its time for one is asked for the others beside it."""
+    for one in taken:
+        # After a failure one alone is tried, until it is taken.
+        well_since = max((other.at for other in taken if other.at <= one.came), default=None)
+        if well_since is None or one.at - one.came < 2 * _SOON:
+            continue
+        if overlapping(hits, _DISTURB, well_since, one.at):
+            continue
+        beside = sum(abs(other.came - one.came) <= _SOON for other in taken)
+        under_way = sum(other.came < one.came < other.at for other in taken)
+        if beside > _ROOM or under_way:
+            continue
+        for late in taken:
+            file = files.get(JobId(late.job))
+            if file is None or file.ended_at is None or file.was_doubtful:
+                continue
+            if file.ended_at < one.came - _SOON and one.at <= late.came <= one.at + _SOON:
+                yield Wrong(
+                    f"its announcement waited for {late.came - one.came:.1f} s until another was taken", file
+                )
 
 
 def _untrue(file: JobFile, said: str) -> str | None:

@@ -11,8 +11,8 @@ import trio
 from attrs import define, field
 
 from opencode_actors.errors import OpencodeActorsError, RequestGone, UnknownSession
-from opencode_actors.kernel.system import System, SystemStatistics
-from opencode_actors.machines.notices import InputWanted
+from opencode_actors.kernel.system import SystemStatistics
+from opencode_actors.machines.notices import InputWanted, JobEnded
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot
 from opencode_actors.stress import looks
 from opencode_actors.stress.files import JobFile
@@ -28,6 +28,8 @@ from opencode_actors.stress.worlds import Face
 # A mailbox has 64 places for outsiders; what an actor started itself comes beside them.
 MOST_WAITING = 64 + 192
 _WANDERERS = 3
+# What was forgotten ends as soon as it has cleaned up behind itself.
+_LETS_GO_WITHIN = 20.0
 _LOOKS_BACK = 0.3  # the share of looks at what may be over
 _ASKED_TWICE = 0.2  # the share of those who think that they had no answer
 
@@ -44,6 +46,7 @@ class Clients:
     refused: dict[str, int] = field(factory=dict[str, int])
     most_waiting: int = 0
     wanderers: list[Wanderer] = field(factory=list[Wanderer])
+    _lingers: dict[str, float] = field(factory=dict[str, float])  # since when something forgotten does
 
     # ---- who wants something done
 
@@ -145,7 +148,9 @@ class Clients:
         except OpencodeActorsError as error:
             file.unsure.add(word)
             since = trio.current_time() - self.judge.tolerance.slack
-            if not excused(Excuse.UNSURE, self.judge.hits, since, session=notice.session):
+            await trio.sleep(self.judge.tolerance.settles)
+            ends = file.cancelling_at is not None or file.end is not None
+            if not ends and not excused(Excuse.UNSURE, self.judge.hits, since, session=notice.session):
                 self._broke_answer(notice, f"{notice.request} took no answer: {error.message}")
             return
         if notice.request in file.answers:
@@ -159,6 +164,26 @@ class Clients:
         )
 
     # ---- who looks
+
+    def ended(self, notice: JobEnded) -> None:
+        self.nursery.start_soon(self._look_after, notice.session, self.judge.files[notice.job])
+
+    async def _look_after(self, session: str, file: JobFile) -> None:
+        """What was ended works no more."""
+        if file.end is None or not looks.was_forced(file.end):
+            return
+        await trio.sleep(self.judge.tolerance.settles)
+        heard, _ = self.judge.told.get(session, (0, 0.0))
+        alone = self.judge.running.get(session) is None
+        works = self.service.world.working(session)
+        await trio.sleep(self.judge.tolerance.settles)
+        now = trio.current_time()
+        if self.service.live is None or not looks.is_quiet(self.judge, session, now, heard):
+            return
+        for what, number in works.items():
+            if number == file.number or (number is None and alone):
+                text = f"{what} works in its container, though it was ended"
+                self.judge.findings.broke("an end ends the work", now, text, session=session, job=file.number)
 
     async def look(self) -> None:
         """For ever: what is said of a job, and how much waits in the system."""
@@ -206,6 +231,11 @@ class Clients:
             if actor.mailbox.waiting > MOST_WAITING:
                 text = f"{actor.mailbox.waiting} messages wait for {name}"
                 self.judge.findings.broke("bounded", now, text)
+            if actor.tasks <= len(actor.running):
+                self._lingers.pop(name, None)
+            elif now - self._lingers.setdefault(name, now) > _LETS_GO_WITHIN:
+                text = f"{actor.tasks} operations and timers of {name} go on, and it knows of {len(actor.running)}"
+                self.judge.findings.broke("bounded", now, text)
         # An end is told a moment before the job is forgotten.
         ending = sum(
             file.ended_at is not None and now - file.ended_at < 1.0 for file in self.judge.files.values()
@@ -243,9 +273,7 @@ class Clients:
                     for _ in range(3):
                         nursery.start_soon(self._call, "cleanup", _cleanup)
                 case FaultKind.CLOSE_STORM:
-                    live = self.service.live
-                    if live is not None and live.inside is not None:
-                        nursery.start_soon(self._call, "close", partial(_close, live.inside, fault.session))
+                    nursery.start_soon(self._call, "close", partial(_close, session=fault.session))
                 case _:
                     for wanderer in wanderers:
                         nursery.start_soon(wanderer.visit, self.service.live)
@@ -266,9 +294,8 @@ async def _status(face: Face, *, job: JobId) -> JobSnapshot:
     return await face.status(job)
 
 
-async def _close(inside: System, session: str, _: Face) -> object:
-    """Of a system in this process: no `Face` has it."""
-    return await inside.close_session(session)
+async def _close(face: Face, *, session: str) -> object:
+    return await face.close_session(session)
 
 
 async def _cleanup(face: Face) -> object:

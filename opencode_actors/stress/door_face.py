@@ -107,6 +107,12 @@ class DoorFace:
     async def cleanup(self) -> object:
         return await self._call("cleanup")
 
+    async def close_session(self, session: str) -> object:
+        return await self._call("close", session_id=session)
+
+    async def reset_session(self, session: str) -> object:
+        return await self._call("reset", session_id=session)
+
     @asynccontextmanager
     async def follow(self, since: int) -> AsyncGenerator[Told]:
         """Over a connection of its own, which is broken off without a word at the end."""

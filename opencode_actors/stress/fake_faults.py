@@ -13,7 +13,7 @@ from opencode_actors.errors import ContainerMissing, EngineRefused
 from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.stress.plan import PlannedFault
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.weather import LIVES, OUTSIDE, Lasting, Outside
+from opencode_actors.stress.weather import LIVES, LIVES_READY, OUTSIDE, Lasting, Outside
 from opencode_actors.stress.windows import Hit
 from opencode_actors.testing.fake_container import EngineTrouble, FakeContainer
 from opencode_actors.testing.fake_engine import FakeEngine, Verb
@@ -23,6 +23,7 @@ from opencode_actors.testing.fake_server import FakeServer
 _SLOW_CALLS = 2.0
 _SLOW_WRITES = 0.5
 _SLOW_ENGINE = 20.0
+_HALF = 0.5
 _EXIT_CODES = (1, 134, 139)
 _LIES: Sequence[Literal["stop", "kill", "remove"]] = ("stop", "kill", "remove")
 _REFUSALS: Sequence[Verb] = ("create", "start", "stop", "remove")
@@ -54,6 +55,7 @@ class FakeFaults:
     _troubles: dict[int, list[EngineTrouble]] = field(factory=dict[int, list[EngineTrouble]])
     _counts: dict[int, Callable[[], int]] = field(factory=dict[int, Callable[[], int]])
     _looping: Counter[str] = field(factory=Counter[str])
+    _lives: dict[str, float] = field(factory=dict[str, float])
     _stubborn: dict[str, list[FakeContainer]] = field(factory=dict[str, list[FakeContainer]])
     _deaths: Counter[str] = field(factory=Counter[str])
 
@@ -70,7 +72,7 @@ class FakeFaults:
 
     async def _die_soon(self, container: FakeContainer) -> None:
         run = container.run
-        await trio.sleep(LIVES)
+        await trio.sleep(self._lives[container.name])
         if container.run is run and container.is_alive:
             self._deaths[container.name] += 1
             self.engine.crash(container.id, exit_code=1)
@@ -88,6 +90,14 @@ class FakeFaults:
     def _server(self, session: str) -> FakeServer | None:
         found = self._running(session)
         return None if found is None else self.servers.server(f"http://127.0.0.1:{found.port}")
+
+    def working(self, session: str) -> dict[str, int | None]:
+        """What works in its container, and of which job that is known to be."""
+        container, server = self._running(session), self._server(session)
+        if container is None:
+            return {}
+        stays = {one.name: int(one.name.rpartition("job-")[2]) for one in container.daemons}
+        return {**stays, **dict.fromkeys(() if server is None else server.works)}
 
     # ---- from its begin to its end
 
@@ -170,6 +180,8 @@ class FakeFaults:
         name, container = self._container_name(fault.session), self._running(fault.session)
         if fault.kind is FaultKind.CRASH_LOOP:
             self._looping[name] += 1
+            # Half of them get ready each time, and work for a moment.
+            self._lives[name] = LIVES if fault.roll < _HALF else LIVES_READY
             self._counted(fault, lambda: self._deaths[name])
             if container is None:
                 return Hit.of_session(fault, exit_code=1)

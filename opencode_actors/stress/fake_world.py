@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from attrs import define, field
@@ -26,6 +26,10 @@ from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wire import Wire
 from opencode_actors.stress.worlds import Live, embedded
 from opencode_actors.workdirs import Directories
+
+# Real servers end them with their parents, and would hide a system that does not ask for it. What begins at that moment
+# nobody else could know of.
+ENDS_CHILDREN = 1.0
 
 
 @define(eq=False, kw_only=True)
@@ -99,6 +103,9 @@ class FakeWorld:
 
     def memory(self) -> int | None:
         return None if self.enter is None else resident(os.getpid())
+
+    def working(self, session: str) -> Mapping[str, int | None]:
+        return self.faults.working(session)
 
     async def at_rest(self, live: Live) -> tuple[str, ...]:  # noqa: ARG002 - as the protocol has it
         """This process is looked at when it is all over."""

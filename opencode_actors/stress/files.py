@@ -11,7 +11,7 @@ from opencode_actors.stress.plan import PlannedJob
 @define(eq=False)
 class JobFile:
     """All that is known of one job. `planned` is None until its start has returned; `sign_at` is when it last
-    gave a sign of life. `answers` are those of each request that were taken, `unsure` those of which nobody knows."""
+    gave a sign of life. What is so `since` a moment came to pass then at the earliest, and was heard later. `answers` are those of each request that were taken, `unsure` those of which nobody knows."""
 
     id: JobId
     session: str
@@ -20,16 +20,19 @@ class JobFile:
     accepted_at: float | None = None
     queued_at: float | None = None
     started_at: float | None = None
+    started_since: float = 0.0
     heard_at: float | None = None
     sign_at: float | None = None
     cancelling_at: float | None = None
     cancel_asked_at: float | None = None
     ended_at: float | None = None
+    ended_since: float = 0.0
     end: JobSnapshot | None = None
     numbered: bool = False  # so its end is recorded
     recalled: bool = False  # the end was asked for, and may still be told
     retries: int = 0  # that OpenCode announced: it asks the model again by itself
     was_doubtful: bool = False  # it ended while the disk was full, and the service after it
+    interrupted: bool = False  # it was gone on with after a crash
     full: bool = False  # its output is, so that the rest of it is not kept
     early: set[str] = field(factory=set[str])  # requests whose end had no number yet
     text: list[str] = field(factory=list[str])

@@ -73,4 +73,7 @@ class Findings:
             if (session is None or seen.session in (None, session))
             and (job is None or seen.job in (None, job) or seen.what.startswith(("started", "ended")))
         ]
+        if job is not None:  # what came after it, until somebody looked, has nothing to do with it
+            own = [at for at, seen in enumerate(mine[:-1]) if seen.job == job]
+            mine = [*mine[: own[-1] + 1], mine[-1]] if own else mine
         return tuple(str(seen) for seen in mine[-SHOWN:])

@@ -12,18 +12,29 @@ from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, OnCra
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.climbs import skipped, too_slow
+from opencode_actors.stress.earshot import Earshot
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
-from opencode_actors.stress.talk import expected_of, without_remark, wrong_output
+from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.talk import expected_of, until_interrupted, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
-from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, owed_to_the_disk, tolerance_of
+from opencode_actors.stress.windows import (
+    Excuse,
+    Hit,
+    Tolerance,
+    excused,
+    overlapping,
+    owed_to_the_disk,
+    tolerance_of,
+)
 
 # What a job gives by itself: a reminder comes also from one that is silent.
 _SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
+_FULL = frozenset({FaultKind.DISK_FULL})
 
 
 @define(eq=False)
@@ -42,6 +53,7 @@ class Judge:
     told: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
     began_at: float = 0.0
     tolerance: Tolerance = field(init=False)
+    earshot: Earshot = field(init=False)
     evidence: Evidence = field(init=False)
     running: dict[str, JobId] = field(factory=dict[str, JobId])
     waiting: dict[str, dict[JobId, JobFile]] = field(
@@ -51,6 +63,7 @@ class Judge:
 
     def __attrs_post_init__(self) -> None:
         self.tolerance = tolerance_of(self.late)
+        self.earshot = Earshot(self.tolerance)
         self.evidence = Evidence(self.settings, self.tolerance, self.hits, ledger=self.ledger)
 
     # ---- what clients and the world say
@@ -119,16 +132,17 @@ class Judge:
             return
         file = self._file(notice.job, notice.session)
         if isinstance(notice, _SIGNS) and file.cancelling_at is None:
-            file.sign_at = now
+            file.sign_at = self.earshot.earliest(now)
         # What the disk had no room for is told at once, and again with the number that it gets later.
-        over = file.end is not None and self._recorded_at(file.ended_at or now)
+        # What was asked for may be ahead of what was told.
+        over = file.end is not None and not file.recalled and self._recorded_at(file.ended_at or now)
         if over and not isinstance(notice, n.JobEnded):
             self._broke("nothing after the end", now, f"{type(notice).__name__} came after its end", file)
         match notice:
             case n.JobQueued():
                 if file.queued_at is not None:
                     self._broke("queued once", now, "it was queued twice", file)
-                file.queued_at = now
+                file.queued_at = self.earshot.earliest(now)
                 self.waiting[file.session][file.id] = file
             case n.JobStarted():
                 self._started(file, now)
@@ -166,18 +180,31 @@ class Judge:
     def _started(self, file: JobFile, now: float) -> None:
         self._saw(now, "started", file)
         other = self.running.get(file.session)
-        if other is not None and other != file.id:
+        if other is not None and other != file.id and not self._went_unheard(self.files[other], now):
             number = self.files[other].number
             self._broke("one at a time", now, f"it started while job {number} ran", file)
         self.running[file.session] = file.id
-        for before in self.waiting[file.session].values():
+        for before in tuple(self.waiting[file.session].values()):
+            if before is not file and self._went_unheard(before, now):
+                continue
             # Of two that were asked for at the same time either may come first.
             if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
                 text = f"it started before job {before.number}, which was accepted before it was asked for"
                 self._broke("in order", now, text, file)
         self.waiting[file.session].pop(file.id, None)
         if file.started_at is None:
-            file.started_at = now
+            file.started_at, file.started_since = now, self.earshot.earliest(now)
+
+    def _went_unheard(self, file: JobFile, now: float) -> bool:
+        """Whether it may have ended while a service began: nobody listened yet, and a full disk had no room for that
+        to be told of later. It will be when there is some."""
+        whole_at = self.earshot.whole_at
+        went = (file.accepted_at or now) < whole_at and any(
+            overlapping(self.hits, _FULL, self.began_at, whole_at)
+        )
+        if went:
+            self._doubt(file, now)
+        return went
 
     def _output(self, file: JobFile, notice: n.OutputAdded, now: float) -> None:
         if notice.offset != file.size:
@@ -187,7 +214,6 @@ class Judge:
         file.text.append(notice.text)
         if file.heard_at is None and file.started_at is not None:
             file.heard_at = now
-            self.latencies["first text"].append(now - file.started_at)
             self._saw(now, "first output", file)
 
     def _cancelling(self, file: JobFile, notice: n.JobCancelling, now: float) -> None:
@@ -211,7 +237,7 @@ class Judge:
             if self._recorded_at(file.ended_at or now):
                 self._broke("settles once", now, text, file)
             return
-        file.end, file.ended_at = end, now
+        file.end, file.ended_at, file.ended_since = end, now, self.earshot.earliest(now)
         self.waiting[file.session].pop(file.id, None)
         if self.running.get(file.session) == file.id:
             del self.running[file.session]
@@ -264,7 +290,7 @@ class Judge:
         restarts = self._restarts.get(notice.session)
         if restarts is None:
             restarts = self._restarts[notice.session] = Restarts(self.settings, self.late)
-        wrong = restarts.changed(notice.status, now)
+        wrong = restarts.changed(notice.status, now, self.earshot.earliest(now))
         if wrong:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)
         if restarts.took is not None:
@@ -279,11 +305,15 @@ class Judge:
             if file.ended_at is None or file.numbered:
                 continue
             if owed_to_the_disk(self.hits, file.ended_at, now):
-                self._saw(now, "its end may not be recorded", file)
-                self.doubtful.add(file.id)
-                file.was_doubtful = True
+                self._doubt(file, now)
                 file.end = file.ended_at = None
                 file.wanted |= dict.fromkeys(file.early, False)
+
+    def _doubt(self, file: JobFile, now: float) -> None:
+        self._saw(now, "its end may not be recorded", file)
+        self.doubtful.add(file.id)
+        file.was_doubtful = True
+        self.waiting[file.session].pop(file.id, None)
 
     def recalled(self, job: JobId, status: JobSnapshot, now: float) -> None:
         """What the next service knows of a doubtful one."""
@@ -298,6 +328,8 @@ class Judge:
         """Of a job that has ended: what the system says and keeps of it now."""
         if file.end is None or file.planned is None or file.ended_at is None:
             return
+        if file.heard_at is not None and file.asked_at is not None:
+            self.latencies["first text"].append(file.heard_at - file.asked_at)
         if status.status is not file.end.status and self._recorded_at(file.ended_at):
             text = f"it ended {file.end.status.value}, and is said to be {status.status.value}"
             self._broke("settles once", now, text, file)
@@ -305,8 +337,10 @@ class Judge:
         if told != output and self._recorded_at(file.ended_at):
             text = f"{len(told)} characters were told, and {len(output)} are kept"
             self._broke("whole output", now, text, file)
-        whole = file.end.status.value == "completed" and not file.full
+        file.interrupted = self._gone_on_with(file, output)
+        whole = file.end.status.value == "completed" and not file.full and not file.interrupted
         said = without_remark(output) if file.full else output
+        said = until_interrupted(said) if file.interrupted else said
         wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
         if wrong:
             self._broke("whole output", now, wrong, file)
@@ -323,6 +357,17 @@ class Judge:
         wrong = self.evidence.overdue(file)
         if wrong:
             self._broke("a silence ends", now, wrong, file)
+
+    def _gone_on_with(self, file: JobFile, output: str) -> bool:
+        """Whether it says so, and has a reason."""
+        return (
+            self.settings.on_crash == OnCrash.RESUME.value
+            and until_interrupted(output) != output
+            and any(
+                hit.kind in DEATHS and hit.session == file.session and hit.at >= file.started_since
+                for hit in self.hits
+            )
+        )
 
     def check_taken(self, receiver: Receiver | None, now: float) -> None:
         if receiver is None or self.unsettled:

@@ -39,7 +39,7 @@ from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
 from opencode_actors.stress.door_face import open_face
 from opencode_actors.stress.fake_faults import FakeFaults
-from opencode_actors.stress.fake_world import FakeWorld
+from opencode_actors.stress.fake_world import ENDS_CHILDREN, FakeWorld
 from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.processes import held
 from opencode_actors.stress.receiver import Receiver, serve_receiver
@@ -112,7 +112,9 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
             notify_timeout=2.0,
         )
         settings = plan.scenario.settings_over(base)
-        behaviour = FakeBehaviour(script=weather.script, start_up=0.1, wall=weather.wall)
+        behaviour = FakeBehaviour(
+            script=weather.script, start_up=0.1, ends_children=ENDS_CHILDREN, wall=weather.wall
+        )
         async with open_journal(settings.sessions_dir) as journal:
             owner = (await journal.load()).owner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from opencode_actors.machines.vocabulary import JobSnapshot, JobStatus, OnCrash, SessionSnapshot
+from opencode_actors.machines.vocabulary import Cause, JobSnapshot, JobStatus, OnCrash, Rung, SessionSnapshot
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.windows import Excuse, excused
@@ -19,6 +19,16 @@ def is_quiet(judge: Judge, session: str, now: float, heard: int | None = None) -
         and not excused(Excuse.WRITTEN_LATE, judge.hits, now)
         and not excused(Excuse.CLOSED, judge.hits, now, session=session)
     )
+
+
+_BY_US = frozenset({Cause.IDLE_TIMEOUT, Cause.JOB_TIMEOUT, Cause.UNANSWERED, Cause.BUDGET})
+
+
+def was_forced(end: JobSnapshot) -> bool:
+    """Whether somebody, or a bound, ended it; where the engine could not, that was said."""
+    if end.climb is not None and end.climb.ended_by is Rung.QUARANTINE:
+        return False
+    return end.status is JobStatus.CANCELLED or (end.failure is not None and end.failure.cause in _BY_US)
 
 
 def wrong_status(file: JobFile, said: JobSnapshot) -> str | None:

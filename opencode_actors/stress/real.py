@@ -11,7 +11,7 @@ import itertools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
@@ -192,6 +192,9 @@ class RealWorld:
             return None if self._served is None else resident(self._served.pid)
         except OSError:
             return None
+
+    def working(self, session: str) -> Mapping[str, int | None]:  # noqa: ARG002 - as the protocol has it
+        return {}
 
     async def at_rest(self, live: Live) -> tuple[str, ...]:
         """Its sessions have ended, so that it has let go of all that they needed."""

@@ -36,7 +36,7 @@ _EATS_WITHIN = 20.0
 
 _ALWAYS = (
     OUTSIDE
-    | (BY_CLIENTS - {FaultKind.CLOSE_STORM})  # clients ask it of a system in their own process only
+    | BY_CLIENTS
     | {
         FaultKind.CONTAINER_CRASH,
         FaultKind.CONTAINER_REMOVED,

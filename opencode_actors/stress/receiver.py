@@ -22,46 +22,55 @@ class Mood(Enum):
     REFUSES = "refuses"
     HANGS = "hangs"
     AWAY = "away"
+    SLOW = "slow"
 
 
 MOODS: Mapping[FaultKind, Mood] = {
     FaultKind.RECEIVER_REFUSES: Mood.REFUSES,
     FaultKind.RECEIVER_HANGS: Mood.HANGS,
     FaultKind.RECEIVER_AWAY: Mood.AWAY,
+    FaultKind.RECEIVER_SLOW: Mood.SLOW,
 }
 
 
 @frozen
 class Taken:
-    """One announcement that was answered with 200; `text` is what it says."""
+    """One announcement that was answered with 200; `text` is what it says. It `came` before that, when the receiver
+    was slow."""
 
     job: str
     at: float
     text: str = field(default="", repr=False)
+    came: float = 0.0
 
 
 @define(eq=False)
 class Receiver:
     """The last of its `moods` holds, and without one it takes everything. Over a socket it wants to see the `token`;
-    `strange` is what came that nobody would send."""
+    `strange` is what came that nobody would send. When it is slow it takes so many seconds for each."""
 
     token: str = ""
+    slow: float = 1.0
     moods: list[Mood] = field(factory=list[Mood])
     taken: list[Taken] = field(factory=list[Taken])
     strange: list[str] = field(factory=list[str])
-    refused: int = 0
+    troubled: int = 0  # so many announcements met a mood
     _changed: trio.Event = field(factory=trio.Event)
 
     async def hear(self, job: str, text: str) -> int | None:
         """The status that it answers with; None when it breaks off. It may never return."""
-        mood = self.moods[-1] if self.moods else None
+        mood, came = self.moods[-1] if self.moods else None, trio.current_time()
         await trio.lowlevel.checkpoint()
+        if mood is Mood.SLOW:
+            self.troubled += 1
+            await trio.sleep(self.slow)
+            mood = None
         if mood is None:
-            self.taken.append(Taken(job, trio.current_time(), text))
+            self.taken.append(Taken(job, trio.current_time(), text, came))
             self._changed.set()
             self._changed = trio.Event()
             return _TAKEN
-        self.refused += 1
+        self.troubled += 1
         if mood is Mood.HANGS:
             await trio.sleep_forever()
         return _REFUSED if mood is Mood.REFUSES else None

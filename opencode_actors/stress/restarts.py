@@ -27,14 +27,14 @@ class Restarts:
     _failed: int = 0  # starts in a row
     _lost_at: float | None = None
 
-    def changed(self, status: SessionStatus, now: float) -> str | None:
-        """What is wrong with this change, if anything."""
+    def changed(self, status: SessionStatus, now: float, since: float) -> str | None:
+        """What is wrong with this change, if anything; it came to pass `since` then at the earliest."""
         before, self._status, self.took = self._status, status, None
         if status is SessionStatus.STOPPING and before is not status:
             self._stopping_at = now
         elif status is SessionStatus.BACKING_OFF:
             self._lost_at = self._stopping_at if self._lost_at is None else self._lost_at
-            self._backed_off_at = now
+            self._backed_off_at = since
             self._failed += 1
             self._crashed.append(self._stopping_at)
             period = self.settings.restart_period

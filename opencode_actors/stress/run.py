@@ -12,13 +12,15 @@ from functools import partial
 import trio
 from attrs import define, evolve, field
 
-from opencode_actors.errors import OpencodeActorsError
+from opencode_actors.errors import OpencodeActorsError, StoreError, UnknownSession
+from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.heap import kept
 from opencode_actors.stress.innards import holds, holds_more
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.memory import Memory
@@ -38,6 +40,8 @@ _LOOK_EVERY = 1.0
 # What a system that has just begun takes to have all that it needs without any job.
 _SETTLES = 0.5
 _GONE_ON_WITH = 30.0
+# What a session may leave in the system's memory: six things were measured; of eight jobs one may leave one.
+_KEPT_OF_EACH, _JOBS_OF_EACH = 7, 8
 _RELENTS_WITHIN = 30.0
 # How long a fault waits for something to hit, as a share of the scenario's time.
 _PATIENCE = 0.1
@@ -89,6 +93,7 @@ class _Run:
     took: float = 0.0
     began: float = 0.0
     _held_before: Counter[str] = field(factory=Counter[str])
+    _kept_before: int = 0
     _asking: set[int] = field(factory=set[int])  # jobs that are neither accepted nor refused
 
     def __attrs_post_init__(self) -> None:
@@ -118,13 +123,13 @@ class _Run:
             look_every=max(self.plan.scenario.duration / _LOOKS, 0.1),
             refused=self.refused,
         )
-        service.wanted = clients.wanted
+        service.wanted, service.ended = clients.wanted, clients.ended
         service.begin(nursery)
         nursery.start_soon(self._report_progress, service)
         first = await service.wait_begun()
         if first is not None and first.inside is not None:
             await trio.sleep(_SETTLES)
-            self._held_before = holds(first.inside)
+            self._held_before, self._kept_before = holds(first.inside), kept(first.inside)
             self.began = trio.current_time()
         async with trio.open_nursery() as looking:
             # Until all has settled: what a look asks then would be taken for an ask that nobody answered.
@@ -141,6 +146,7 @@ class _Run:
         if scope.cancelled_caught:
             self._starved()
         self._check_memory()
+        self._check_accepted()
         with trio.move_on_after(_LOOKED_AT_WITHIN) as scope:
             if await service.wait_begun() is not None:
                 await self._at_rest(service)
@@ -216,6 +222,13 @@ class _Run:
         if wrong is not None:
             self._broke("bounded", wrong)
 
+    def _check_accepted(self) -> None:
+        """A reason may be found for each refusal, and yet nobody is served. A full disk is one for all of them."""
+        planned = len(self.plan.jobs) - self.refused.get(StoreError.__name__, 0)
+        taken = sum(file.planned is not None for file in self.judge.files.values())
+        if taken < self.plan.scenario.least_accepted * planned:
+            self._broke("refused for a reason", f"of {planned} jobs {taken} were accepted")
+
     def _starved(self) -> None:
         now = trio.current_time()
         for file in self.judge.unsettled:
@@ -274,11 +287,11 @@ class _Run:
                 return
 
     async def _reset_quarantined(self, service: Service) -> None:
-        """As somebody does who has seen to the cause. The front door has no method for that."""
+        """As somebody does who has seen to the cause."""
         for session in await service.call("sessions", lambda face: face.sessions()):
-            inside = None if service.live is None else service.live.inside
-            if session.status is SessionStatus.QUARANTINED and inside is not None:
-                await inside.reset_session(session.key)
+            if session.status is SessionStatus.QUARANTINED:
+                with suppress(UnknownSession):
+                    await service.call("reset", partial(_reset, session=session.key))
 
     async def _all_told(self, service: Service, clients: Clients) -> None:
         """Whoever came back has all of it, and whoever is told of ends was told of all."""
@@ -288,12 +301,13 @@ class _Run:
                 return
             for wrong in await wanderer.finish(live, service.record, upto):
                 self._broke("every notice is told", f"follower {number}, who came back: {wrong}")
-        await self._let_go(service)
         receiver = self.world.receiver
         if receiver is not None and not self.judge.unsettled:
             ended = frozenset(file.id for file in self.judge.files.values())
             with trio.move_on_after(self.plan.scenario.settle_within):
                 await receiver.wait_taken(ended)
+        # Not before: until then the outbox waits for its next try.
+        await self._let_go(service)
 
     async def _let_go(self, service: Service) -> None:
         """In half of all runs: in the others the system is closed with all that its sessions have."""
@@ -312,6 +326,15 @@ class _Run:
             self._broke("nothing is left", text)
         if live.inside is not None and (more := await holds_more(live.inside, self._held_before)):
             self._broke("nothing is left", f"with all its sessions ended the system still holds {more}")
+        self._check_kept(live.inside)
+
+    def _check_kept(self, system: System | None) -> None:
+        """What a session leaves is a constant, and so is what a system makes when it is first used."""
+        if system is None:
+            return
+        more, jobs = kept(system) - self._kept_before, len(self.judge.files)
+        if more > _KEPT_OF_EACH * self.plan.scenario.sessions + jobs // _JOBS_OF_EACH:
+            self._broke("bounded", f"after {jobs} jobs the system keeps {more} things more than before them")
 
     async def _check(self, service: Service, file: JobFile) -> None:
         status = await service.call("status", lambda face: face.status(file.id))
@@ -351,6 +374,10 @@ class _Run:
 
     def _broke(self, rule: str, text: str) -> None:
         self.judge.findings.broke(rule, trio.current_time(), text)
+
+
+async def _reset(face: Face, *, session: str) -> object:
+    return await face.reset_session(session)
 
 
 async def _read(face: Face, *, file: JobFile, offset: int) -> OutputSlice:

@@ -104,6 +104,7 @@ class FaultKind(Enum):
     RECEIVER_REFUSES = "receiver_refuses"
     RECEIVER_HANGS = "receiver_hangs"
     RECEIVER_AWAY = "receiver_away"
+    RECEIVER_SLOW = "receiver_slow"
 
 
 def _between(least: NumberT, most: NumberT) -> Callable[[object, Attribute[NumberT], NumberT], None]:
@@ -146,7 +147,7 @@ class FaultPlan:
 
 @frozen(kw_only=True)
 class Scenario:
-    """`pace` is what the model's pauses are multiplied with; `settle_within` is how long after the last job and the last fault everything must be over."""
+    """`least_accepted` is the share of jobs that may not be refused. `pace` is what the model's pauses are multiplied with; `settle_within` is how long after the last job and the last fault everything must be over."""
 
     name: str = field(default="unnamed", validator=_one_line)
     sessions: int = field(default=4, validator=_between(1, 10_000))
@@ -154,6 +155,7 @@ class Scenario:
     duration: float = field(default=1800.0, validator=_between(0.0, _LONGEST))
     arrival: Arrival = Arrival.RANDOM
     cancelled: float = field(default=0.1, validator=_between(0.0, 1.0))
+    least_accepted: float = field(default=0.2, validator=_between(0.0, 1.0))
     prompts: Mapping[Talk, int] = field(factory=lambda: {Talk.SHORT: 1}, validator=validators.min_len(1))
     faults: tuple[FaultPlan, ...] = ()
     settings: Mapping[str, Value] = field(factory=dict[str, Value])

@@ -56,6 +56,7 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.CONTAINER_REMOVED,
         FaultKind.CRASH_LOOP,
         lasts=90.0,
+        arrival=Arrival.BURSTS,  # so that somebody waits for the container after the next one
     ),
     _scenario(
         "servers misbehave",
@@ -92,6 +93,7 @@ DEFAULTS: tuple[Scenario, ...] = (
     ),
     evolve(
         _scenario("cancels have it hard", sessions=2, cancelled=0.5),
+        prompts={Talk.STREAM: 2, Talk.TOOL: 3, Talk.CHILD: 3, Talk.QUESTION: 1, Talk.HANG: 1},
         faults=(
             # What an abort and a stop cannot end: the server hears nothing, and the engine lies.
             FaultPlan(kind=FaultKind.SERVER_FROZEN, at=_HARD_TIMES, lasts=60.0),
@@ -148,7 +150,26 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.RECEIVER_AWAY,
         FaultKind.SERVICE_KILLED,
         FaultKind.VANISHING_FOLLOWERS,
+        FaultKind.RECEIVER_SLOW,
+        FaultKind.CANCEL_STORM,
         lasts=60.0,
+        arrival=Arrival.BURSTS,  # so that several have ended, and wait
+    ),
+    _scenario(
+        "bounds are reached",
+        FaultKind.CANCEL_STORM,
+        FaultKind.CONTAINER_CRASH,
+        FaultKind.SERVICE_KILLED,
+        maxOutputSize="100k",
+        jobTimeout=130.0,
+    ),
+    _scenario(
+        "gone on with after a crash",
+        FaultKind.CONTAINER_CRASH,
+        FaultKind.CONTAINER_OOM,
+        FaultKind.CANCEL_STORM,
+        FaultKind.SERVICE_KILLED,
+        onCrash="resume",
     ),
     _scenario("everything at once", *FaultKind, times=1),
 )

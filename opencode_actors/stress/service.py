@@ -11,7 +11,7 @@ from attrs import define, field
 from opencode_actors.errors import NoService, OpencodeActorsError
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.supervisor import Supervisor
-from opencode_actors.machines.notices import InputWanted, Notice
+from opencode_actors.machines.notices import InputWanted, JobEnded, Notice
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.leaving import Left
 from opencode_actors.stress.wanderers import Record
@@ -33,16 +33,21 @@ def _nobody_answers(notice: InputWanted) -> None:
     """Until somebody does."""
 
 
+def _nobody_looks(notice: JobEnded) -> None:
+    """Until somebody does."""
+
+
 @define(eq=False)
 class Service:
     """`begin` keeps a system there until `close`; it may be without one for `begins_within` seconds. `wanted` is
-    called for each question of an agent. What the system raises that is none of its own errors is a bug, which
+    called for each question of an agent, and `ended` for each end. What the system raises that is none of its own errors is a bug, which
     the supervisor logs and the run hears."""
 
     world: World
     judge: Judge
     begins_within: float
     wanted: Callable[[InputWanted], None] = field(default=_nobody_answers)
+    ended: Callable[[JobEnded], None] = field(default=_nobody_looks)
     generation: int = 0
     live: Live | None = None
     reached: int = 0
@@ -73,6 +78,8 @@ class Service:
         """In order, with whatever is at work; the next one begins so many seconds after it has ended."""
         if self.live is None:
             return
+        if self.live.face is not self.live.inside:
+            self.judge.earshot.lost(trio.current_time())  # its door is closed first
         self.live, self._down = None, down
         now, jobs = trio.current_time(), frozenset(file.id for file in self.judge.unsettled)
         self._left = Left(at=now, leave=self.world.leave, jobs=jobs)
@@ -84,6 +91,7 @@ class Service:
         if self.live is None or self._nursery is None:
             return
         self.live = None
+        self.judge.earshot.lost(trio.current_time())
         self.world.kill()
         self._scope.cancel()
         for call in self._calls:
@@ -215,6 +223,7 @@ class Service:
     async def _follow(self, live: Live, generation: int) -> None:
         try:
             async with live.follow(self.reached) as told:
+                self.judge.earshot.back(trio.current_time())
                 async for notice in told:
                     self._noticed(notice)
         except NoService as lost:
@@ -253,6 +262,8 @@ class Service:
         self.judge.noticed(notice, now)
         if isinstance(notice, InputWanted):
             self.wanted(notice)
+        if isinstance(notice, JobEnded):
+            self.ended(notice)
         self._tell()
 
     def _is_alive(self, generation: int) -> bool:

@@ -16,6 +16,7 @@ from opencode_actors.stress.scenario import Talk
 from opencode_actors.testing.provider_markers import steps_of
 from opencode_actors.testing.provider_script import CallTool, Hang, Say, Step
 
+_INTERRUPTED = re.compile(r"(?:^|\n)\[interrupted: ", re.MULTILINE)
 _TAIL = "é漢🙂 done."
 
 
@@ -48,7 +49,9 @@ def write_prompt(talk: Talk, number: int, rng: random.Random, *, pace: float = 1
         case Talk.BURST:
             return f"{_echo(name + chr(10))}\n::text {rng.choice((10_000, 300_000))} chunk=97\n{end}"
         case Talk.TOOL:
-            first = f"::bash echo {number}; sleep {rng.choice((0, 1, 15, 200)) * pace:g}"
+            # What is in a process session of its own outlives an abort.
+            stays = "" if number % 2 else f"setsid -f sh -c 'sleep 300' job-{number}; "
+            first = f"::bash {stays}echo {number}; sleep {rng.choice((0, 1, 15, 200)) * pace:g}"
             return f"{_echo(f'{name} begins ')}\n{first}\n{_echo('between ')}\n::bash echo again\n{end}"
         case Talk.CHILD:
             inner = f"::pause {rng.randint(0, 20) * pace:g}\\n::say the child of {number}"
@@ -86,6 +89,11 @@ def ends_by_itself(prompt: str) -> bool:
 def without_remark(output: str) -> str:
     """Of an output that is full: its last line says so, and is nobody's answer."""
     return output.rpartition("\n[output ends here: ")[0]
+
+
+def until_interrupted(output: str) -> str:
+    """Of one that was gone on with after a crash: what the model says when it is asked to go on is no part of it."""
+    return _INTERRUPTED.split(output, maxsplit=1)[0]
 
 
 def wrong_output(expected: Expected, output: str, *, whole: bool) -> str | None:

@@ -65,11 +65,11 @@ _OF_SESSIONS: Mapping[Cause, frozenset[FaultKind]] = {
     Cause.STORE: frozenset({FaultKind.DISK_FULL}),
 }  # fmt: skip
 # Of these a session gives up at once: another try would end the same way.
-_AT_ONCE = frozenset({Cause.CRASH, Cause.ENGINE_REFUSED, Cause.STORE})
+_AT_ONCE = frozenset({Cause.CRASH, Cause.OOM, Cause.ENGINE_REFUSED, Cause.STORE})
 _GIVES_UP = frozenset({SessionStatus.GIVEN_UP, SessionStatus.QUARANTINED})
 _WAITED_FOR = 180.0
 # In a crash loop a container lives for this long.
-_LOOPED = 1.0
+_LOOPED = 2.5
 
 
 @frozen
@@ -103,7 +103,7 @@ class Evidence:
                 return None
             return "it was cancelled, and nobody had asked for that"
         if end.status is JobStatus.COMPLETED:
-            hangs = job.talk is Talk.HANG
+            hangs = job.talk is Talk.HANG and not file.interrupted
             return "it was completed, and its answer has no end" if hangs else None
         if end.failure is None:
             return "it failed of nothing"
@@ -192,7 +192,7 @@ class Evidence:
 
     def _died(self, file: JobFile, failure: Failure) -> bool:
         """Its own container, while it had its turn."""
-        since = (file.started_at or 0.0) - self.tolerance.found_within
+        since = file.started_since - self.tolerance.found_within
         until = (file.ended_at or 0.0) + self.tolerance.late
         for hit in self.hits:
             if hit.kind not in _DEATHS[failure.cause] or hit.session != file.session or hit.at > until:
@@ -209,12 +209,15 @@ class Evidence:
 
     def _hung(self, file: JobFile) -> bool:
         """Its own server, when that was decided. Who was killed before it had stopped one decides again later."""
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended, decided = file.started_since, file.ended_at or 0.0, file.decided_at
         for hit in self.hits:
+            if hit.kind in _ALL_DEATHS and hit.session == file.session and began <= hit.at <= decided:
+                if excused(Excuse.NOT_FOUND, self.hits, hit.at, decided):
+                    return True
+                continue
             after = _HANGS.get(hit.kind)
             if after is None or hit.session not in (None, file.session):
                 continue
-            decided = file.decided_at
             if hit.at <= decided and (
                 hit.until + after >= decided
                 or (hit.until + after >= began and killed_between(self.hits, hit.at, ended) > 0)
@@ -224,13 +227,13 @@ class Evidence:
 
     def _began_again(self, file: JobFile) -> bool:
         """Its turn had begun in an earlier process, and its server does not get ready for this one."""
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since - self.tolerance.late, file.ended_at or 0.0
         return killed_between(self.hits, began, ended) > 0 and self._hung(file)
 
     def _lost(self, file: JobFile) -> bool:
         """Its container ended while there was no service to see it, or there was no room to say that the job had; or
         the clock was set back under it, and OpenCode would not have come to an end."""
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since - self.tolerance.late, file.ended_at or 0.0
         if any(hit.kind is FaultKind.CLOCK_STEP and began <= hit.at <= ended for hit in self.hits):
             return True
         if file.was_doubtful or any(
@@ -249,20 +252,25 @@ class Evidence:
         """A request that was its own, by the provider, in its turn."""
         if self.ledger is None:
             return False
-        since = (file.started_at or 0.0) - self.tolerance.late
+        since = file.started_since - self.tolerance.late
         return any(self.ledger.refused(job.number, _PROVIDER[cause], since, file.ended_at or 0.0))
 
     def _silent(self, file: JobFile, job: PlannedJob, cause: Cause) -> bool:
         """No sooner than its time is over."""
         if cause is Cause.IDLE_TIMEOUT:
             signs = [file.sign_at or 0.0]
-            if file.decided_at - max(signs) < self.settings.idle_timeout - self.tolerance.late - 1.0:
+            if file.decided_at - max(signs) < self.settings.idle_timeout - self._late_by:
                 return False
         return job.talk is Talk.HANG or self._refused(file, job, cause)
 
+    @property
+    def _late_by(self) -> float:
+        """On a host that does much else a sign was heard 1.5 s after the system had heard it."""
+        return self.tolerance.late + self.tolerance.slack
+
     def _timed_out(self, file: JobFile) -> bool:
         bound = self.settings.job_timeout
-        ran = file.decided_at - (file.started_at or 0.0)
+        ran = file.decided_at - file.started_since
         return 0 < bound <= ran + self.tolerance.slack
 
     def _unanswered(self, file: JobFile) -> bool:
@@ -293,7 +301,7 @@ class Evidence:
             return f"the model was told {sorted(heard)}, and what was taken is {sorted(taken)}"
         # What an abort left on a server's list is told from what waits by the order of ids, which are made of the
         # time of day: after a step back a later service takes a ghost for this job's own.
-        began, ended = file.started_at or 0.0, file.ended_at or 0.0
+        began, ended = file.started_since, file.ended_at or 0.0
         stepped = any(hit.kind is FaultKind.CLOCK_STEP and hit.at <= ended for hit in self.hits)
         if stepped and killed_between(self.hits, began, ended):
             return None

@@ -15,7 +15,7 @@ import trio.testing
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import Store
 from opencode_actors.stress.fake_faults import FakeFaults
-from opencode_actors.stress.fake_world import FakeWorld
+from opencode_actors.stress.fake_world import ENDS_CHILDREN, FakeWorld
 from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.processes import held
 from opencode_actors.stress.receiver import Receiver, ReceiverPort
@@ -66,7 +66,7 @@ def _scheduled_by(seed: int) -> Generator[None]:
 
 @asynccontextmanager
 async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
-    weather, receiver = Weather(), Receiver()
+    weather, receiver = Weather(), Receiver(slow=5.0)
     store = MemoryStore(slow=WRITE_TAKES, late=WRITE_TAKES)
 
     @asynccontextmanager
@@ -78,6 +78,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
         behaviour = FakeBehaviour(
             script=weather.script,
             start_up=START_UP,
+            ends_children=ENDS_CHILDREN,
             wall=weather.wall,
             takes=lambda: rng.expovariate(1 / CALL_TAKES),
             answers=lambda: rng.expovariate(1 / CALL_TAKES),

@@ -18,6 +18,7 @@ from opencode_actors.testing.provider_script import ChatRequest, Hang, Pause, Re
 
 # How long a container lives in a crash loop. Not less: it would be one that cannot work, and is not tried again.
 LIVES = 0.5
+LIVES_READY = 2.0
 
 _EPOCH = 1_760_000_000.0
 _STATUS = {FaultKind.PROVIDER_401: 401, FaultKind.PROVIDER_429: 429, FaultKind.PROVIDER_500: 500}
@@ -76,7 +77,7 @@ class Outside:
 
     def felt(self, kind: FaultKind) -> int:
         """How often anybody felt it so far."""
-        return self.weather.felt[kind] if kind in _PROVIDER else self.receiver.refused
+        return self.weather.felt[kind] if kind in _PROVIDER else self.receiver.troubled
 
 
 @define(eq=False)

@@ -73,6 +73,7 @@ class Excuse(Enum):
     NOT_REFUSED_FOR_NOTHING = auto()  # a start that could not be recorded
     CLOSED = auto()  # a session, and with it its jobs
     FOUND_LATE = auto()  # a container's end
+    NOT_FOUND = auto()  # a container's end, which only the engine knows: its server just does not answer
     HUNG_LATE = auto()  # a hang's end
     UNSURE = auto()  # whether a server took what it was sent
     WRITTEN_LATE = auto()  # whatever has to be recorded first
@@ -94,6 +95,7 @@ _EXCUSES: Mapping[Excuse, Mapping[FaultKind, tuple[float, float]]] = {
         FaultKind.ANSWERS_LOST: (0.0, 10.0),
         FaultKind.DISK_FULL: (0.0, 10.0),
     },
+    Excuse.NOT_FOUND: {FaultKind.ENGINE_AWAY: (0.0, 10.0)},
     Excuse.HUNG_LATE: dict.fromkeys(
         (
             FaultKind.SERVER_FROZEN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -76,6 +76,10 @@ class Face(Protocol):
     async def sessions(self) -> Sequence[SessionSnapshot]: ...
 
     async def cleanup(self) -> object: ...
+
+    async def close_session(self, session: str) -> object: ...
+
+    async def reset_session(self, session: str) -> object: ...
 
 
 Told = AsyncIterator[Notice | NoticesMissed]
@@ -158,6 +162,11 @@ class World(Protocol):
         """What the system's process takes now, in bytes; None where it has none of its own."""
         ...
 
+    def working(self, session: str) -> Mapping[str, int | None]:
+        """What works in a session's container, as far as the world can see that: each with the number of its job,
+        where that is known."""
+        ...
+
     async def at_rest(self, live: Live) -> tuple[str, ...]:
         """What it holds that it needs no more, now that all has settled and its sessions have ended."""
         ...
@@ -205,6 +214,9 @@ class EmbeddedWorld:
 
     def memory(self) -> int | None:
         return None
+
+    def working(self, session: str) -> Mapping[str, int | None]:  # noqa: ARG002 - as the protocol has it
+        return {}
 
     async def at_rest(self, live: Live) -> tuple[str, ...]:  # noqa: ARG002 - as the protocol has it
         return ()

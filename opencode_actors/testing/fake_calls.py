@@ -106,7 +106,7 @@ class ToolRun:
         await self.server.wait_thawed()
 
     async def _bash(self) -> None:
-        shell = Shell(str(self._arguments.get("command", "")))
+        shell = Shell(str(self._arguments.get("command", "")), self.server.spawn)
         await shell.run(self._put)
         self._complete(shell.output, exit_code=shell.exit_code)
 

@@ -105,7 +105,7 @@ class FakeServers:
         url = self._urls[container.id] = f"http://127.0.0.1:{container.run.port}"
         password = container.spec.environment.get(_PASSWORD, "")
         mounts = (str(m.source) for m in container.spec.mounts if m.target.endswith(_DATA))
-        self.start(url, password=password, disk=next(mounts, container.name))
+        self.start(url, password=password, disk=next(mounts, container.name)).spawn = container.spawn
 
     def on_exit(self, container: FakeContainer, death: object) -> None:  # noqa: ARG002 - it dies of anything
         """For `FakeEngine(on_exit=…)`: the server dies with its container."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -80,6 +81,7 @@ class FakeBehaviour:
     has_directory: Callable[[str], bool] = _all_but_nowhere  # on its machine
     agents: tuple[str, ...] = ("build", "plan", "general", "explore")
     models: frozenset[str] | None = None  # None: every model is known
+    ends_children: float = math.inf  # an abort ends those of a conversation that are not older, in seconds
     wall: Callable[[], float] = _usual_wall  # its time of day, in epoch seconds
     takes: Callable[[], float] = _at_once  # how long the next call takes until it has its effect
     answers: Callable[[], float] = _at_once  # and how long from then on its answer takes
@@ -91,6 +93,7 @@ class Work:
 
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
+    since: float = field(factory=trio.current_time)
     state: ConversationState = ConversationState.BUSY
     aborted: bool = False
     waits_for_retry: bool = False
@@ -126,6 +129,7 @@ class FakeServer:
     ready_at: float = 0.0
     streams_from: float = 0.0
     answers_after: float = 0.0  # settable: seconds that each call takes
+    spawn: Callable[[str], object] | None = None  # settable: how a command leaves something behind
     ignores_aborts: bool = False  # settable: they are taken, and end nothing
     # settable: of two calls that change something one happens, and breaks so many seconds later
     loses_answers: float | None = None
@@ -312,7 +316,10 @@ class FakeServer:
             return
         work = self.works.pop(conversation, None)
         for stored in self.disk.conversations.values():
-            if stored.about.parent == conversation and stored.about.id in self.works:
+            child = self.works.get(stored.about.id)
+            if stored.about.parent != conversation or child is None:
+                continue
+            if trio.current_time() - child.since <= self.behaviour.ends_children:
                 self.abort(stored.about.id)
         if work is not None:
             work.aborted = True

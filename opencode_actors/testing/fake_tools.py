@@ -14,12 +14,13 @@ _SEPARATOR = re.compile(r"\s*(?:;|&&|\n)\s*")
 
 @define
 class Shell:
-    """Knows `sleep`, `echo`, `true`, `false` and `exit`; anything else succeeds without a word.
+    """Knows `sleep`, `echo`, `true`, `false`, `exit` and `setsid`; anything else succeeds without a word.
 
-    `output` and `exit_code` grow while it runs.
+    `output` and `exit_code` grow while it runs. `spawn` begins what outlives it.
     """
 
     command: str
+    spawn: Callable[[str], object] | None = None
     output: str = ""
     exit_code: int = 0
 
@@ -34,6 +35,9 @@ class Shell:
                 case "echo":
                     self.output += rest.strip("'\"") + "\n"
                     report()
+                case "setsid":
+                    if self.spawn is not None:
+                        self.spawn(rest)
                 case "exit":
                     self.exit_code = int(rest or "0")
                     return

@@ -240,10 +240,12 @@ async def test_it_remembers_only_what_may_still_be_heard(autojump_clock: trio.te
         actor.mailbox.put(Do((*operations, StartTimer(timer=Bell.LOW, seconds=2))))
         await trio.sleep(0.5)
         assert actor.statistics().running == ("Job", "OtherJob", "low")
+        assert actor.statistics().tasks == 3
         await trio.sleep(1)
         assert actor.statistics().running == ("low",)
         await trio.sleep(1)
         assert actor.statistics().running == ()
+        assert actor.statistics().tasks == 0
         end(actor)
 
 

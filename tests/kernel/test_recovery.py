@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -107,6 +108,13 @@ async def killed(world: World, steps: Steps) -> AsyncGenerator[None]:
             nursery.cancel_scope.cancel()
 
 
+def is_a_beginning(output: str, expected: str) -> bool:
+    """But for the order in which commands that ran side by side are told."""
+    *whole, last = output.splitlines() or [""]
+    said = expected.splitlines()
+    return not Counter(whole) - Counter(said) and any(line.startswith(last) for line in said)
+
+
 def alike(output: str) -> list[str]:
     """Commands that run side by side are told in the order of their ends when they are heard, and in that of
     the conversation when they are read."""
@@ -197,7 +205,7 @@ async def test_what_died_while_the_service_was_away_is_said_or_gone_on_with(
                     assert died
                     assert job.failure is not None
                     assert job.failure.cause in (Cause.CRASH, Cause.LOST), job.failure
-                    assert alike(output) == alike(expected[job.prompt][: len(output)])
+                    assert is_a_beginning(output, expected[job.prompt])
             assert not world.engine.containers
 
 

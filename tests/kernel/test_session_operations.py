@@ -24,6 +24,7 @@ from opencode_actors.testing.fake_opencode import open_fake_servers
 from .world import open_world
 
 NAME = "oa-demo"
+CANNOT_RUN = Death(exit_code=127, oom_killed=False)
 
 
 async def _unheard(message: SessionMessage) -> None:
@@ -59,10 +60,10 @@ async def _launch(engine: FakeEngine) -> SessionMessage | None:
             await open_servers.aclose()
 
 
-def _ends(engine: FakeEngine, log: str) -> None:
+def _ends(engine: FakeEngine, log: str, death: Death = CANNOT_RUN) -> None:
     def end(container: FakeContainer) -> None:
         container.log = log
-        engine.end(container, Death(exit_code=127, oom_killed=False))
+        engine.end(container, death)
 
     engine.on_start = end
 
@@ -77,6 +78,15 @@ async def test_p25_a_container_that_ended_at_once_is_told_with_its_last_words_an
     assert answer.failure.message.startswith(
         "the container ended at once with exit code 127: looking looking exec: opencode: not found ("
     )
+    assert not engine.containers
+
+
+async def test_p25_memory_that_ended_a_container_before_its_start_was_answered_is_named() -> None:
+    engine = FakeEngine()
+    _ends(engine, "", Death(exit_code=137, oom_killed=True))
+    answer = await _launch(engine)
+    assert isinstance(answer, LaunchFailed)
+    assert (answer.failure.cause, answer.failure.exit_code) == (Cause.OOM, 137)
     assert not engine.containers
 
 

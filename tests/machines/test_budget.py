@@ -37,7 +37,6 @@ def of_a_sub_agent(cost: float) -> e.MessageUpdated:
 def ended_by_abort(book: Book) -> Book:
     book.answer(j.AbortConversation, j.AbortAnswered())
     says(book, e.MessageUpdated(info=ABORTED_SECOND), IDLE)
-    book.answer(j.ReadConversation, read(message(step(0.51).info), message(ABORTED_SECOND)))
     return book.answer(j.LookAtProcesses, j.ProcessesSeen(processes=samples.RESIDENTS))
 
 

@@ -751,7 +751,7 @@ def test_a_job_whose_server_has_lost_its_place_fails_of_the_clock() -> None:
     says(book, _made(402.0, "msg_a2"))
     book.answer(j.AbortConversation, j.AbortAnswered())
     says(book, _made(400.0, "msg_a1", error=samples.ABORTED.error, completed_at=403.0), IDLE)
-    book.answer(j.ReadConversation, read()).answer(j.LookAtProcesses, NOTHING_LEFT)
+    book.answer(j.LookAtProcesses, NOTHING_LEFT)
     failure = result(book).failure
     assert failure is not None
     assert failure.cause is Cause.LOST

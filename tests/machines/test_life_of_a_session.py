@@ -260,14 +260,33 @@ def test_p25_memory_that_ends_a_server_while_it_opens_is_named_though_its_silenc
 @pytest.mark.parametrize(("exit_code", "cause"), [(137, Cause.SERVER_HUNG), (139, Cause.CRASH)])
 def test_p25_a_death_that_no_rung_of_ours_causes_is_told_as_what_it_was(exit_code: int, cause: Cause) -> None:
     """Its connections are refused before its exit is known, and then it does not answer."""
+    book = hung()
+    assert ending(book) is Rung.KILL
+    assert book.now >= 4.0
+    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=exit_code, oom_killed=False)))
+    assert failure_of(told(book, ONE)[-1]).cause is cause
+
+
+def hung() -> Book:
     book = serving().answer(s.FollowServer, s.StreamLost(reason="connection refused"))
     while is_(book) is not SessionStatus.STOPPING:
         if s.ProbeServer in book.operations:
             book.answer(s.ProbeServer, s.ProbeFailed(reason="connection refused"))
         book.advance(0.5)
-    assert ending(book) is Rung.KILL
-    assert book.now >= 4.0
-    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=exit_code, oom_killed=False)))
+    return book
+
+
+@pytest.mark.parametrize(("asked", "cause"), [(True, Cause.SERVER_HUNG), (False, Cause.REMOVED)])
+def test_p25_an_engine_that_is_back_removes_the_container_before_it_says_so(
+    cause: Cause, *, asked: bool
+) -> None:
+    """Only what it was not asked for once more, since it was away, was somebody else's doing."""
+    book = hung()
+    refusal = s.StopRefused(rung=Rung.KILL, reason="nothing listens on the socket", away=True)
+    book.answer(s.EndContainer, refusal)
+    if asked:
+        book.advance(1.0).expect_some(s.EndContainer)
+    book.answer(s.WatchExit, s.ContainerExited(death=Death(exit_code=None, oom_killed=False, removed=True)))
     assert failure_of(told(book, ONE)[-1]).cause is cause
 
 

@@ -286,6 +286,16 @@ def test_what_waits_when_the_job_is_cancelled_is_over_and_whoever_answers_is_tol
     give(book, BLUE, ask=9).expect(j.NotAnswered)
 
 
+def test_of_an_answer_that_is_on_its_way_when_the_job_ends_nobody_knows() -> None:
+    """The model may have been told: "it waits for no answer" would say that it was not."""
+    book = give(give(asked(), BLUE, ask=7), BLUE, ask=8)
+    book.tell(j.ServerLost(failure=samples.FAILURE))
+    first, second = (book.replies[AskId(ask)] for ask in (7, 8))
+    assert isinstance(first, j.NotAnswered)
+    assert isinstance(second, j.NotAnswered)
+    assert (first.why, second.why) == (j.NoAnswer.UNSURE, j.NoAnswer.GONE)
+
+
 def test_p7_what_waits_when_the_container_dies_is_over_before_the_job_is() -> None:
     book = give(asked(), BLUE).tell(j.ServerLost(failure=samples.FAILURE))
     assert ends(book) == [("que_1", InputEnd.GONE)]

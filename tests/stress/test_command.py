@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,14 @@ def test_a_broken_rule_is_told_with_its_trace_and_cut_down(
     assert said.startswith("BROKEN dies")
     assert "the true cause: it failed of crash" in said
     assert "FAULT container_oom, exit code 137" in said
-    assert re.search(r"seed 7 of 'dies', with jobs \d+\nand faults container_oom at [\d.]+\n", said)
+    assert re.search(r"1 jobs, and faults container_oom at [\d.]+; to have it again:\n", said)
+    command = shlex.split(said.splitlines()[-1])
+    assert command[:2] == ["opencode-actors", "stress"]
+    assert main([*command[1:], "--json"]) == 1
+    (again,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (again["jobs"]["planned"], again["faults"]["hit"]) == (1, {"container_oom": 1})
+    for violation in again["violations"]:
+        assert all(line in said for line in violation["trace"])
     html = page.read_text(encoding="utf-8")
     assert "<svg" in html
     assert "the true cause" in html
@@ -97,6 +105,10 @@ def test_a_fresh_seed_is_printed(scenario: str, capsys: pytest.CaptureFixture[st
         (["fair weather", "--seed", "x"], "seeds and runs are whole numbers"),
         (["fair weather", "--seed", "1", "--replay", "2"], "both say which seed"),
         (["fair weather", "--runs", "0"], "0 runs show nothing"),
+        (["fair weather", "--jobs", "1"], "parts of one run"),
+        (["--replay", "1", "--faults", "1"], "parts of one run"),
+        (["fair weather", "--replay", "1", "--jobs", "1,99"], "the plan has no 99"),
+        (["fair weather", "--replay", "1", "--faults", "x"], "are no numbers"),
         (["fair weather", "--html", "/nowhere/report.html"], "cannot be written"),
     ],
 )

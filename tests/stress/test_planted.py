@@ -10,19 +10,29 @@ import pytest
 import trio
 from attrs import evolve, frozen
 
-from opencode_actors.errors import RequestGone, UsageError
+from opencode_actors.errors import OpenCodeError, RequestGone, UsageError
 from opencode_actors.kernel import jobs, outbox_operations, recovery, system
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.hub import Hub
+from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.kernel.outbox_operations import OutboxOperations
 from opencode_actors.kernel.session_operations import SessionOperations
 from opencode_actors.kernel.sessions import Sessions
 from opencode_actors.kernel.system import System
-from opencode_actors.machines import failures, job, requests, restart, session, transcript
+from opencode_actors.machines import failures, job, leftovers, requests, restart, session, transcript
 from opencode_actors.machines import session_messages as s
 from opencode_actors.machines.cancellation import Graces, Ladder
-from opencode_actors.machines.job_messages import JobTimer, QuestionAnswer, SessionFailed
+from opencode_actors.machines.job_messages import (
+    AbortAnswered,
+    AbortFailed,
+    JobTimer,
+    QuestionAnswer,
+    SessionFailed,
+)
 from opencode_actors.machines.notices import JobEnded, OutputRecorded, Publish, Step
+from opencode_actors.machines.outbox_messages import SendingOver, SendNotifications
+from opencode_actors.machines.session_state import Serving
 from opencode_actors.machines.vocabulary import JobStatus, NotificationState, Rung
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.local import run_local
@@ -238,6 +248,72 @@ def _waits_on(right: Any, *asked: Any, **named: Any) -> Any:
     return evolve(policy, question_timeout=4 * policy.question_timeout)
 
 
+def _forgets_nothing(right: Any, self: Actor[Any, Any, Any], name: object) -> None:
+    """Whatever was begun goes on; only nothing of it is heard."""
+    self._started.pop(name, None)
+
+
+def _waits_for_an_abort(right: Any, state: Any, stopping: Any, now: float) -> Any:
+    waits = stopping.ladder.rung is Rung.ABORT and "abortGrace" in stopping.why
+    return Step(state=state) if waits else right(state, stopping, now)
+
+
+def _stops_again(right: Any, state: Any, stopping: Any, moment: Any) -> Any:
+    if stopping.ladder.rung is not Rung.STOP:
+        return right(state, stopping, moment)
+    return Step(state=state, effects=session._request(state, stopping.ladder))
+
+
+def _sees_no_processes(right: Any, *living: Any, **named: Any) -> Any:
+    return ()
+
+
+async def _spares_children(right: Any, self: JobOperations, operation: Any) -> Any:
+    try:
+        await self.servers.at(operation.endpoint).abort(operation.conversation)
+    except OpenCodeError as error:
+        return AbortFailed(reason=error.message)
+    return AbortAnswered()
+
+
+def _keeps_followers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    right = Hub.follow
+
+    def follow(self: Hub, *arguments: Any, **named: Any) -> Any:
+        kept.append(right(self, *arguments, **named))
+        return kept[-1]
+
+    monkeypatch.setattr(Hub, "follow", follow)
+
+
+def _well_again_at_once(right: Any, state: Any, phase: Any, *rest: Any) -> Any:
+    """A server that answers was never one that crashes."""
+    step = right(state, phase, *rest)
+    if not isinstance(phase, Serving):
+        return step
+    return evolve(step, state=evolve(step.state, crashes=type(step.state.crashes)()))
+
+
+def _keeps_a_word_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_KEPT", kept := [], raising=False)
+    right = Jobs._let_go
+
+    def let_go(self: Jobs, job: Any, entry: Any) -> None:
+        kept.append(str(job))
+        right(self, job, entry)
+
+    monkeypatch.setattr(Jobs, "_let_go", let_go)
+
+
+async def _one_after_another(right: Any, self: OutboxOperations, operation: Any, post: Any) -> Any:
+    if not isinstance(operation, SendNotifications):
+        return await right(self, operation, post)
+    for one in operation.batch:
+        await self._send(one, post)
+    return SendingOver()
+
+
 async def _never_hears_of_exits(right: Any, self: SessionOperations, operation: Any, *post: Any) -> Any:
     watches = isinstance(operation, s.WatchExit)
     return await trio.sleep_forever() if watches else await right(self, operation, *post)
@@ -424,6 +500,56 @@ BUGS = (
         "a silence ends",
         "questionTimeout is",
         _in(jobs, "job_policy", _waits_on),
+    ),
+    Bug(
+        "timers that go on",
+        "bounded",
+        "go on, and it knows of",
+        _in(Actor, "_forget", _forgets_nothing),
+    ),
+    Bug(
+        "an abort that never escalates",
+        "the ladder is bounded",
+        "ABORT took",
+        _in(job, "_escalate", _waits_for_an_abort),
+        "cancels have it hard",
+    ),
+    Bug(
+        "a ladder that ends at its second rung",
+        "the ladder is bounded",
+        "STOP took",
+        _in(session, "_climb", _stops_again),
+        "cancels have it hard",
+    ),
+    Bug(
+        "a process that outlives an abort",
+        "an end ends the work",
+        "job-",
+        _in(leftovers, "of_the_job", _sees_no_processes),
+    ),
+    Bug(
+        "a sub-agent that goes on",
+        "an end ends the work",
+        "ses_",
+        _in(JobOperations, "_abort", _spares_children),
+        "cancels have it hard",
+    ),
+    Bug(
+        "announcements one after another",
+        "one announcement for each job",
+        "until another was taken",
+        _in(OutboxOperations, "perform", _one_after_another),
+        "nobody wants to hear",
+        4,
+    ),
+    Bug("a follower that is kept", "nothing is left", "followers", _keeps_followers, "clients misbehave"),
+    Bug("a word of each job that is kept", "bounded", "things more than before", _keeps_a_word_of_each),
+    Bug(
+        "a server that forgets its crashes",
+        "restart intensity",
+        "its delay is",
+        _in(session, "_enter", _well_again_at_once),
+        "containers die",
     ),
     Bug(
         "an exit that nobody watches",

@@ -10,7 +10,7 @@ from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.memory import ALLOWANCE, Memory
 from opencode_actors.stress.plan import make_plan
-from opencode_actors.stress.scenario import Value
+from opencode_actors.stress.scenario import Talk, Value
 from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.stress.wanderers import Record
@@ -81,6 +81,17 @@ def test_a_bound_that_is_reached_is_no_broken_rule(setting: dict[str, Value], en
     report = run_virtual(make_plan(evolve(DEFAULTS[0], settings=setting), 1))
     assert [violation.text for violation in report.violations] == []
     assert ends in report.ends
+
+
+@pytest.mark.parametrize(("least", "broken"), [(0.2, ["refused for a reason"]), (0.0, [])])
+def test_a_system_that_refuses_nearly_everything_breaks_a_rule(least: float, broken: list[str]) -> None:
+    """Each refusal has its reason: one job may wait."""
+    flood = evolve(
+        DEFAULTS[0], sessions=1, duration=1.0, prompts={Talk.HANG: 1}, least_accepted=least, cancelled=0.0
+    )
+    report = run_virtual(make_plan(evolve(flood, settings={"maxQueuedJobs": 1}), 2))
+    assert [violation.rule for violation in report.violations] == broken
+    assert report.accepted < 8
 
 
 def test_what_concerns_nobody_in_particular_is_kept_each_time_with_what_led_to_it() -> None:

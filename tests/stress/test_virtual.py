@@ -27,8 +27,10 @@ def shown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def without(scenario: Scenario, *kinds: FaultKind) -> Scenario:
-    return evolve(scenario, faults=tuple(fault for fault in scenario.faults if fault.kind not in kinds))
+def steady(scenario: Scenario) -> Scenario:
+    """With a clock that goes on: set back before a restart, it is known to lose prompts (docs/architecture.md)."""
+    faults = (fault for fault in scenario.faults if fault.kind is not FaultKind.CLOCK_STEP)
+    return evolve(scenario, faults=tuple(faults))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -40,7 +42,7 @@ def test_the_rules_hold(scenario: Scenario, seed: int) -> None:
     assert sum(report.ends.values()) == report.accepted
 
 
-@pytest.mark.parametrize("scenario", DEFAULTS[:3], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", DEFAULTS, ids=lambda scenario: scenario.name)
 def test_the_rules_hold_with_a_seed_that_nobody_chose(
     scenario: Scenario, fresh_seed: Callable[[str, str], int]
 ) -> None:
