@@ -29,6 +29,7 @@ class JobFile:
     ended_since: float = 0.0
     end: JobSnapshot | None = None
     numbered: bool = False  # so its end is recorded
+    waits_at: float = 0.0  # when the service was asked, and said so
     recalled: bool = False  # the end was asked for, and may still be told
     retries: int = 0  # that OpenCode announced: it asks the model again by itself
     was_doubtful: bool = False  # it ended while the disk was full, and the service after it

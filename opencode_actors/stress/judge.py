@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from attrs import define, field
 
 from opencode_actors.machines import notices as n
-from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, OnCrash
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, JobStatus, OnCrash
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.climbs import skipped, too_slow
@@ -200,7 +200,7 @@ class Judge:
         to be told of later. It will be when there is some."""
         whole_at = self.earshot.whole_at
         went = (file.accepted_at or now) < whole_at and any(
-            overlapping(self.hits, _FULL, self.began_at, whole_at)
+            overlapping(self.hits, _FULL, max(self.began_at, file.waits_at), whole_at)
         )
         if went:
             self._doubt(file, now)
@@ -321,6 +321,9 @@ class Judge:
         file = self.files[job]
         if status.settled and file.end is None:
             file.end, file.ended_at, file.recalled = status, now, True
+        elif status.status is JobStatus.PENDING and file.started_at is None:
+            # Nothing is told of that it waits again.
+            self.waiting[file.session][job], file.waits_at = file, now
 
     # ---- at the end
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from opencode_actors.machines.job_messages import JobTimerFired
@@ -26,6 +27,7 @@ _ENDS = ("completed", "failed", "cancelled")
 Edge = tuple[str, str, str]
 
 
+@cache
 def job_diagram() -> str:
     edges = (
         (_job_phase(decision.before), _job_phase(decision.step.state), _word(decision.message))
@@ -34,6 +36,7 @@ def job_diagram() -> str:
     return _drawn("queued", edges, _ENDS)
 
 
+@cache
 def session_diagram() -> str:
     edges = (
         (_session_phase(decision.before), _session_phase(decision.step.state), _word(decision.message))
