@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from opencode_actors.machines.vocabulary import Cause, JobSnapshot, JobStatus, OnCrash, Rung, SessionSnapshot
+from opencode_actors.machines.vocabulary import (
+    Cause,
+    JobSnapshot,
+    JobStatus,
+    OnCrash,
+    Rung,
+    SessionSnapshot,
+    SessionStatus,
+)
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.windows import Excuse, excused
@@ -59,9 +67,13 @@ def wrong_sessions(judge: Judge, session: str, said: Sequence[SessionSnapshot]) 
             yield "it is not among the sessions, and has jobs"
         return
     (one,) = found
-    if one.running != running:
+    if one.status is not SessionStatus.READY:
+        # One that is taken over waits for its server, and was told to run.
+        if {one.running, *one.queued} - {None} != {running, *waiting} - {None}:
+            yield "the jobs that are said to be in it are others than those that were told to"
+    elif one.running != running:
         yield f"{one.running} is said to run in it, and {running} was told to"
-    if set(one.queued) != waiting:
+    elif set(one.queued) != waiting:
         yield f"{len(one.queued)} jobs are said to wait in it, and {len(waiting)} were told to"
     words = [word for word in judge.evidence.words.get(session, ()) if word.at >= judge.began_at]
     if words and words[-1].status is not one.status:

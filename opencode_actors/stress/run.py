@@ -260,7 +260,8 @@ class _Run:
     async def _at_rest(self, service: Service) -> None:
         """All has settled: what is kept of it, and that nothing else goes on."""
         try:
-            await self._reset_quarantined(service)
+            # A session that was given up may have left something to an engine that was away: no clean-up ends it.
+            await self._reset(service, SessionStatus.QUARANTINED, SessionStatus.GIVEN_UP)
             for file in tuple(self.judge.files.values()):
                 await self._check(service, file)
         except NoAnswer:
@@ -283,13 +284,13 @@ class _Run:
         """With the next service, if this one ends meanwhile."""
         while await service.wait_begun() is not None:
             with suppress(NoAnswer):
-                await self._reset_quarantined(service)
+                await self._reset(service, SessionStatus.QUARANTINED)
                 return
 
-    async def _reset_quarantined(self, service: Service) -> None:
+    async def _reset(self, service: Service, *stuck: SessionStatus) -> None:
         """As somebody does who has seen to the cause."""
         for session in await service.call("sessions", lambda face: face.sessions()):
-            if session.status is SessionStatus.QUARANTINED:
+            if session.status in stuck:
                 with suppress(UnknownSession):
                     await service.call("reset", partial(_reset, session=session.key))
 
