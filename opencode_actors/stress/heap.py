@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sized
 from typing import cast
 from weakref import WeakSet
@@ -14,7 +14,8 @@ from opencode_actors.kernel.hub import Hub
 from opencode_actors.kernel.system import System
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque, WeakSet)
-_BOUNDED = (Hub, Finished)
+# An ordered one has a bound: its oldest goes first.
+_BOUNDED = (Hub, Finished, OrderedDict)
 _OURS = "opencode_actors."
 _OF_THE_WORLD = ("opencode_actors.stress.", "opencode_actors.testing.", "opencode_actors.store.")
 _MODULES = ("opencode_actors.kernel.", "opencode_actors.machines.", "opencode_actors.adapters.")
@@ -44,7 +45,7 @@ def kept(system: System) -> int:
 
 def _is_kept(one: object) -> bool:
     if isinstance(one, _CONTAINERS):
-        return True
+        return not isinstance(one, _BOUNDED)
     kind = type(one)
     module = kind.__module__
     return (

@@ -27,7 +27,6 @@ FRESH = tuple(
         "crowds",
         "containers die",
         "servers misbehave",
-        "the provider fails",
         "cancels have it hard",
         "clients misbehave",
         "killed while it writes",
