@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from opencode_actors.adapters import opencode_decode as decode
 from opencode_actors.adapters.opencode_connection import get, instance, tls, unreachable
 from opencode_actors.adapters.opencode_replies import check_json, refused
-from opencode_actors.adapters.opencode_retelling import retold
+from opencode_actors.adapters.opencode_retelling import in_batches, retold
 from opencode_actors.adapters.opencode_stream import open_events
 from opencode_actors.adapters.opencode_wire import (
     WireAgent,
@@ -63,7 +63,6 @@ _WARM_WITHIN = 60.0
 # One page is about 100 ms of the server's time; one prompt rarely has more than a page of messages.
 _PAGE = 50
 _LISTED = 100  # conversations
-_TOLD_AT_ONCE = 50  # events; each is a transaction of the server's
 # Messages have their tools' outputs in them (50 KB each at most) and the files that were given with a prompt, of which a
 # page may hold dozens of a few MB. What is read becomes some five times as large in memory.
 _LARGEST_ANSWER = 128 << 20
@@ -174,9 +173,7 @@ class HttpOpenCode:
         messages = await self._get(_path(conversation, "message"), tuple[dict[str, Any], ...])
         # Nobody else's: an event that is told twice is refused, and so is one that continues another's.
         copy = ConversationId(f"ses_{token_hex(13)}")
-        told = retold(session, messages, to=copy, earlier=earlier)
-        for first in range(0, len(told), _TOLD_AT_ONCE):
-            events = told[first : first + _TOLD_AT_ONCE]
+        for events in in_batches(retold(session, messages, to=copy, earlier=earlier)):
             await self._post("/sync/replay", {"directory": session["directory"], "events": events})
         return decode.conversation(await self._get(_path(copy), WireSession))
 

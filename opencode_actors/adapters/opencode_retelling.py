@@ -8,7 +8,8 @@ those of another server; so it is given the conversation's as they would have be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +18,8 @@ Json = Mapping[str, Any]
 _PER_MILLISECOND = 0x1000
 _TIME_BITS = 48
 _TAIL = 14
+_TOLD_AT_ONCE = 50
+_LARGEST_BATCH = 4 << 20
 # What is added up from the parts again, and what belongs to the one conversation alone.
 _NOT_KEPT = frozenset({"cost", "tokens", "summary", "revert", "share"})
 
@@ -28,22 +31,57 @@ def retold(session: Json, messages: Sequence[Json], *, to: str, earlier: float) 
     made |= {"id": to, "time": _moved(session["time"], milliseconds)}
     events = [_event(0, "session.created.1", to, {"info": made})]
     renamed: dict[str, str] = {}
-    for message in messages:
+    created = 0.0
+    for message in _in_turns(messages):
         info = message["info"]
         time = _moved(info["time"], milliseconds)
-        id_ = renamed[info["id"]] = _id("msg", time["created"], len(renamed), f"{to}{info['id']}")
+        # The server goes by this time alone, and by the ids where it is the same.
+        created = time["created"] = max(created, time["created"])
+        id_ = renamed[info["id"]] = _id("msg", created, len(renamed), f"{to}{info['id']}")
         told = {**info, "id": id_, "sessionID": to, "time": time}
         if "parentID" in info:
             told["parentID"] = renamed.get(info["parentID"], info["parentID"])
         events.append(_event(len(events), "message.updated.1", to, {"info": told}))
-        for part in message["parts"]:
-            own = _id("prt", time["created"], len(events), f"{to}{part['id']}")
+        for place, part in enumerate(message["parts"]):
+            own = _id("prt", created, place, f"{to}{part['id']}")
             piece = {**part, "id": own, "messageID": id_, "sessionID": to}
             if "tail_start_id" in part:  # where the model's view begins after a compaction
                 piece["tail_start_id"] = renamed.get(part["tail_start_id"], part["tail_start_id"])
-            data = {"part": piece, "time": time["created"]}
+            data = {"part": piece, "time": created}
             events.append(_event(len(events), "message.part.updated.1", to, data))
     return events
+
+
+def in_batches(events: Sequence[Json]) -> Iterator[list[Json]]:
+    """Each is one transaction of the server's, and one request, which has a bound: files stand in them whole."""
+    batch: list[Json] = []
+    size = 0
+    for event in events:
+        length = len(json.dumps(event))
+        if batch and (len(batch) == _TOLD_AT_ONCE or size + length > _LARGEST_BATCH):
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
+        size += length
+    if batch:
+        yield batch
+
+
+def _in_turns(messages: Sequence[Json]) -> list[Json]:
+    """An answer that the clock was set back under stands before what it answers: in the copy, behind it."""
+    theirs = {message["info"]["id"] for message in messages}
+    placed: list[Json] = []
+    told: set[str] = set()
+    early: dict[str, list[Json]] = {}
+    for message in messages:
+        parent = message["info"].get("parentID")
+        if parent in theirs and parent not in told:
+            early.setdefault(parent, []).append(message)
+            continue
+        own = early.pop(message["info"]["id"], [])
+        placed += (message, *own)
+        told.update(one["info"]["id"] for one in (message, *own))
+    return placed + [message for left in early.values() for message in left]
 
 
 def _moved(time: Json, milliseconds: int) -> dict[str, Any]:

@@ -71,6 +71,7 @@ async def recover(here: Surroundings, sessions: Sessions, jobs: Jobs, remembered
             jobs.take_over(job, _left(job, where))
         left = TakeOver(
             jobs=tuple(job.snapshot.id for job in _in_order(work)),
+            begun=next((job.snapshot.id for job in work if job.begun is not None), None),
             container=where.container,
             endpoint=where.endpoint,
             permissions={job.snapshot.id: job.accepted.prompt.permissions for job in work if job.accepted},

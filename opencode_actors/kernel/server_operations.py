@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import trio
 
 from opencode_actors.errors import (
@@ -22,6 +20,8 @@ from opencode_actors.machines.vocabulary import Cause, Failure
 from opencode_actors.ports import OpenCodeServer
 
 _ASK_AGAIN = 1.0
+_TRIES = 3
+_ITS_OWN_FAULT = 500  # an HTTP status from there on says that the same may be taken another time
 # Between what was said last and the next prompt: of one millisecond, the ids' random ends would decide.
 _APART = 0.01
 # A clock that is corrected goes back by a second or two: that long nobody need wait for a copy.
@@ -54,11 +54,19 @@ async def open_conversation(servers: Servers, operation: m.OpenConversation) -> 
 
 
 async def catch_up(servers: Servers, operation: m.CatchUp) -> SessionMessage:
-    """A server that does not answer is its session's to judge; until then it is asked again."""
-    began = trio.current_time()
+    """A server that cannot be reached is its session's to judge; until then it is asked again."""
+    began, failures = trio.current_time(), 0
     while True:
-        with suppress(ServerUnreachable, ServerSilent):
+        try:
             return await _caught_up(servers.at(operation.endpoint), operation, began)
+        except ServerUnreachable:
+            pass
+        except OpenCodeError as error:
+            # Each try may leave a part of a copy behind, and the job waits for it where no time-out of its own runs.
+            failures += 1
+            if failures == _TRIES:
+                text = f"the clock was set back, and OpenCode takes no older copy of the conversation: {error.message}"
+                return m.OpeningFailed(failure=Failure(cause=Cause.CRASH, message=text))
         await trio.sleep(_ASK_AGAIN)
 
 
@@ -66,22 +74,28 @@ async def _caught_up(server: OpenCodeServer, operation: m.CatchUp, began: float)
     conversation = operation.conversation
     try:
         newest = await server.newest(conversation)
-        now = operation.wall + trio.current_time() - began
-        ahead = 0.0 if newest is None else newest + _APART - now
-        if ahead <= 0:
-            return m.CaughtUp(conversation=conversation)
-        if ahead <= _WAITED_FOR:
-            await trio.sleep(ahead)
-            return m.CaughtUp(conversation=conversation)
+    except (ServerRefused, ServerSilent, ServerUnintelligible):
+        return m.CaughtUp(conversation=conversation, upto=None)  # nothing says that the clock was set back
+    now = operation.wall + trio.current_time() - began
+    ahead = 0.0 if newest is None else newest + _APART - now
+    if newest is None or ahead <= 0:
+        return m.CaughtUp(conversation=conversation, upto=newest)
+    if ahead <= _WAITED_FOR:
+        await trio.sleep(ahead)
+        return m.CaughtUp(conversation=conversation, upto=newest)
+    try:
         copy = await server.retell(conversation, earlier=ahead)
-        how = f"the clock was set back by {ahead:.0f} s: the conversation goes on in a copy that is as much older"
     except (ServerRefused, ServerUnintelligible) as error:
-        copy = await server.create_conversation(title=operation.title)
+        if isinstance(error, ServerRefused) and error.status >= _ITS_OWN_FAULT:
+            raise
+        made = await server.create_conversation(title=operation.title)
         how = (
             "the clock was set back, and OpenCode answers nothing in a conversation from ahead of it. It takes no "
             f"older copy of it either, so the session begins a new one: {error.message}"
         )
-    return m.CaughtUp(conversation=copy.id, how=how)
+        return m.CaughtUp(conversation=made.id, upto=None, how=how)
+    how = f"the clock was set back by {ahead:.0f} s: the conversation goes on in a copy that is as much older"
+    return m.CaughtUp(conversation=copy.id, upto=newest - ahead, how=how)
 
 
 async def follow(servers: Servers, operation: m.FollowServer, post: Post[SessionMessage]) -> SessionMessage:

@@ -194,7 +194,7 @@ def _take_over(state: SessionState, left: m.TakeOver) -> SessionStep:
         return Step(state=state)
     state = evolve(state, wanted={**state.wanted, **left.permissions})
     if left.container is None or left.endpoint is None:
-        state = evolve(state, queue=(*left.jobs, *state.queue))
+        state = evolve(state, queue=(*left.jobs, *state.queue), begun=left.begun)
         return _create(state) if state.queue else Step(state=state)
     at_work, *waiting = left.jobs
     state = evolve(state, current=at_work, queue=(*waiting, *state.queue))
@@ -273,11 +273,13 @@ def _grant(state: SessionState, serving: Serving, moment: Moment) -> SessionStep
     if state.wanted.get(state.queue[0]) != state.permissions and not state.policy.elsewhere:
         detail = "the next job has other permissions, and gets a new container with them"
         return _stop(state, Rung.STOP, _OTHER_PERMISSIONS, moment, detail=detail)
-    if not state.policy.elsewhere and (state.latest is None or moment.wall < state.latest):
-        return _catch_up(state, serving, conversation, moment)
     job, *rest = state.queue
+    is_behind = state.latest is None or moment.wall < state.latest
+    # A copy would not have what the job that was at work already is to be looked up by.
+    if is_behind and job != state.begun and not state.policy.elsewhere:
+        return _catch_up(state, serving, conversation, moment)
     crashes = after_health(state.policy.restart, state.crashes, moment)
-    state = evolve(state, queue=tuple(rest), current=job, crashes=crashes)
+    state = evolve(state, queue=tuple(rest), current=job, crashes=crashes, begun=None)
     return _turn(state, serving, job, conversation)
 
 
@@ -297,7 +299,8 @@ def _catch_up(
 def _caught_up(state: SessionState, serving: Serving, message: m.CaughtUp, moment: Moment) -> SessionStep:
     changed = message.conversation != state.conversation
     serving = evolve(serving, catching_up=False)
-    state = evolve(state, phase=serving, conversation=message.conversation, latest=moment.wall)
+    latest = moment.wall if message.upto is None else message.upto
+    state = evolve(state, phase=serving, conversation=message.conversation, latest=latest)
     step = _grant(state, serving, moment)
     if not changed:
         return step
@@ -925,7 +928,9 @@ def _server_lost(
         return state, ()
     again = stopping.afterwards is not None and not state.closing and not state.policy.elsewhere
     lost = ServerLost(failure=stopping.why, climb=climb, again=again)
-    state = evolve(state, current=None, queue=(job, *state.queue) if again else state.queue)
+    state = evolve(state, current=None)
+    if again:
+        state = evolve(state, queue=(job, *state.queue), begun=job)
     return state, (m.TellJob(job=job, message=lost),)
 
 

@@ -99,9 +99,10 @@ class RetireSession:
 @frozen(kw_only=True)
 class TakeOver:
     """What an earlier process left, before anything else: its jobs in their order, and the container in which
-    the first of them is at work, if that still runs."""
+    the first of them is at work, if that still runs. `begun` was sent to a server, if one of them was."""
 
     jobs: tuple[JobId, ...]
+    begun: JobId | None = None
     container: Container | None = None
     endpoint: Endpoint | None = None
     permissions: Mapping[JobId, Permissions | None] = {}
@@ -155,9 +156,11 @@ class ConversationOpened:
 
 @frozen(kw_only=True)
 class CaughtUp:
-    """Nothing in `conversation` lies ahead of the clock. `how` says what had to be done for it, if anything."""
+    """Nothing in `conversation` lies ahead of the clock: it reaches until `upto`, as far as anybody knows. `how` says
+    what had to be done for it, if anything."""
 
     conversation: ConversationId
+    upto: float | None
     how: str = ""
 
 

@@ -149,7 +149,8 @@ class SessionState:
     """`queue` holds the jobs that wait, in order; `current` the one that has the turn. `used_at` is when a
     job came or went last; `disk_bytes` what the session's data took when it was measured last; `before` is
     where the conversation, which is another session's, is to be branched, until that is done; `latest` the time
-    of day until which something may have been said in it, or None when nobody here knows."""
+    of day until which something may have been said in it, or None when nobody here knows; `begun` a job that waits
+    to go on in it, or to be looked up there."""
 
     key: SessionKey
     container_name: str
@@ -158,6 +159,7 @@ class SessionState:
     conversation: ConversationId | None
     before: MessageId | None = None
     latest: float | None = None
+    begun: JobId | None = None
     phase: Phase = Absent()
     queue: tuple[JobId, ...] = ()
     current: JobId | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from attrs import define, evolve, field
 
@@ -121,7 +121,7 @@ class FakeDisk:
         messages = source.in_order()
         ids = [stored.info.id for stored in messages]
         end = ids.index(before) if before is not None and before in ids else len(ids)
-        self._copy(messages[:end], copy, at=lambda _: at)
+        self._copy(messages[:end], copy, named_at=at)
         return copy
 
     def retell(self, source: StoredConversation, *, earlier: float) -> StoredConversation:
@@ -129,7 +129,7 @@ class FakeDisk:
         about = source.about
         copy = self.new_conversation(about.title, about.directory)
         copy.rules = source.rules
-        self._copy(source.in_order(), copy, at=lambda made: made - earlier, earlier=earlier)
+        self._copy(_in_turns(source.in_order()), copy, earlier=earlier)
         return copy
 
     def _copy(
@@ -137,15 +137,30 @@ class FakeDisk:
         messages: list[StoredMessage],
         copy: StoredConversation,
         *,
-        at: Callable[[float], float],
+        named_at: float | None = None,
         earlier: float = 0.0,
     ) -> None:
         renamed: dict[MessageId, MessageId] = {}
+        newest = 0.0
         for stored in messages:
-            time = at(stored.info.created_at)
+            made = stored.info.created_at
+            if earlier:
+                made = newest = max(newest, made - earlier)
+            time = made if named_at is None else named_at
             key = renamed[stored.info.id] = self.new_message_id(time)
             parent = None if stored.info.parent is None else renamed.get(stored.info.parent)
-            made = stored.info.created_at - earlier
             info = evolve(stored.info, id=key, conversation=copy.about.id, parent=parent, created_at=made)
             parts = [evolve(p, id=self.new_part_id(time), message=key) for p in stored.parts.values()]
             copy.messages[key] = StoredMessage(info, {p.id: p for p in parts}, list(stored.outcomes))
+
+
+def _in_turns(messages: list[StoredMessage]) -> list[StoredMessage]:
+    """Each answer behind what it answers."""
+    place = {stored.info.id: number for number, stored in enumerate(messages)}
+
+    def turn(stored: StoredMessage) -> tuple[int, bool]:
+        own = place[stored.info.id]
+        asked = own if stored.info.parent is None else place.get(stored.info.parent, own)
+        return max(own, asked), asked > own
+
+    return sorted(messages, key=turn)

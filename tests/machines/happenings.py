@@ -86,7 +86,7 @@ def outcomes(world: World, flying: Flying, *, faults: frozenset[str]) -> list[Ou
         case s.OpenConversation(endpoint=endpoint):
             found = _open(world.at(endpoint), faults=faults)
         case s.CatchUp():
-            found = [("has caught up", lambda: s.CaughtUp(conversation=CONVERSATION))]
+            found = [("has caught up", lambda: s.CaughtUp(conversation=CONVERSATION, upto=None))]
         case s.FollowServer(endpoint=endpoint):
             return _follow(world, flying, world.at(endpoint), faults=faults)
         case s.SampleUsage():

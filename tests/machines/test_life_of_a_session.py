@@ -743,7 +743,7 @@ def test_after_a_step_back_of_the_clock_the_conversation_is_looked_at_before_the
     assert (looked.conversation, looked.wall) == (CONVERSATION, EPOCH + book.now - 3600.0)
     assert not told(book, TWO)
     copy = ConversationId("ses_copy")
-    book.answer(s.CatchUp, s.CaughtUp(conversation=copy, how="it goes on in a copy"))
+    book.answer(s.CatchUp, s.CaughtUp(conversation=copy, upto=None, how="it goes on in a copy"))
     assert book.records == (SessionRecorded(session=samples.SESSION, conversation=copy),)
     assert told(book, TWO) == [j.TurnGranted(container=CONTAINER, endpoint=ENDPOINT, conversation=copy)]
     assert book.noticed(SessionChanged)[-1].detail == "it goes on in a copy"
@@ -755,7 +755,7 @@ def test_as_long_as_the_clock_goes_on_nobody_looks_and_one_look_is_enough() -> N
     assert told(book, TWO)
     book.tell(j.JobOver(job=TWO))
     book.ahead = -3600.0
-    add(book, ONE).answer(s.CatchUp, s.CaughtUp(conversation=CONVERSATION))
+    add(book, ONE).answer(s.CatchUp, s.CaughtUp(conversation=CONVERSATION, upto=None))
     assert book.records == ()
     book.tell(j.JobOver(job=ONE))
     before = len(told(book, TWO))
@@ -770,7 +770,7 @@ def test_a_conversation_of_an_earlier_process_is_looked_at_once_and_a_new_one_ne
     book.hear(s.FollowServer, j.StreamOpened())
     book.answer(s.OpenConversation, s.ConversationOpened(conversation=CONVERSATION, fresh=False))
     assert not told(book, ONE)
-    book.answer(s.CatchUp, s.CaughtUp(conversation=CONVERSATION))
+    book.answer(s.CatchUp, s.CaughtUp(conversation=CONVERSATION, upto=None))
     assert told(book, ONE)
     assert told(serving(), ONE)
 
