@@ -173,8 +173,13 @@ class HttpOpenCode:
         messages = await self._get(_path(conversation, "message"), tuple[dict[str, Any], ...])
         # Nobody else's: an event that is told twice is refused, and so is one that continues another's.
         copy = ConversationId(f"ses_{token_hex(13)}")
-        for events in in_batches(retold(session, messages, to=copy, earlier=earlier)):
-            await self._post("/sync/replay", {"directory": session["directory"], "events": events})
+        try:
+            directory, told = session["directory"], retold(session, messages, to=copy, earlier=earlier)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as wrong:
+            # It is read as it is, to be told as it is; who answers in a container may be the agent itself.
+            raise ServerUnintelligible(f"GET {path}: that is no conversation ({wrong!r})") from wrong
+        for events in in_batches(told):
+            await self._post("/sync/replay", {"directory": directory, "events": events})
         return decode.conversation(await self._get(_path(copy), WireSession))
 
     async def todos(self, conversation: ConversationId) -> tuple[Todo, ...]:

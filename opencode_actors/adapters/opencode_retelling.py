@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from opencode_actors.machines.prompt_ids import PER_MILLISECOND, TIME_BITS
+
 Json = Mapping[str, Any]
 
-_PER_MILLISECOND = 0x1000
-_TIME_BITS = 48
 _TAIL = 14
 _TOLD_AT_ONCE = 50
 _LARGEST_BATCH = 4 << 20
@@ -95,5 +95,5 @@ def _event(seq: int, kind: str, to: str, data: Json) -> Json:
 
 def _id(prefix: str, milliseconds: float, number: int, of: str) -> str:
     """In the server's form; of those of one time, a later one sorts behind an earlier one."""
-    time = (int(milliseconds) * _PER_MILLISECOND + 1 + number % (_PER_MILLISECOND - 1)) % (1 << _TIME_BITS)
+    time = (int(milliseconds) * PER_MILLISECOND + 1 + number % (PER_MILLISECOND - 1)) % (1 << TIME_BITS)
     return f"{prefix}_{time:012x}{sha256(of.encode()).hexdigest()[:_TAIL]}"

@@ -16,7 +16,7 @@ from opencode_actors.ports import Prompt
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TAIL = 14
 # 36 bits of the milliseconds and 12 for a counter within one of them, which starts at 1.
-_TIME_BITS = 48
+TIME_BITS = 48
 PER_MILLISECOND = 0x1000
 
 
@@ -27,7 +27,7 @@ def stamped(prompt: Prompt, moment: Moment) -> Prompt:
 
 def id_time(wall: float) -> int:
     """What the first twelve digits of an id say that was made at this time of day."""
-    return (int(wall * 1000) * PER_MILLISECOND + 1) % (1 << _TIME_BITS)
+    return (int(wall * 1000) * PER_MILLISECOND + 1) % (1 << TIME_BITS)
 
 
 def _tail(roll: float) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+import trio
+
+from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.adapters.opencode_retelling import in_batches, retold
+from opencode_actors.errors import ServerUnintelligible
+from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.testing.samples import ENDPOINT
 
 SESSION = {
     "id": "ses_old",
@@ -66,3 +73,28 @@ def test_it_is_told_in_pieces_that_are_bounded_by_number_and_by_size() -> None:
     sizes = [len(json.dumps(batch)) for batch in in_batches(large)]
     assert len(sizes) >= 4
     assert max(sizes) < 5 << 20
+
+
+@pytest.mark.parametrize(
+    ("session", "messages"),
+    [
+        ({}, ()),
+        ({**SESSION, "time": None}, ()),
+        (SESSION, ({"info": {"id": "msg_1"}, "parts": []},)),
+        (SESSION, ({"info": {"id": "msg_1", "time": {"created": float("inf")}}, "parts": []},)),
+        (SESSION, ({"info": [], "parts": []},)),
+        (SESSION, (message("msg_1", 5_000) | {"parts": [{}]},)),
+    ],
+)
+async def test_what_is_no_conversation_is_the_servers_fault(
+    monkeypatch: pytest.MonkeyPatch, session: Any, messages: Any
+) -> None:
+    answers = iter((session, messages))
+
+    async def answered(*_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return next(answers)
+
+    monkeypatch.setattr(HttpOpenCode, "_get", answered)
+    with pytest.raises(ServerUnintelligible, match="no conversation"):
+        await HttpOpenCode(ENDPOINT).retell(ConversationId("ses_old"), earlier=1.0)
