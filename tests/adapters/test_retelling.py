@@ -75,17 +75,17 @@ def test_it_is_told_in_pieces_that_are_bounded_by_number_and_by_size() -> None:
     assert max(sizes) < 5 << 20
 
 
-@pytest.mark.parametrize(
-    ("session", "messages"),
-    [
-        ({}, ()),
-        ({**SESSION, "time": None}, ()),
-        (SESSION, ({"info": {"id": "msg_1"}, "parts": []},)),
-        (SESSION, ({"info": {"id": "msg_1", "time": {"created": float("inf")}}, "parts": []},)),
-        (SESSION, ({"info": [], "parts": []},)),
-        (SESSION, (message("msg_1", 5_000) | {"parts": [{}]},)),
-    ],
-)
+GARBAGE: list[tuple[Any, Any]] = [
+    ({}, ()),
+    ({**SESSION, "time": None}, ()),
+    (SESSION, ({"info": {"id": "msg_1"}, "parts": []},)),
+    (SESSION, ({"info": {"id": "msg_1", "time": {"created": float("inf")}}, "parts": []},)),
+    (SESSION, ({"info": [], "parts": []},)),
+    (SESSION, ({**message("msg_1", 5_000), "parts": [{}]},)),
+]
+
+
+@pytest.mark.parametrize(("session", "messages"), GARBAGE)
 async def test_what_is_no_conversation_is_the_servers_fault(
     monkeypatch: pytest.MonkeyPatch, session: Any, messages: Any
 ) -> None:
