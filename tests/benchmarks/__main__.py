@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-BENCHMARKS = ("start", "calls", "streaming", "cancel", "death", "history", "recovery", "scale")
+BENCHMARKS = ("start", "warm", "calls", "streaming", "cancel", "death", "history", "recovery", "scale")
 
 _HEAD = """\
 # Performance

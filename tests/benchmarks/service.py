@@ -28,15 +28,21 @@ _ENDS_WITHIN = 60
 @frozen
 class Service:
     sessions_dir: Path
+    pid: int
 
     def server(self, session: str) -> httpx.AsyncClient:
         """A client of OpenCode's own server in the session's container, by hand."""
+        url, password = self.server_access(session)
+        return httpx.AsyncClient(base_url=url, auth=("opencode", password), timeout=60, trust_env=False)
+
+    def server_access(self, session: str) -> tuple[str, str]:
+        """Its address and its password."""
         with closing(sqlite3.connect(self.sessions_dir / "journal.sqlite")) as database:
             found = database.execute(
                 "SELECT url, password FROM sessions WHERE key = ?", (session,)
             ).fetchone()
         url, password = found
-        return httpx.AsyncClient(base_url=url, auth=("opencode", password), timeout=60, trust_env=False)
+        return str(url), str(password)
 
     def container(self, session: str) -> str:
         with closing(sqlite3.connect(self.sessions_dir / "journal.sqlite")) as database:
@@ -72,7 +78,7 @@ async def open_service(provider: Path | None = None) -> AsyncGenerator[tuple[Ser
                 while not (base / "sessions" / "door.json").exists():  # noqa: ASYNC110 - another process
                     await trio.sleep(0.05)
             async with open_client(base / "sessions") as client:
-                yield Service(base / "sessions"), client
+                yield Service(base / "sessions", process.pid), client
         finally:
             process.terminate()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _ENDS_WITHIN):

@@ -16,7 +16,9 @@ LOCAL = {
     "recovery": "recovery.main((10,), open_sizes=(2,), rounds=1)",
     "scale": "scale.main((2, 3), look_for=0.2)",
 }
-REAL = {name: f"trio.run({name}.main, 1)" for name in ("start", "calls", "streaming", "cancel", "death")}
+REAL = {
+    name: f"trio.run({name}.main, 1)" for name in ("start", "warm", "calls", "streaming", "cancel", "death")
+}
 
 
 def test_each_of_them_is_tried() -> None:
