@@ -105,7 +105,7 @@ class Forking:
         )
 
     def _at_work(self, source: SessionKey) -> JobState | None:
-        states = self.jobs.of(source)
+        states = self.jobs.entries.unsettled_in(source)
         return next((state for state in states if state.has_begun and state.prompt.message_id), None)
 
     async def _record(

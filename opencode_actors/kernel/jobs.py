@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -21,6 +21,7 @@ from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.answers import why_not_answered
 from opencode_actors.kernel.finished import Finished
 from opencode_actors.kernel.hub import Allowance, Following
+from opencode_actors.kernel.job_entries import JobActor, JobEntries, JobEntry
 from opencode_actors.kernel.job_operations import JobOperations
 from opencode_actors.kernel.names import Names
 from opencode_actors.kernel.policies import job_policy
@@ -37,7 +38,6 @@ from opencode_actors.machines.job_messages import (
     CancelJob,
     GetJob,
     GiveWay,
-    JobEffect,
     JobMessage,
     JobOver,
     NotAnswered,
@@ -47,7 +47,6 @@ from opencode_actors.machines.job_messages import (
 from opencode_actors.machines.job_state import (
     JobPolicy,
     JobState,
-    Settled,
     new_job,
     pending,
     snapshot,
@@ -97,23 +96,7 @@ def _is_aimed(state: JobState) -> bool:
     return state.notify and state.origin is not None and bool(state.origin.session_key)
 
 
-JobActor = Actor[JobState, JobMessage, JobEffect]
-
 LOST = Failure(cause=Cause.LOST, message="opencode-actors ended while the job ran")
-
-
-@define(eq=False, repr=False)
-class _Entry:
-    """`plan` is what is recorded of it besides its state. `accepted` is set when it is recorded, or
-    `refused`; `ended` is what was announced of its end, if its machine did not."""
-
-    actor: JobActor
-    session: SessionKey
-    plan: Accepted
-    accepted: trio.Event = field(factory=trio.Event, init=False)
-    refused: StoreError | None = field(default=None, init=False)
-    ended: JobEnded | None = field(default=None, init=False)
-    done: trio.Event = field(factory=trio.Event, init=False)
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -121,30 +104,23 @@ class Jobs:
     surroundings: Surroundings
     sessions: Sessions
     names: Names = field(init=False)
-    _entries: dict[JobId, _Entry] = field(factory=dict[JobId, _Entry], init=False)
+    entries: JobEntries = field(factory=JobEntries, init=False)
     _finished: Finished = field(factory=Finished, init=False)
     _keys: dict[str, trio.Lock] = field(factory=dict[str, trio.Lock], init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.names = Names(self.surroundings.store, self.unsettled, self.sessions.given_keys)
+        self.names = Names(
+            self.surroundings.store, self.entries, self.sessions.is_given, self.sessions.given_keys
+        )
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __repr__(self) -> str:
-        return f"<Jobs {len(self._entries)} unsettled, {len(self._finished)} remembered>"
-
-    def unsettled(self) -> Iterator[JobState]:
-        """In the order in which they came."""
-        states = (entry.actor.state for entry in self._entries.values())
-        return (state for state in states if not isinstance(state.phase, Settled))
-
-    def of(self, session: SessionKey) -> tuple[JobState, ...]:
-        """Those that have not ended and run or wait in the session, or are on their way to it."""
-        return tuple(state for state in self.unsettled() if state.session == session)
+        return f"<Jobs {len(self.entries)} unsettled, {len(self._finished)} remembered>"
 
     def actors(self) -> tuple[JobActor, ...]:
-        return tuple(entry.actor for entry in self._entries.values())
+        return tuple(entry.actor for entry in self.entries)
 
     async def start(self, session: SessionKey | None, wish: Wish) -> tuple[JobId, SessionKey]:
         """Returns when it has its place in the session and is recorded; without a session it gets one of its
@@ -184,10 +160,10 @@ class Jobs:
         # From here to its place among the jobs nothing is awaited: what is looked at is still so.
         self.names.check(wish.name)
         if wish.resumes:
-            check_is_at_rest(session, self.of(session))
+            check_is_at_rest(session, self.entries.unsettled_in(session))
         entry = self._new(session, wish)
-        job = entry.actor.state.id
-        self._entries[job] = entry
+        job = entry.id
+        self.entries.add(entry)
         self.surroundings.addresses[job] = JobAddress(session, entry.actor.mailbox)
         has_place = False
         try:
@@ -205,7 +181,7 @@ class Jobs:
             has_place = True
         finally:
             if not has_place:
-                self._let_go(job, entry)
+                self._let_go(entry)
         self.surroundings.nursery.start_soon(self._run, entry, ahead)
         try:
             await entry.accepted.wait()
@@ -217,7 +193,7 @@ class Jobs:
         return job, session
 
     async def wait(self, job: JobId) -> JobSnapshot:
-        entry = self._entries.get(job)
+        entry = self.entries.get(job)
         if entry is not None:
             await entry.done.wait()
             if entry.ended is not None:
@@ -232,7 +208,7 @@ class Jobs:
 
     async def answer(self, job: JobId, request: str, answer: Answer) -> None:
         """Raises `RequestGone`, `UsageError` for what does not fit, and `OpenCodeError` when nobody knows."""
-        entry = self._entries.get(job)
+        entry = self.entries.get(job)
         if entry is None:
             await self.settled(job)  # or it is not known at all
             raise RequestGone(f"job {job} has ended, and waits for no answer")
@@ -261,7 +237,7 @@ class Jobs:
 
     def follow(self, job: JobId, since: int | None, allowance: Allowance | None) -> Following:
         """From when it was queued, if not from a later number. Reading raises `UnknownJob`."""
-        hub, entry = self.surroundings.hub, self._entries.get(job)
+        hub, entry = self.surroundings.hub, self.entries.get(job)
         history = partial(self._history, job)
         if entry is None:
             return hub.follow(job, since=(since or 0, history), allowance=allowance, ended=True)
@@ -278,7 +254,7 @@ class Jobs:
         if page.reached < min(upto, last):
             return page
         page = evolve(page, reached=upto)
-        if known.ended is not None or job in self._entries:
+        if known.ended is not None or job in self.entries:
             return page
         ended = self._finished.get(job)
         if ended is None:
@@ -287,47 +263,47 @@ class Jobs:
 
     def aimed_at(self, job: JobId) -> Origin | None:
         """The chat that asked for it, while it is under way."""
-        entry = self._entries.get(job)
-        return entry.actor.state.origin if entry is not None and _is_aimed(entry.actor.state) else None
+        entry = self.entries.get(job)
+        return entry.state.origin if entry is not None and _is_aimed(entry.state) else None
 
     def waiting_for_input(self) -> tuple[tuple[JobId, SessionKey, str], ...]:
         """What the jobs ask that are under way and that a chat asked for: the job, its session, the request's id."""
-        states = [entry.actor.state for entry in self._entries.values() if _is_aimed(entry.actor.state)]
+        states = [entry.state for entry in self.entries if _is_aimed(entry.state)]
         return tuple((state.id, state.session, request.id) for state in states for request in pending(state))
 
     def asked(self, job: JobId, request: str) -> PendingRequest | None:
         """What it asks under this id, if it does."""
-        entry = self._entries.get(job)
-        waiting = pending(entry.actor.state) if entry is not None else ()
+        entry = self.entries.get(job)
+        waiting = pending(entry.state) if entry is not None else ()
         return next((one for one in waiting if one.id == request), None)
 
     def asking(self) -> tuple[JobSnapshot, ...]:
         """Those that wait for an answer."""
-        states = [entry.actor.state for entry in self._entries.values()]
+        states = [entry.state for entry in self.entries]
         return tuple(snapshot(state, trio.current_time()) for state in states if pending(state))
 
     def since(self, job: JobId) -> int:
         """The number of the last notice before any of its own, while it is under way."""
-        entry = self._entries.get(job)
+        entry = self.entries.get(job)
         return entry.plan.since if entry is not None else 0
 
     def told(self, notice: Notice) -> None:
         """By the journal, when it is durable."""
-        if isinstance(notice, JobEnded) and notice.job in self._entries:
-            self._entries[notice.job].ended = notice
+        if isinstance(notice, JobEnded) and (entry := self.entries.get(notice.job)) is not None:
+            entry.ended = notice
         self.surroundings.hub.publish(notice)
 
     def __contains__(self, job: JobId) -> bool:
-        return job in self._entries
+        return job in self.entries
 
     async def wait_all(self, *, but: frozenset[JobId]) -> None:
-        for job, entry in tuple(self._entries.items()):
-            if job not in but:
+        for entry in self.entries:
+            if entry.id not in but:
                 await entry.done.wait()
 
     # ---- one job's life
 
-    def _new(self, session: SessionKey, wish: Wish) -> _Entry:
+    def _new(self, session: SessionKey, wish: Wish) -> JobEntry:
         here = self.surroundings
         state = new_job(
             job=JobId(f"job_{here.rng.getrandbits(64):016x}"),
@@ -372,12 +348,12 @@ class Jobs:
             elsewhere=attachment.url if attachment is not None else "",
         )
 
-    def _entry(self, state: JobState, plan: Accepted) -> _Entry:
+    def _entry(self, state: JobState, plan: Accepted) -> JobEntry:
         here = self.surroundings
         engine = None if state.policy.elsewhere else here.engine
         shell = JobShell(JobOperations(engine, here.servers), here.store, self.sessions.mailbox)
         actor = Actor(f"job {state.id}", state, job_machine.handle, shell, here.moment)
-        return _Entry(actor, state.session, plan)
+        return JobEntry(actor, state.id, state.session, state.name, plan)
 
     def take_over(self, job: OpenJob, left: Left | None) -> None:
         """Goes on with one that an earlier process accepted, once its session has a turn for it; `left` is
@@ -398,27 +374,28 @@ class Jobs:
         )
         if left is not None:
             state = evolve(taken_over(state, left, moment), gives_way_to=last.interrupted_by)
-        entry = self._entries[last.id] = self._entry(state, plan)
+        entry = self._entry(state, plan)
+        self.entries.add(entry)
         here.addresses[last.id] = JobAddress(last.session, entry.actor.mailbox)
         entry.accepted.set()
         entry.actor.mailbox.put(TakenOver())
         here.nursery.start_soon(self._go_on, entry)
 
-    async def _go_on(self, entry: _Entry) -> None:
+    async def _go_on(self, entry: JobEntry) -> None:
         try:
-            if entry.plan.first and not entry.actor.state.has_begun:
+            if entry.plan.first and not entry.state.has_begun:
                 self._make_way_for(entry)
             await self._live(entry)
         finally:
-            self._end(entry.actor.state.id, entry)
+            self._end(entry)
 
-    async def _live(self, entry: _Entry) -> None:
+    async def _live(self, entry: JobEntry) -> None:
         failure = await self.surroundings.supervisor.run(entry.actor)
         if failure is not None:
             await self._fail(entry, failure)
 
-    async def _run(self, entry: _Entry, ahead: int) -> None:
-        state = entry.actor.state
+    async def _run(self, entry: JobEntry, ahead: int) -> None:
+        state = entry.state
         try:
             recorded = JobRecorded(snapshot=snapshot(state, trio.current_time()), accepted=entry.plan)
             queued = JobQueued(job=state.id, session=entry.session, ahead=ahead)
@@ -433,23 +410,22 @@ class Jobs:
                 self._make_way_for(entry)
             await self._live(entry)
         finally:
-            self._end(state.id, entry)
+            self._end(entry)
 
-    def _make_way_for(self, entry: _Entry) -> None:
+    def _make_way_for(self, entry: JobEntry) -> None:
         """It is recorded, and goes before all that wait; so whoever came before it and is at work, or is to go on with
         what it began, ends. Told to one that is being ended already, it changes nothing."""
-        key, to = entry.session, entry.actor.state.id
-        at_work = self.sessions.at_work_in(key)
-        for job, other in self._entries.items():
-            if job == to:
+        at_work = self.sessions.at_work_in(entry.session)
+        for other in self.entries.in_session(entry.session):
+            if other is entry:
                 return  # who came later, and is at work all the same, goes before it
-            if other.session == key and (job == at_work or other.actor.state.has_begun):
-                other.actor.mailbox.put(GiveWay(to=to))
+            if other.id == at_work or other.state.has_begun:
+                other.actor.mailbox.put(GiveWay(to=entry.id))
 
-    async def _fail(self, entry: _Entry, failure: Failure) -> None:
+    async def _fail(self, entry: JobEntry, failure: Failure) -> None:
         """After a bug, or when its state could not be recorded."""
         # Nobody follows its prompt any more, so nothing may go on working for it.
-        job = entry.actor.state.id
+        job = entry.id
         self._tell_session(entry, StopForJob(job=job))
         self._tell_session(entry, JobOver(job=job))
         if entry.ended is not None:
@@ -457,33 +433,33 @@ class Jobs:
         final = self._as_failed(entry, failure)
         gone = [
             InputAnswered(job=job, session=entry.session, request=request.id, end=InputEnd.GONE)
-            for request in snapshot(entry.actor.state, trio.current_time()).pending
+            for request in snapshot(entry.state, trio.current_time()).pending
         ]
         ended = entry.ended = JobEnded(job=final.id, session=final.session, snapshot=final)
         await self.surroundings.announce(*gone, ended, records=(JobRecorded(snapshot=final),))
 
-    def _tell_session(self, entry: _Entry, message: JobOver | StopForJob) -> None:
+    def _tell_session(self, entry: JobEntry, message: JobOver | StopForJob) -> None:
         session = self.sessions.mailbox(entry.session)
         if session is not None:
             session.put(message)
 
-    def _end(self, job: JobId, entry: _Entry) -> None:
+    def _end(self, entry: JobEntry) -> None:
         """Whatever happened, whoever waits for it hears of it."""
         if entry.ended is None and entry.refused is None:
             final = self._as_failed(entry, LOST)
-            entry.ended = JobEnded(job=job, session=entry.session, snapshot=final)
+            entry.ended = JobEnded(job=entry.id, session=entry.session, snapshot=final)
         if entry.ended is not None:
-            self._finished.remember(job, entry.ended)
-        self._let_go(job, entry)
+            self._finished.remember(entry.id, entry.ended)
+        self._let_go(entry)
 
-    def _let_go(self, job: JobId, entry: _Entry) -> None:
-        del self._entries[job]
-        del self.surroundings.addresses[job]
+    def _let_go(self, entry: JobEntry) -> None:
+        self.entries.remove(entry)
+        del self.surroundings.addresses[entry.id]
         entry.accepted.set()
         entry.done.set()
 
-    def _as_failed(self, entry: _Entry, failure: Failure) -> JobSnapshot:
-        last = snapshot(entry.actor.state, trio.current_time())
+    def _as_failed(self, entry: JobEntry, failure: Failure) -> JobSnapshot:
+        last = snapshot(entry.state, trio.current_time())
         if last.settled:
             return last
         return evolve(
@@ -501,7 +477,7 @@ class Jobs:
             self._finished.forget(job)
 
     async def _ask(self, job: JobId, make: Callable[[AskId], JobMessage]) -> JobSnapshot:
-        entry = self._entries.get(job)
+        entry = self.entries.get(job)
         if entry is None:
             return await self.settled(job)
         try:

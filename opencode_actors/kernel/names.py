@@ -7,14 +7,15 @@ made of the prompt's key words, and with a number behind it where others were ca
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable
 
 import trio
 from attrs import define, field
 
 from opencode_actors.errors import UnknownJob, UnknownSession, UsageError
+from opencode_actors.kernel.job_entries import JobEntries
 from opencode_actors.machines.job_state import JobState
-from opencode_actors.machines.names import is_job_id, name_of
+from opencode_actors.machines.names import is_job_id, name_of, numbered
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, SessionKey
 from opencode_actors.store.port import Store
 
@@ -27,11 +28,12 @@ _LEAST_ALIKE = 0.6
 
 @define(eq=False)
 class Names:
-    """`unsettled` are the jobs that have not ended, `open_sessions` those that somebody uses, or may at any moment."""
+    """`given` are the sessions that somebody uses, or may at any moment; `is_given` asks after one of them."""
 
     store: Store
-    unsettled: Callable[[], Iterator[JobState]]
-    open_sessions: Callable[[], Collection[SessionKey]]
+    entries: JobEntries
+    is_given: Callable[[SessionKey], bool]
+    given: Callable[[], Iterable[SessionKey]]
     _one_at_a_time: trio.Lock = field(factory=trio.Lock, init=False, repr=False)
 
     # ---- giving
@@ -45,7 +47,7 @@ class Names:
 
     def check(self, name: str) -> None:
         """While a job has not settled, its name is its own. Afterwards others may be called so."""
-        holder = self._called(name)
+        holder = self.entries.called(name)
         if holder is not None:
             raise UsageError(
                 f"{name!r} is what job {holder.id} is called, which has not ended yet",
@@ -61,15 +63,14 @@ class Names:
         anything else happens."""
         # One after another: the next one who asks finds it among the jobs, or the sessions.
         async with self._one_at_a_time:
-            name = wanted
-            asked = False
-            while not asked or name in self._taken():  # or somebody has chosen just that one meanwhile
-                name, asked = await self.store.free_name(wanted, taken=self._taken()), True
-            return name
+            number = await self.store.free_number(wanted)
+            while self._is_used(numbered(wanted, number)):  # and not recorded yet
+                number = await self.store.free_number(wanted, above=number)
+            return numbered(wanted, number)
 
-    def _taken(self) -> frozenset[str]:
-        called = (word for state in self.unsettled() for word in (state.name, state.session))
-        return frozenset((*called, *self.open_sessions()))
+    def _is_used(self, word: str) -> bool:
+        session = SessionKey(word)
+        return bool(self.entries.called(word) or self.entries.unsettled_in(session) or self.is_given(session))
 
     # ---- finding
 
@@ -83,7 +84,7 @@ class Names:
         if is_job_id(word):
             await trio.lowlevel.checkpoint()
             return JobId(word)
-        called, in_session = self._called(word), self._at_work_in(word)
+        called, in_session = self.entries.called(word), self._at_work_in(word)
         if called is not None and in_session is not None and called.session != in_session.session:
             raise UsageError(
                 f"{word!r} is what job {called.id} in session {called.session} is called, and a session in "
@@ -110,7 +111,7 @@ class Names:
             if known is None:
                 raise UnknownJob(f"there is no job {word}")
             return known.snapshot.session
-        called = self._called(word)
+        called = self.entries.called(word)
         named = () if called is not None else await self.store.named(word, limit=_CANDIDATES + 1)
         jobs = {job.session: job.id for job in ((called,) if called is not None else reversed(named))}
         if await self.is_session(word):
@@ -129,18 +130,17 @@ class Names:
 
     async def is_session(self, word: str) -> bool:
         """Whether a session of this name is open, or was."""
-        return word in self.open_sessions() or (await self.store.session(SessionKey(word))).heard_of
-
-    def _called(self, name: str) -> JobState | None:
-        return next((state for state in self.unsettled() if name and state.name == name), None)
+        return self.is_given(SessionKey(word)) or (await self.store.session(SessionKey(word))).heard_of
 
     def _at_work_in(self, session: str) -> JobState | None:
         """The one that has begun, or else the first that waits."""
-        there = [state for state in self.unsettled() if state.session == session]
+        there = self.entries.unsettled_in(SessionKey(session))
         return next((state for state in there if state.has_begun), there[0] if there else None)
 
     async def _nearest(self, word: str) -> str:
-        known = {*self._taken(), *await self.store.recent_names(jobs=_COMPARED)} - {"", word}
+        recent = await self.store.recent_names(jobs=_COMPARED)
+        under_way = (one for state in self.entries.unsettled() for one in (state.name, state.session))
+        known = {*under_way, *self.given(), *recent} - {"", word}
         lower = word.lower()
         near = sorted(name for name in known if lower in name.lower() or name.lower() in lower)
         alike = difflib.get_close_matches(word, known, n=_NEAREST, cutoff=_LEAST_ALIKE)

@@ -112,7 +112,7 @@ class Retention:
         """
         store, place = self.surroundings.store, self.sessions.place_of(key)
         async with self.sessions.kept_closed(key) as why_not:
-            ended = None if why_not or self.jobs.of(key) else await store.jobs_of(key)
+            ended = None if why_not or self.jobs.entries.unsettled_in(key) else await store.jobs_of(key)
             if ended is None:
                 return False
             await self.sessions.directories.set_aside(place.data.parent)

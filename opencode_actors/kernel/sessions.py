@@ -83,6 +83,10 @@ class Sessions:
     def open_keys(self) -> tuple[SessionKey, ...]:
         return tuple(self._entries)
 
+    def is_given(self, key: SessionKey) -> bool:
+        """Whether it is open, attached, or just being made."""
+        return key in self._entries or key in self.attachments or key in self.branches
+
     def given_keys(self) -> tuple[SessionKey, ...]:
         """Those that are open, attached, or just being made."""
         return (*self._entries, *self.attachments, *self.branches.keys())
@@ -203,7 +207,7 @@ class Sessions:
     async def attach(self, key: SessionKey, record: Callable[[], Awaitable[Attachment]]) -> None:
         """Opens it with what was recorded, unless somebody has opened it meanwhile."""
         async with self._opening:
-            if key in self.given_keys():
+            if self.is_given(key):
                 raise UsageError(
                     f"session {key} is open already", hint="choose another name, or detach or clean up first"
                 )
@@ -440,7 +444,7 @@ class Sessions:
         """Until this is left what either has on the disk stays, and nobody opens the `target`. Raises `UsageError`
         where there is one."""
         taken = UsageError(f"there is a session {target} already", hint="choose another name, or none")
-        if target in self.given_keys():
+        if self.is_given(target):
             raise taken
         with self.branches.make(source, target):
             async with self._opening:  # whoever was opening it, or setting it aside, is through with that

@@ -82,8 +82,8 @@ def name_of(prompt: str) -> str:
 
 
 def numbered(name: str, number: int) -> str:
-    """The one after others of that name."""
-    return f"{name}-{number}"
+    """The one after others of that name; the first has no number."""
+    return name if number == 1 else f"{name}-{number}"
 
 
 def directory_name(key: SessionKey) -> str:

@@ -147,8 +147,8 @@ class Journal:
     async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
         return await self._read(name_rows.read_recent, self._reading, jobs)
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> str:
-        return await self._read(name_rows.read_free, self._reading, name, taken)
+    async def free_number(self, name: str, *, above: int = 0) -> int:
+        return await self._read(name_rows.read_free, self._reading, name, above)
 
     async def job(self, job: JobId) -> KnownJob | None:
         return await self._read(db.read_job, self._reading, job)

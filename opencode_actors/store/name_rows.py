@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Set
 from typing import cast
 
 from opencode_actors.machines.names import numbered
@@ -40,16 +39,16 @@ def read_recent(database: sqlite3.Connection, jobs: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for row in found for word in row if word))
 
 
-def read_free(database: sqlite3.Connection, name: str, taken: Set[str]) -> str:
-    """The name, with a number behind it if need be that nobody was given."""
-    if name not in taken and not _is_given(database, name):
-        return name
+def read_free(database: sqlite3.Connection, name: str, above: int) -> int:
+    """The number that the name needs behind it so that nobody was given it; 1 where it needs none."""
+    if above < 1 and not _is_given(database, name):
+        return 1
     span = {"low": f"{name}-", "high": f"{name}."}  # "." comes after "-"
     (alike,) = cast(tuple[int], database.execute(_ALIKE, span).fetchone())
-    number = alike + 2
-    while numbered(name, number) in taken or _is_given(database, numbered(name, number)):
+    number = max(alike + 2, above + 1)
+    while _is_given(database, numbered(name, number)):
         number += 1
-    return numbered(name, number)
+    return number
 
 
 def _is_given(database: sqlite3.Connection, name: str) -> bool:

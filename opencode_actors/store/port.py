@@ -225,9 +225,9 @@ class Store(Protocol):
         """What the newest jobs and their sessions are called, the newest first, each word once."""
         ...
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> str:
-        """The name itself when no job and no session was given it and it is not `taken`; or else with the first free
-        number behind it that is larger than how many of either begin like that."""
+    async def free_number(self, name: str, *, above: int = 0) -> int:
+        """1 when no job and no session was given this name; or else the first number that is free behind it, larger
+        than how many of either begin like that. Always one that is larger than `above`."""
         ...
 
     async def job(self, job: JobId) -> KnownJob | None:

@@ -420,19 +420,20 @@ class MemoryStore:
         newest = list(reversed(self._jobs.values()))[:jobs]
         return tuple(dict.fromkeys(word for job in newest for word in (job.name, job.session) if word))
 
-    async def free_name(self, name: str, *, taken: Set[str]) -> str:
+    async def free_number(self, name: str, *, above: int = 0) -> int:
         await trio.lowlevel.checkpoint()
         names = [job.name for job in self._jobs.values()]
         sessions = {job.session for job in self._jobs.values()}
         sessions |= {*self._conversations, *self._forks, *self._directories}
-        given = {*taken, *names, *sessions}
-        if name not in given:
-            return name
+        given = {*names, *sessions}
+        if above < 1 and name not in given:
+            return 1
         alike = f"{name}-"
-        number = 2 + max(sum(word.startswith(alike) for word in words) for words in (names, sessions))
+        many = max(sum(word.startswith(alike) for word in words) for words in (names, sessions))
+        number = max(many + 2, above + 1)
         while numbered(name, number) in given:
             number += 1
-        return numbered(name, number)
+        return number
 
     async def job(self, job: JobId) -> KnownJob | None:
         await trio.lowlevel.checkpoint()

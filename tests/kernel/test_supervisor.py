@@ -114,7 +114,8 @@ async def test_a_bug_in_a_job_fails_it_stops_its_work_and_nothing_else(
         other = await begun(system, "other")
         job = await begun(system, "broken")
         following = system.follow(job.id)
-        entry = system._jobs._entries[job.id]
+        entry = system._jobs.entries.get(job.id)
+        assert entry is not None
         entry.actor.handle = break_on(job_machine.handle, EventsSeen, "broken")
         (container,) = [c for c in world.engine.containers.values() if "broken" in c.name]
         with trio.fail_after(2 * SOON + 30):
@@ -140,7 +141,8 @@ async def test_a_bug_in_a_queued_job_leaves_the_running_one_alone(
     async with open_world(BEHAVIOUR) as world, world.system() as system:
         running = await begun(system, "demo")
         queued = await system.start("::say never", session="demo")
-        entry = system._jobs._entries[queued.id]
+        entry = system._jobs.entries.get(queued.id)
+        assert entry is not None
         entry.actor.handle = break_on(job_machine.handle, object, "demo")
         with trio.fail_after(1):
             check_failed(await queued.status(), Cause.INTERNAL)

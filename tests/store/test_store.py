@@ -399,23 +399,25 @@ def called(number: int, name: str, session: str) -> JobRecorded:
 
 async def test_a_name_is_free_until_a_job_or_a_session_was_given_it(open_store: OpenStore) -> None:
     async with open_store() as store:
-        assert await store.free_name("fix", taken=frozenset()) == "fix"
-        assert await store.free_name("fix", taken=frozenset(("fix", "fix-2"))) == "fix-3"
+        assert await store.free_number("fix") == 1
+        assert await store.free_number("fix", above=1) == 2
+        assert await store.free_number("fix", above=2) == 3
         await store.append((called(1, "fix", "demo"), called(2, "fix-2", "fix-3")))
         await store.append((evolve(conversation(), session=SessionKey("fix-4")),))
-        assert await store.free_name("fix", taken=frozenset(("fix-5",))) == "fix-6"
-        assert await store.free_name("demo", taken=frozenset()) == "demo-2"
-        assert await store.free_name("fixture", taken=frozenset()) == "fixture"
+        assert await store.free_number("fix") == 5
+        assert await store.free_number("fix", above=5) == 6
+        assert await store.free_number("demo") == 2
+        assert await store.free_number("fixture") == 1
 
 
 async def test_a_number_behind_a_name_is_larger_than_how_many_there_are(open_store: OpenStore) -> None:
     """A name that is free in between is not looked for: that would be a try for each number."""
     async with open_store() as store:
         await store.append((called(1, "fix", "a"), called(2, "fix-9", "b"), called(3, "fix-9", "b")))
-        assert await store.free_name("fix", taken=frozenset()) == "fix-4"
+        assert await store.free_number("fix") == 4
         forked = SessionForked(session=SessionKey("fix-4"), source=SESSION, conversation=CONVERSATION)
         await store.append((forked,))
-        assert await store.free_name("fix", taken=frozenset()) == "fix-5"
+        assert await store.free_number("fix") == 5
 
 
 async def test_the_last_job_of_a_session_and_the_newest_names_are_known(open_store: OpenStore) -> None:

@@ -299,9 +299,9 @@ def _keeps_a_word_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_KEPT", kept := [], raising=False)
     right = Jobs._let_go
 
-    def let_go(self: Jobs, job: Any, entry: Any) -> None:
-        kept.append(str(job))
-        right(self, job, entry)
+    def let_go(self: Jobs, entry: Any) -> None:
+        kept.append(str(entry.id))
+        right(self, entry)
 
     monkeypatch.setattr(Jobs, "_let_go", let_go)
 
