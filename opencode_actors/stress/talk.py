@@ -49,9 +49,10 @@ def write_prompt(talk: Talk, number: int, rng: random.Random, *, pace: float = 1
         case Talk.BURST:
             return f"{_echo(name + chr(10))}\n::text {rng.choice((10_000, 300_000))} chunk=97\n{end}"
         case Talk.TOOL:
-            # What is in a process session of its own outlives an abort.
-            stays = "" if number % 2 else f"setsid -f sh -c 'sleep 300' job-{number}; "
-            first = f"::bash {stays}echo {number}; sleep {rng.choice((0, 1, 15, 200)) * pace:g}"
+            # What is in a process session of its own outlives an abort. While it holds the command's output the
+            # real server's tool does not end; and any other command it ends after 120 s.
+            stays = "" if number % 2 else f"setsid -f sh -c 'sleep 300' job-{number} >/dev/null 2>&1; "
+            first = f"::bash {stays}echo {number}; sleep {rng.choice((0, 1, 15, 110)) * pace:g}"
             return f"{_echo(f'{name} begins ')}\n{first}\n{_echo('between ')}\n::bash echo again\n{end}"
         case Talk.CHILD:
             inner = f"::pause {rng.randint(0, 20) * pace:g}\\n::say the child of {number}"

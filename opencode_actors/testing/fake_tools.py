@@ -37,7 +37,7 @@ class Shell:
                     report()
                 case "setsid":
                     if self.spawn is not None:
-                        self.spawn(rest)
+                        self.spawn(rest.partition(" >")[0])
                 case "exit":
                     self.exit_code = int(rest or "0")
                     return
