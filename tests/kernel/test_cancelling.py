@@ -6,14 +6,14 @@ import pytest
 import trio
 import trio.testing
 
-from opencode_actors import Job, JobSnapshot, JobStatus, Rung, System
-from opencode_actors.machines.notices import JobCancelling, JobEnded, Notice, OutputAdded
+from opencode_actors import JobSnapshot, JobStatus, Rung
+from opencode_actors.machines.notices import JobCancelling, JobEnded, Notice
 from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
 from .schedules import schedules
-from .world import SETTINGS, World, open_world
+from .world import SETTINGS, World, begun, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 
@@ -21,14 +21,6 @@ BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 def container_of(world: World) -> FakeContainer:
     (one,) = world.engine.containers.values()
     return one
-
-
-async def begun(system: System, prompt: str = "::say begun\n::hang") -> Job:
-    job = await system.start(prompt, session="demo")
-    async for notice in system.follow(job.id):
-        if isinstance(notice, OutputAdded):
-            break
-    return job
 
 
 async def test_p6_a_daemon_of_a_command_takes_the_container_down_and_is_named(

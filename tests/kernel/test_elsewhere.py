@@ -10,7 +10,6 @@ from attrs import evolve
 from opencode_actors import (
     Busy,
     Cause,
-    Job,
     JobStatus,
     Leave,
     OutputAdded,
@@ -25,7 +24,7 @@ from opencode_actors.machines.vocabulary import Moment
 from opencode_actors.ports import Prompt
 from opencode_actors.testing.fake_server import FakeServer
 
-from .world import SETTINGS, World, open_world
+from .world import SETTINGS, World, open_world, until
 
 URL = "http://127.0.0.1:4096"
 SECRET = "a secret of theirs"
@@ -44,12 +43,6 @@ def theirs(world: World) -> FakeServer:
 
 async def attach(system: System, name: str = "far", **more: str) -> None:
     await system.attach(name, URL, password_env=VARIABLE, **more)
-
-
-async def until_it_speaks(system: System, job: Job) -> None:
-    async for notice in system.follow(job.id):
-        if isinstance(notice, OutputAdded):
-            return
 
 
 async def test_a_job_runs_on_their_server_and_no_container_is_made(
@@ -93,14 +86,14 @@ async def test_an_abort_is_the_only_rung_and_a_turn_that_goes_on_is_said_to(
         async with world.system() as system:
             await attach(system)
             ended = await system.start("::words 1000 rate=10", session="far")
-            await until_it_speaks(system, ended)
+            await until(system, ended, OutputAdded)
             stopped = await ended.cancel()
             assert (stopped.status, stopped.climb and stopped.climb.ended_by) == (
                 JobStatus.CANCELLED,
                 Rung.ABORT,
             )
             stubborn = await system.start("::words 1000 rate=10", session="far")
-            await until_it_speaks(system, stubborn)
+            await until(system, stubborn, OutputAdded)
             server.ignores_aborts = True
             left = await stubborn.cancel()
             assert left.status is JobStatus.FAILED
@@ -127,7 +120,7 @@ async def test_a_server_that_comes_back_in_time_costs_its_jobs_nothing(
         async with world.system() as system:
             await attach(system)
             job = await system.start("::words 600 rate=10", session="far")
-            await until_it_speaks(system, job)
+            await until(system, job, OutputAdded)
             server.freeze()
             await trio.sleep(LOST_AFTER - 20)
             (session,) = await system.sessions()
@@ -148,7 +141,7 @@ async def test_a_server_that_stays_away_is_lost_and_its_address_is_named(
             await attach(system)
             job = await system.start("::words 600 rate=10", session="far")
             waiting = await system.start("::say later", session="far")
-            await until_it_speaks(system, job)
+            await until(system, job, OutputAdded)
             server.crash()
             for one in (await job.wait(), await waiting.wait()):
                 assert one.status is JobStatus.FAILED
@@ -203,7 +196,7 @@ async def test_the_next_system_follows_a_job_on_and_knows_the_session(
         async with world.system(leave=Leave.ALL) as system:
             await attach(system)
             job = await system.start("::words 100 rate=10", session="far")
-            await until_it_speaks(system, job)
+            await until(system, job, OutputAdded)
         assert len(server.works) == 1  # it runs on
         async with world.system() as system:
             assert system.attachment(job.session) is not None
@@ -223,7 +216,7 @@ async def test_closing_ends_the_turn_and_nothing_else(autojump_clock: trio.testi
         async with world.system() as system:
             await attach(system)
             job = await system.start("::words 1000 rate=10", session="far")
-            await until_it_speaks(system, job)
+            await until(system, job, OutputAdded)
             climb = await system.close_session("far")
             assert climb.ended_by is None
             assert (await job.status()).status is JobStatus.CANCELLED
@@ -242,7 +235,7 @@ async def test_detaching_forgets_and_touches_nothing(autojump_clock: trio.testin
             job = await system.start("::words 1000 rate=10", session="far")
             with pytest.raises(Busy, match="has jobs"):
                 await system.detach("far")
-            await until_it_speaks(system, job)
+            await until(system, job, OutputAdded)
             await job.cancel()
             assert (await system.detach("far")).url == URL
             assert await system.sessions() == ()

@@ -8,26 +8,17 @@ import pytest
 import trio
 import trio.testing
 
-from opencode_actors import Cause, Job, JobStatus, SessionStatus, System, UnknownSession
+from opencode_actors import Cause, JobStatus, SessionStatus, UnknownSession
 from opencode_actors.kernel.engine_watch import LIST_EVERY, PATIENCE
-from opencode_actors.machines.notices import OutputAdded
 from opencode_actors.machines.session import ENGINE_BACK_WITHIN
 from opencode_actors.ports import Death
 from opencode_actors.testing.fake_container import FakeContainer
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
-from .world import SETTINGS, World, open_world
+from .world import SETTINGS, World, begun, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
-
-
-async def begun(system: System, prompt: str = "::say begun\n::hang") -> Job:
-    job = await system.start(prompt, session="demo")
-    async for notice in system.follow(job.id):
-        if isinstance(notice, OutputAdded):
-            break
-    return job
 
 
 def _unnoticed(container: FakeContainer, death: Death) -> None:

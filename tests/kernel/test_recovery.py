@@ -13,14 +13,13 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from opencode_actors import Cause, Job, JobId, JobStatus, Leave, SessionStatus, System
+from opencode_actors import Cause, JobId, JobStatus, Leave, SessionStatus, System
 from opencode_actors.kernel.jobs import LOST
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputWanted,
     JobEnded,
     JobStarted,
-    Notice,
     OutputAdded,
     SessionChanged,
     TodosChanged,
@@ -32,7 +31,7 @@ from opencode_actors.testing.provider_demo import demo_script
 
 from .killing import Cable, Steps
 from .schedules import schedules
-from .world import SETTINGS, World, open_world
+from .world import SETTINGS, World, open_world, until
 
 NoticeT = TypeVar("NoticeT")
 
@@ -242,12 +241,6 @@ async def test_a_job_whose_end_found_no_room_on_the_disk_takes_no_later_answer_f
     assert second.status is JobStatus.COMPLETED
     assert outputs[first.id] == ""
     assert outputs[second.id].endswith("the end")
-
-
-async def until(system: System, job: Job, kind: type[Notice]) -> None:
-    async for notice in system.follow(job.id):
-        if isinstance(notice, kind):
-            return
 
 
 @pytest.mark.parametrize("policy", ["fail", "resume"])

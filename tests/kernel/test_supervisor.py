@@ -13,7 +13,6 @@ import trio.testing
 from opencode_actors import (
     Cause,
     EngineUnavailable,
-    Job,
     JobSnapshot,
     JobStatus,
     SessionStatus,
@@ -23,17 +22,18 @@ from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines import job as job_machine
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines.job_messages import EventsSeen
-from opencode_actors.machines.notices import JobEnded, OutputAdded, SessionChanged
+from opencode_actors.machines.notices import JobEnded, SessionChanged
 from opencode_actors.machines.session_messages import UsageSampled
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
 
 from .schedules import schedules
 from .test_actor import Do, end, new_actor
-from .world import SETTINGS, open_world
+from .world import SETTINGS, begun, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 SOON = 10.0
+BRIEFLY = "::say begun\n::pause 30\n::say done"
 
 
 class Bug(Exception):
@@ -53,14 +53,6 @@ def break_on(handle: Handle, kind: type[object], session: str) -> Handle:
         return handle(state, message, moment)
 
     return broken
-
-
-async def begun(system: System, session: str) -> Job:
-    job = await system.start("::say begun\n::pause 30\n::say done", session=session)
-    async for notice in system.follow(job.id):
-        if isinstance(notice, OutputAdded):
-            return job
-    raise AssertionError("it never began")
 
 
 def check_failed(snapshot: JobSnapshot, cause: Cause) -> None:
@@ -111,8 +103,8 @@ async def test_a_bug_in_a_job_fails_it_stops_its_work_and_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        other = await begun(system, "other")
-        job = await begun(system, "broken")
+        other = await begun(system, BRIEFLY, session="other")
+        job = await begun(system, BRIEFLY, session="broken")
         following = system.follow(job.id)
         entry = system._jobs.entries.get(job.id)
         assert entry is not None
@@ -139,7 +131,7 @@ async def test_a_bug_in_a_queued_job_leaves_the_running_one_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        running = await begun(system, "demo")
+        running = await begun(system, BRIEFLY)
         queued = await system.start("::say never", session="demo")
         entry = system._jobs.entries.get(queued.id)
         assert entry is not None
@@ -162,8 +154,8 @@ async def test_a_bug_in_a_session_fails_its_jobs_and_removes_its_container(
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
         everything = system.follow()
-        other = await begun(system, "other")
-        running = await begun(system, "broken")
+        other = await begun(system, BRIEFLY, session="other")
+        running = await begun(system, BRIEFLY, session="broken")
         queued = await system.start("::say never", session="broken")
         break_session(system, "broken")
         with trio.fail_after(SOON):
@@ -182,8 +174,8 @@ async def test_an_engine_that_is_away_then_is_no_reason_to_fall(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        other = await begun(system, "other")
-        job = await begun(system, "broken")
+        other = await begun(system, BRIEFLY, session="other")
+        job = await begun(system, BRIEFLY, session="broken")
         world.engine.refuse("remove", EngineUnavailable("no engine answers"), times=1)
         break_session(system, "broken")
         with trio.fail_after(SOON):
@@ -201,7 +193,7 @@ async def test_an_engine_that_hangs_then_holds_the_key_only_for_its_time(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await begun(system, "broken")
+        job = await begun(system, BRIEFLY, session="broken")
         world.engine.delay("remove", 10_000)
         break_session(system, "broken")
         await job.wait()
@@ -239,7 +231,7 @@ async def test_a_container_is_not_left_behind_by_a_full_disk_while_the_engine_is
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await begun(system, "demo")
+        job = await begun(system, BRIEFLY)
         world.store.full = True
         world.engine.go_away()
         check_failed(await job.wait(), Cause.STORE)

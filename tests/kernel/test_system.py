@@ -36,7 +36,7 @@ from opencode_actors.machines.notices import (
 from opencode_actors.testing.fake_server import FakeBehaviour, FakeServer
 from opencode_actors.testing.provider_demo import demo_script
 
-from .world import SETTINGS, World, open_world
+from .world import SETTINGS, World, begun, open_world
 
 BEHAVIOUR = FakeBehaviour(script=demo_script, start_up=1.0)
 
@@ -157,10 +157,7 @@ async def test_a_container_that_dies_fails_its_job_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await system.start("::say begun\n::hang", session="demo")
-        async for notice in system.follow(job.id):
-            if isinstance(notice, OutputAdded):
-                break
+        job = await begun(system)
         (container,) = world.engine.containers
         before = trio.current_time()
         world.engine.crash(container, exit_code=139)
@@ -177,10 +174,7 @@ async def test_cancelling_climbs_no_further_than_it_must(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await system.start("::say begun\n::hang", session="demo")
-        async for notice in system.follow(job.id):
-            if isinstance(notice, OutputAdded):
-                break
+        job = await begun(system)
         cancelled = await job.cancel()
         assert cancelled.status is JobStatus.CANCELLED
         assert cancelled.climb is not None
@@ -192,10 +186,7 @@ async def test_a_server_that_does_not_answer_is_stopped_to_cancel_its_job(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await system.start("::say begun\n::hang", session="demo")
-        async for notice in system.follow(job.id):
-            if isinstance(notice, OutputAdded):
-                break
+        job = await begun(system)
         _server_of(world).freeze()
         before = trio.current_time()
         cancelled = await job.cancel()
@@ -293,10 +284,7 @@ async def test_an_engine_that_lies_about_the_end_is_named_as_the_fault(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await system.start("::say begun\n::hang", session="demo")
-        async for notice in system.follow(job.id):
-            if isinstance(notice, OutputAdded):
-                break
+        job = await begun(system)
         for verb in ("stop", "kill", "remove"):
             world.engine.lie(verb)
         _server_of(world).freeze()
@@ -348,10 +336,7 @@ async def test_a_disk_that_is_full_fails_the_job_and_says_so(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_world(BEHAVIOUR) as world, world.system() as system:
-        job = await system.start("::say begun\n::pause 30\n::say more", session="demo")
-        async for notice in system.follow(job.id):
-            if isinstance(notice, OutputAdded):
-                break
+        job = await begun(system, "::say begun\n::pause 30\n::say more")
         world.store.full = True
         ended = await job.wait()
         world.store.full = False

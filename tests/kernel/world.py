@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 import trio
 from attrs import define, evolve, field, frozen
 
-from opencode_actors import Leave, Settings, System, open_system
+from opencode_actors import Job, Leave, Settings, System, open_system
+from opencode_actors.machines.notices import Notice, OutputAdded
 from opencode_actors.ports import ContainerId, ContainerSpec, Webhook
 from opencode_actors.testing.fake_directories import FakeDirectories
 from opencode_actors.testing.fake_engine import FakeEngine
@@ -88,3 +89,21 @@ async def open_world(behaviour: FakeBehaviour | None = None) -> AsyncGenerator[W
             world = World(engine, servers, MemoryStore(), Path(base), random.Random(4711))
             world.directories.copied = lambda source, target: servers.copy_disk(str(source), str(target))
             yield world
+
+
+# ---- what a test waits for
+
+
+async def until(system: System, job: Job, kind: type[Notice]) -> None:
+    """Until it tells of such a thing; one that ends first never will."""
+    async for notice in system.follow(job.id):
+        if isinstance(notice, kind):
+            return
+    raise AssertionError(f"job {job.id} told of no {kind.__name__}")
+
+
+async def begun(system: System, prompt: str = "::say begun\n::hang", *, session: str = "demo") -> Job:
+    """One that has said something."""
+    job = await system.start(prompt, session=session)
+    await until(system, job, OutputAdded)
+    return job
