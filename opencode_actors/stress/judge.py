@@ -155,7 +155,9 @@ class Judge:
                 file.wanted_at.setdefault(notice.request, now)
                 self._saw(now, f"asks {notice.request}", file)
             case n.InputAnswered():
-                if file.wanted.get(notice.request) is not False:
+                if notice.seq > 0 and notice.request in file.early:
+                    file.early.remove(notice.request)
+                elif file.wanted.get(notice.request) is not False:
                     self._broke("requests end once", now, f"{notice.request} ended, and did not wait", file)
                 file.wanted[notice.request] = True
                 if notice.seq == 0:

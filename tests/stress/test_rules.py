@@ -5,9 +5,20 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from opencode_actors.machines.notices import JobStarted, Notice, OutputAdded, OutputKind
-from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors import Settings
+from opencode_actors.machines.notices import (
+    InputAnswered,
+    InputEnd,
+    InputWanted,
+    JobStarted,
+    Notice,
+    OutputAdded,
+    OutputKind,
+)
+from opencode_actors.machines.server_events import ConversationId
+from opencode_actors.machines.vocabulary import JobId, RequestKind, SessionKey
 from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.memory import ALLOWANCE, Memory
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import Talk, Value
@@ -113,3 +124,21 @@ def test_what_was_told_before_it_had_a_number_is_told_to_the_others_when_it_has(
     there, later = told(STARTED), told(evolve(STARTED, seq=1))
     assert list(later.differs(there, 0, 1)) == []
     assert list(there.differs(later, 0, 1)) == []
+
+
+def test_a_request_ends_once_though_a_full_disk_has_its_end_told_before_it_is_recorded() -> None:
+    judge = Judge(Settings(), Findings())
+    asked = InputWanted(
+        job=JOB,
+        session=SESSION,
+        request="que_1",
+        kind=RequestKind.QUESTION,
+        text="Which?",
+        conversation=ConversationId("ses_1"),
+    )
+    gone = InputAnswered(job=JOB, session=SESSION, request="que_1", end=InputEnd.GONE)
+    for seq, notice in enumerate((evolve(asked, seq=1), gone, evolve(gone, seq=2))):
+        judge.noticed(notice, float(seq))
+    assert judge.findings.violations == []
+    judge.noticed(evolve(gone, seq=3), 3.0)
+    assert [violation.text for violation in judge.findings.violations] == ["que_1 ended, and did not wait"]
