@@ -137,7 +137,8 @@ def test_a_request_ends_once_though_a_full_disk_has_its_end_told_before_it_is_re
         conversation=ConversationId("ses_1"),
     )
     gone = InputAnswered(job=JOB, session=SESSION, request="que_1", end=InputEnd.GONE)
-    for seq, notice in enumerate((evolve(asked, seq=1), gone, evolve(gone, seq=2))):
+    notices: tuple[Notice, ...] = (evolve(asked, seq=1), gone, evolve(gone, seq=2))
+    for seq, notice in enumerate(notices):
         judge.noticed(notice, float(seq))
     assert judge.findings.violations == []
     judge.noticed(evolve(gone, seq=3), 3.0)
