@@ -247,8 +247,9 @@ class _Run:
                 )
 
     def _check_reached(self) -> None:
-        reached = self.world.reached
-        for file, wrong in () if reached is None else reached.wrong(self.judge.files.values()):
+        reached, settings = self.world.reached, self.world.settings
+        patience = min(settings.header_timeout, settings.chunk_timeout)
+        for file, wrong in () if reached is None else reached.wrong(self.judge.files.values(), patience):
             self.judge.findings.broke(
                 "each prompt reaches the model once",
                 trio.current_time(),

@@ -47,7 +47,8 @@ _HARD_TIMES = (60.0, 200.0, 340.0, 480.0, 620.0, 760.0)
 _OFTEN = tuple(float(at) for at in range(40, 900, 20))
 
 DEFAULTS: tuple[Scenario, ...] = (
-    _scenario("fair weather", arrival=Arrival.STEADY),
+    # A silence ends by idleTimeout here, and in most others by whoever loses patience first.
+    _scenario("fair weather", arrival=Arrival.STEADY, headerTimeout=900.0, chunkTimeout=900.0),
     _scenario("crowds", FaultKind.CANCEL_STORM, arrival=Arrival.BURSTS, maxQueuedJobs=3),
     _scenario(
         "containers die",

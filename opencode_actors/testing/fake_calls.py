@@ -115,7 +115,8 @@ class ToolRun:
         child = self.server.create(
             str(self._arguments.get("description", "")), self.message.info.conversation
         )
-        self.server.put_user_text(child.id, str(self._arguments.get("prompt", "")))
+        model = self.message.info.model
+        self.server.put_user_text(child.id, str(self._arguments.get("prompt", "")), model=model)
         await self.server.start_work(child.id).ended.wait()
         answer = [stored.text for stored in self.server.stored(child.id).in_order()][-1]
         self._complete(f'<task id="{child.id}" state="completed">\n{answer}\n</task>')

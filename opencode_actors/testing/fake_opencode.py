@@ -15,10 +15,11 @@ caller. It takes time only where a script says so, and then trio's (`MockClock` 
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from attrs import define, field
@@ -50,6 +51,7 @@ T = TypeVar("T")
 CALL_WITHIN = 30.0  # as the real adapter
 _STREAM_WITHIN = 15.0  # as the real adapter
 _DATA = "/data"  # where a container has its server's data
+_CONFIG = "OPENCODE_CONFIG_CONTENT"
 _PASSWORD = "OPENCODE_SERVER_PASSWORD"  # noqa: S105 - the variable's name
 
 
@@ -71,10 +73,12 @@ class FakeServers:
         password: str,
         disk: str = "",
         behaviour: FakeBehaviour | None = None,
+        providers: Mapping[str, Any] | None = None,
     ) -> FakeServer:
-        """A server at `url`, with what an earlier one left on the disk of that name (default: the url)."""
+        """A server at `url`, with what an earlier one left on the disk of that name (default: the url). `providers` is
+        that block of its config."""
         kept = self._disks.setdefault(disk or url, FakeDisk())
-        server = FakeServer(url, user, password, kept, behaviour or self.behaviour, work_on)
+        server = FakeServer(url, user, password, kept, behaviour or self.behaviour, work_on, providers or {})
         self._servers[url] = server
         self._nursery.start_soon(server.run)
         return server
@@ -103,9 +107,12 @@ class FakeServers:
         if container.run is None:
             return
         url = self._urls[container.id] = f"http://127.0.0.1:{container.run.port}"
-        password = container.spec.environment.get(_PASSWORD, "")
+        environment = container.spec.environment
+        password = environment.get(_PASSWORD, "")
+        providers = json.loads(environment.get(_CONFIG, "{}")).get("provider")
         mounts = (str(m.source) for m in container.spec.mounts if m.target.endswith(_DATA))
-        self.start(url, password=password, disk=next(mounts, container.name)).spawn = container.spawn
+        disk = next(mounts, container.name)
+        self.start(url, password=password, disk=disk, providers=providers).spawn = container.spawn
 
     def on_exit(self, container: FakeContainer, death: object) -> None:  # noqa: ARG002 - it dies of anything
         """For `FakeEngine(on_exit=…)`: the server dies with its container."""

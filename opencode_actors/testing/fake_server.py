@@ -118,6 +118,7 @@ class FakeServer:
     disk: FakeDisk = field(repr=False)
     behaviour: FakeBehaviour = field(repr=False)
     _work: Callable[[FakeServer, ConversationId, Work], Awaitable[None]] = field(repr=False)
+    providers: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)  # as its config has them
     alive: bool = True
     listening: bool = False
     frozen: bool = False
@@ -261,11 +262,12 @@ class FakeServer:
         text: str,
         *,
         prompt: Prompt | None = None,
+        model: str = "",
         synthetic: bool = False,
     ) -> StoredMessage:
         message_id = self.disk.new_message_id(self.now()) if prompt is None else prompt.message_id
         part_id = self.disk.new_part_id(self.now()) if prompt is None else prompt.part_id
-        model = (prompt and prompt.model) or "scripted/demo"
+        model = (prompt and prompt.model) or model or "scripted/demo"
         agent = (prompt and prompt.agent) or "build"
         info = MessageInfo(id=message_id, conversation=conversation, role="user", model=model, agent=agent)
         stored = self.put_message(info)
@@ -337,6 +339,11 @@ class FakeServer:
             for conversation, work in self.works.items()
             if self.stored(conversation).about.directory == asked
         }
+
+    def options_of(self, provider: str) -> Mapping[str, Any]:
+        """What the config says of how to talk to it."""
+        options: Mapping[str, Any] = self.providers.get(provider, {}).get("options", {})
+        return options
 
     def catalog(self) -> Catalog:
         models = self.behaviour.models if self.behaviour.models is not None else ("scripted/demo",)

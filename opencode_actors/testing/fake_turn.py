@@ -6,6 +6,7 @@ The order of the events is the real server's, as recorded from it.
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, Never
 
 import trio
@@ -49,6 +50,8 @@ _OVERFLOW = "context_length_exceeded"
 # An aborted tool's last state comes up to 0.28 s after the abort was answered.
 _LINGER = 0.28
 _ASKED_AGAIN = 2.0
+_PATIENCE = 300.0  # with a provider that says nothing, where the config does not say
+_SILENT = "The operation timed out."
 _SUMMARY = "A conversation with the scripted model."
 
 
@@ -98,6 +101,8 @@ class _Turn:
     _open: TextPart | ReasoningPart | None = None  # as it is so far; the disk has it empty
     _tools: list[ToolRun] = field(factory=list[ToolRun])
     _told: int = 0
+    _began: bool = False  # whether the provider has said anything in answer to this request
+    _heard_at: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         request = self.prompt.info
@@ -139,12 +144,14 @@ class _Turn:
         request = self._as_model_sees_it()
         attempt = self.server.attempts[request.key] = self.server.attempts.get(request.key, 0) + 1
         steps = self.server.behaviour.script(request)
+        self._began, self._heard_at = False, trio.current_time()
         finish = ""
         async with trio.open_nursery() as nursery:
             fault = None
             try:
                 for step in steps:
                     if isinstance(step, CallTool):
+                        self._hear()
                         self._close_open()
                         self._tools.append(tool := ToolRun(self.server, self._message, step))
                         nursery.start_soon(tool.run)
@@ -181,9 +188,9 @@ class _Turn:
             case Say():
                 await self._say(step)
             case Pause():
-                await trio.sleep(step.seconds)
+                await self._until(trio.current_time() + step.seconds)
             case Hang():
-                await trio.sleep_forever()
+                await self._until(math.inf)
             case Refuse() if attempt <= step.times:
                 _refuse(step)
             case Drop() if attempt <= step.times:
@@ -218,9 +225,23 @@ class _Turn:
         began = trio.current_time()
         for index, piece in enumerate(step.pieces):
             if step.rate > 0:
-                await trio.sleep_until(began + index / step.rate)
+                await self._until(began + index / step.rate)
                 await self.server.wait_thawed()
+            self._hear()
             self._tell(self._open.id, piece)
+
+    async def _until(self, moment: float) -> None:
+        """Or until the provider has been silent for too long, whichever comes first."""
+        options = self.server.options_of(self.prompt.info.model.partition("/")[0])
+        name = "chunkTimeout" if self._began else "headerTimeout"
+        patience = options.get(name, _PATIENCE * 1000) / 1000
+        with trio.move_on_at(self._heard_at + patience) as scope:
+            await trio.sleep_until(moment)
+        if scope.cancelled_caught:
+            raise _ProviderFault(MessageError(name="APIError", message=_SILENT), again=True)
+
+    def _hear(self) -> None:
+        self._began, self._heard_at = True, trio.current_time()
 
     def _tell(self, part: PartId, piece: str) -> None:
         if self._open is None:
@@ -292,7 +313,7 @@ class _Turn:
         server.put_part(summary, part)
         server.put_message(evolve(info, finish="stop", completed_at=server.now()))
         text = "The previous request exceeded the provider's size limit. Go on."
-        server.put_user_text(conversation, text, synthetic=True)
+        server.put_user_text(conversation, text, model=self.prompt.info.model, synthetic=True)
 
     async def end_aborted(self) -> None:
         """What the abort left to be said. Shielded by nothing: a crash ends this too."""

@@ -54,6 +54,9 @@ E = TypeVar("E")
 BINARY = "OPENCODE_ACTORS_TEST_OPENCODE"
 ASKED_FOR = "echo permitted"  # the one command for which both servers ask a permission
 PASSWORD = "a password of the tests"
+# Of a second provider, with which all servers have little patience.
+IMPATIENT = "impatient/demo"
+_PATIENCE = {"headerTimeout": 1500, "chunkTimeout": 1500}
 _SWITCHED_OFF = ("AUTOUPDATE", "MODELS_FETCH", "LSP_DOWNLOAD", "DEFAULT_PLUGINS", "SHARE", "PROJECT_CONFIG")
 _HOUR = 3600
 _STARTS_WITHIN = 30.0  # 1.1 s on a quiet machine, 2.6 s on a loaded one
@@ -88,17 +91,17 @@ class ServerBench:
     _changed: trio.Event = field(factory=trio.Event)
     _rng: random.Random = field(factory=lambda: random.Random(1))
 
-    def prompt(self, text: str, *, agent: str | None = None) -> Prompt:
+    def prompt(self, text: str, *, agent: str | None = None, model: str | None = None) -> Prompt:
         moment = Moment(now=0.0, wall=time.time(), roll=self._rng.random())
-        return stamped(Prompt(text=text, agent=agent), moment)
+        return stamped(Prompt(text=text, agent=agent, model=model), moment)
 
     async def say(
-        self, text: str, conversation: ConversationId | None = None
+        self, text: str, conversation: ConversationId | None = None, *, model: str | None = None
     ) -> tuple[ConversationId, Prompt]:
         """Sends a prompt, to a new conversation if none is given."""
         if conversation is None:
             conversation = (await self.converse()).id
-        prompt = self.prompt(text)
+        prompt = self.prompt(text, model=model)
         await self.opencode.submit(conversation, prompt)
         return conversation, prompt
 
@@ -200,7 +203,7 @@ class FakeProcess:
         self._server.crash()
 
     def start(self) -> None:
-        self._server = self._servers.start(self.endpoint.url, password=PASSWORD)
+        self._server = self._servers.start(self.endpoint.url, password=PASSWORD, providers=_providers(""))
 
     def freeze(self) -> None:
         self._server.freeze()
@@ -248,7 +251,7 @@ class FrontProcess:
 
     def _begin(self, front: HttpFront) -> None:
         self._front, self.endpoint = front, Endpoint(url=front.url, password=PASSWORD)
-        self._server = self._servers.start(front.url, password=PASSWORD)
+        self._server = self._servers.start(front.url, password=PASSWORD, providers=_providers(""))
         self._nursery.start_soon(front.serve)
 
 
@@ -348,15 +351,16 @@ class RealProcess:
         self._process.send_signal(number)
 
     def _environment(self) -> Mapping[str, str]:
+        providers = _providers(f"http://127.0.0.1:{self.provider_port}/v1")
         config = {
             "model": MODEL,
             "small_model": MODEL,
             "autoupdate": False,
             "share": "disabled",
             "snapshot": False,
-            "enabled_providers": [MODEL.partition("/")[0]],
+            "enabled_providers": list(providers),
             "permission": {"*": "allow", "bash": {"*": "allow", f"{ASKED_FOR}*": "ask"}},
-            "provider": provider_config(f"http://127.0.0.1:{self.provider_port}/v1"),
+            "provider": providers,
         }
         return {
             "PATH": os.environ["PATH"],
@@ -403,6 +407,12 @@ async def real_server_bench(process: RealProcess) -> AsyncGenerator[ServerBench,
         await bench.wait_ready()
         yield bench
         await opencode.aclose()
+
+
+def _providers(url: str) -> dict[str, object]:
+    """Both of them one and the same."""
+    (impatient,) = provider_config(url, options=_PATIENCE).values()
+    return {**provider_config(url), IMPATIENT.partition("/")[0]: impatient}
 
 
 def _free_ports(count: int) -> Sequence[int]:

@@ -23,7 +23,7 @@ from opencode_actors.machines.server_events import (
 from opencode_actors.ports import ConversationState, PermissionReply
 
 from .engines import within
-from .servers import ASKED_FOR, ServerBench
+from .servers import ASKED_FOR, IMPATIENT, ServerBench
 
 
 async def last_text(bench: ServerBench, conversation: ConversationId) -> str:
@@ -151,6 +151,32 @@ async def test_a_refusal_for_now_is_tried_again_when_asked_P3(server_bench: Serv
     assert server_bench.process.model_requests(conversation) == 2
     assert server_bench.answer_infos(prompt)[-1].finish == "stop"
     assert server_bench.of(ConversationFailed) == []
+
+
+@within()
+@pytest.mark.parametrize("begins", ["", "::say so far\n"], ids=["no header", "no chunk"])
+async def test_a_provider_that_falls_silent_is_asked_again_P3(server_bench: ServerBench, begins: str) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.say(f"{begins}::hang", model=IMPATIENT)
+        retry = await server_bench.wait_for(ConversationRetrying)
+        assert (retry.conversation, retry.attempt) == (conversation, 1)
+        assert "timed out" in retry.message
+        assert server_bench.told(conversation) == ("so far" if begins else "")
+        await server_bench.wait_until(lambda: server_bench.process.model_requests(conversation) == 2)
+        assert server_bench.of(ConversationFailed) == []
+        await server_bench.opencode.abort(conversation)
+        await server_bench.wait_idle(conversation)
+
+
+@within()
+async def test_a_provider_that_falls_silent_for_a_sub_agent_is_asked_again(server_bench: ServerBench) -> None:
+    async with server_bench.listening():
+        conversation, _ = await server_bench.say("::task ::hang\n::say never", model=IMPATIENT)
+        child = await server_bench.wait_for(ConversationCreated, lambda event: event.parent is not None)
+        retry = await server_bench.wait_for(ConversationRetrying)
+        assert (retry.conversation, retry.attempt) == (child.conversation, 1)
+        await server_bench.opencode.abort(conversation)
+        await server_bench.wait_idle(conversation)
 
 
 @within()

@@ -145,7 +145,7 @@ async def test_a_job_that_runs_long_is_told_of_after_gaps_that_grow_C6(
 ) -> None:
     async with open_world(BEHAVIOUR) as world, patient(world, remind_after=600.0) as system:
         async with system.attend() as attendance:
-            job = await system.start("::say I begin.\n::hang", origin=CHAT)
+            job = await system.start("::say I begin.\n::bash sleep 9000", origin=CHAT)
             began, told = trio.current_time(), list[tuple[float, Announcement]]()
             while (one := await heard(attendance, within=5000.0)) is not None and len(told) < 3:
                 told.append((trio.current_time() - began, one))
