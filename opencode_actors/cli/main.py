@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from opencode_actors.cli.figures import dollars
 from opencode_actors.cli.service_parsers import add_service, add_verbs
@@ -13,6 +13,8 @@ from opencode_actors.cli.status import TABLE, Status
 
 if TYPE_CHECKING:
     from opencode_actors.errors import OpencodeActorsError
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
 
 Command = Callable[[argparse.Namespace], Status]
 
@@ -51,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     report_bugs()
     arguments = build_parser().parse_args(argv)
-    from opencode_actors.errors import OpencodeActorsError
+    import errno
+
+    from opencode_actors.errors import OpencodeActorsError, StoreError
 
     failures: list[OpencodeActorsError] = []
     status = Status.CANCELLED
@@ -65,6 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("cancelled\n")
     except* BrokenPipeError:
         _forget_stdout()
+    except* OSError as full:
+        if any(error.errno != errno.ENOSPC for error in _leaves(full)):
+            raise
+        _forget_stdout()
+        failures.append(
+            StoreError("there is no room left for what it writes", hint="make room, then try again")
+        )
     return _failed(failures, as_json=bool(getattr(arguments, "json", False))) if failures else status
 
 
@@ -215,7 +226,7 @@ def _add_stress(commands: Commands) -> None:
         help="local: real time, sockets and journal; real: containers, and a service that is killed",
     )
     parser.add_argument("--seed", metavar="SEED", help="the first seed (default: a fresh one)")
-    parser.add_argument("--runs", metavar="COUNT", default="1", help="so many seeds, one after another")
+    parser.add_argument("--runs", metavar="COUNT", help="so many seeds, one after another (default: 1)")
     parser.add_argument("--replay", metavar="SEED", help="exactly this seed, once")
     parser.add_argument("--jobs", metavar="NUMBERS", help="of one run, these jobs alone, such as 3,7")
     parser.add_argument("--faults", metavar="NUMBERS", help="of one run, these faults alone")
@@ -289,8 +300,8 @@ def _stress(arguments: argparse.Namespace) -> Status:
 # ---- errors
 
 
-def _leaves(group: BaseExceptionGroup[OpencodeActorsError]) -> list[OpencodeActorsError]:
-    found: list[OpencodeActorsError] = []
+def _leaves(group: BaseExceptionGroup[ErrorT]) -> list[ErrorT]:
+    found: list[ErrorT] = []
     for error in group.exceptions:
         found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else (error,))
     return found

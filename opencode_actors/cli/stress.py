@@ -7,7 +7,7 @@ import json
 import random
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from opencode_actors.stress.html import page
 from opencode_actors.stress.local import run_local
 from opencode_actors.stress.plan import Plan, make_plan
 from opencode_actors.stress.real import run_real
-from opencode_actors.stress.report import SHARES, Report
+from opencode_actors.stress.report import SHARES, Latency, Report
 from opencode_actors.stress.report import Progress as Watched
 from opencode_actors.stress.scenario import Scenario, load_scenario
 from opencode_actors.stress.scenarios import BRIEF, BRISK, DEFAULTS
@@ -42,31 +42,47 @@ _LARGEST_SEED = 1 << 32
 def stress(arguments: argparse.Namespace) -> Status:
     scenarios = _scenarios(arguments.scenario, arguments.world)
     seeds = _seeds(arguments)
-    html = None if arguments.html is None else _writable(Path(arguments.html))
     check_parts(arguments)
-    screen = _screen(again_of(arguments), quiet=arguments.json)
+    html = None if arguments.html is None else _writable(Path(arguments.html))
+    command = again_of(arguments)
+    screen = _screen(command, quiet=arguments.json)
     reports: list[Report] = []
     runs = _world(arguments)
+    if arguments.seed is None and arguments.replay is None:
+        # Now: a run that is broken off, or breaks, has it again, too.
+        sys.stderr.write(f"seed {seeds[0]}\n")
 
     def again(plan: Plan) -> Report:
         screen.begin(plan)
         return runs(plan, watch=screen.watch)
 
-    with screen, _ended_as_by_ctrl_c():
-        for seed in seeds:
-            for scenario in scenarios:
-                report = again(cut_down(make_plan(scenario, seed), arguments))
-                if arguments.shrink and not report.passed:
-                    report = shrink(report, again, watch=screen.smaller)
-                screen.ran(report)
-                reports.append(report)
-    if html is not None:
-        html.write_text(page(reports), encoding="utf-8")
-    if arguments.json:
-        sys.stdout.write(json.dumps(document(reports), indent=2, ensure_ascii=False) + "\n")
-    else:
-        screen.conclude(reports)
+    told = True
+    try:
+        with screen, _ended_as_by_ctrl_c():
+            for seed in seeds:
+                for scenario in scenarios:
+                    report = again(cut_down(make_plan(scenario, seed), arguments))
+                    if arguments.shrink and not report.passed:
+                        report = shrink(report, again, watch=screen.smaller)
+                    screen.ran(report)
+                    reports.append(report)
+    finally:
+        # Of runs that are broken off, what there is.
+        if reports:
+            whole = len(reports) == len(seeds) * len(scenarios)
+            told = html is None or _write(html, page(reports, command.command))
+            _tell(reports, screen, command, whole=whole)
+    if not told:
+        return Status.ENVIRONMENT
     return Status.OK if all(report.passed for report in reports) else Status.FAILED
+
+
+def _tell(reports: Sequence[Report], screen: Screen, command: Again, *, whole: bool) -> None:
+    if not screen.quiet:
+        screen.conclude(reports)
+        return
+    told = json.dumps(document(reports, command, whole=whole), indent=2, ensure_ascii=False)
+    sys.stdout.write(told + "\n")
 
 
 @contextmanager
@@ -90,11 +106,11 @@ def _ended_as_by_ctrl_c() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def document(reports: Iterable[Report]) -> dict[str, object]:
-    reports = tuple(reports)
+def document(reports: Sequence[Report], command: Again, *, whole: bool) -> dict[str, object]:
     return {
-        "passed": all(report.passed for report in reports),
-        "runs": [report.document() for report in reports],
+        "passed": whole and all(report.passed for report in reports),
+        "whole": whole,
+        "runs": [report.document() | {"again": command.command(report.plan)} for report in reports],
     }
 
 
@@ -118,19 +134,28 @@ class _Runs(Protocol):
 
 
 def _world(arguments: argparse.Namespace) -> _Runs:
-    """In the real one the settings say which engine and image, as for `run`."""
+    """In the real one the settings say which engine and image, as for `run`. Raises `UsageError` where they would
+    say nothing."""
     if arguments.world == "real":
         return partial(run_real, settings=settings_of(arguments).settings)
+    for name, given in (("engine", arguments.engine), ("image", arguments.image), ("set", arguments.set)):
+        if given:
+            raise UsageError(
+                f"--{name} is for --world real",
+                hint="elsewhere a scenario has its settings with it, in [settings]",
+            )
     return run_virtual if arguments.world == "virtual" else run_local
 
 
 def _seeds(arguments: argparse.Namespace) -> range:
     given = arguments.seed if arguments.replay is None else arguments.replay
+    if arguments.replay is not None and arguments.runs is not None:
+        raise UsageError("--replay is one run, and --runs says how many", hint="--seed begins with a seed")
     if arguments.seed is not None and arguments.replay is not None:
         raise UsageError("--seed and --replay both say which seed", hint="--replay is one run of the seed")
     try:
         first = random.SystemRandom().randrange(_LARGEST_SEED) if given is None else int(given)
-        runs = 1 if arguments.replay is not None else int(arguments.runs)
+        runs = 1 if arguments.runs is None else int(arguments.runs)
     except ValueError:
         raise UsageError("seeds and runs are whole numbers") from None
     if runs < 1:
@@ -140,11 +165,24 @@ def _seeds(arguments: argparse.Namespace) -> range:
 
 def _writable(path: Path) -> Path:
     """Found out before the runs, not after them."""
+    was_there = path.exists()
     try:
         path.touch()
+        if not was_there:
+            path.unlink()
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     return path
+
+
+def _write(path: Path, text: str) -> bool:
+    """Whether it could: what else there is to tell is told all the same."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"error: {path} cannot be written: {error.strerror}\n")
+        return False
+    return True
 
 
 # ---- what is seen of it
@@ -278,7 +316,6 @@ def _latency_table(reports: Iterable[Report]) -> Table:
     for name in ("count", *(name for name, _ in SHARES)):
         table.add_column(name, justify="right")
     for name, found in sorted(values.items()):
-        found.sort()
-        figures = (found[min(len(found) - 1, int(share * len(found)))] for _, share in SHARES)
-        table.add_row(name, str(len(found)), *(f"{figure:.3f}" for figure in figures))
+        latency = Latency(name=name, values=tuple(sorted(found)))
+        table.add_row(name, str(len(found)), *(f"{latency.share(share):.3f}" for _, share in SHARES))
     return table

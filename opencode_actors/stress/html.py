@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
+from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.report import SHARES, Latency, Report
 from opencode_actors.stress.timeline import Span
 
@@ -23,10 +24,11 @@ _ROW = 18
 _LEFT = 150
 
 
-def page(reports: Sequence[Report]) -> str:
+def page(reports: Sequence[Report], again: Callable[[Plan], str]) -> str:
+    """`again` is the command that has a run again."""
     passed = all(report.passed for report in reports)
     title = f"Stress: {'all rules hold' if passed else 'rules are broken'}"
-    body = "\n".join(_report(report) for report in reports)
+    body = "\n".join(_report(report, again(report.plan)) for report in reports)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
@@ -34,12 +36,13 @@ def page(reports: Sequence[Report]) -> str:
     )
 
 
-def _report(report: Report) -> str:
+def _report(report: Report, command: str) -> str:
     verdict = "all rules hold" if report.passed else f"{len(report.violations)} rules are broken"
     about = f"world {escape(report.world)}, seed {report.plan.seed}, {report.took:,.0f} s"
     parts = [
         f"<h2>{escape(report.plan.scenario.name)}</h2>",
         f"<p>{about}: <strong class='{_tone(report.passed)}'>{verdict}</strong></p>",
+        f"<p>Again: <code>{escape(command)}</code></p>",
         _timeline(report),
         _table(("how jobs ended", "jobs"), report.ends),
         _table(("faults that hit", "times"), report.hits),

@@ -102,7 +102,8 @@ class Judge:
         if not end.settled:
             self._broke("a cancel returns settled", now, f"it returned {end.status.value}", file)
         rung = end.climb.ended_by if end.climb is not None else None
-        name = "over already" if rung is None else rung.name.lower()
+        alone = "queued" if file.started_at is None else "over already"
+        name = alone if rung is None else rung.name.lower()
         self.latencies[f"cancel ({name})"].append(now - since)
 
     @property

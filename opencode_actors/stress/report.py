@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,7 +36,7 @@ class Latency:
 
     def share(self, share: float) -> float:
         """The value that this share of all does not exceed."""
-        return self.values[min(len(self.values) - 1, int(share * len(self.values)))]
+        return self.values[max(0, math.ceil(share * len(self.values)) - 1)]
 
 
 @frozen(kw_only=True)

@@ -25,13 +25,14 @@ import random
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import cattrs
 from attrs import Attribute, evolve, field, frozen, validators
 
-from opencode_actors.errors import UsageError
+from opencode_actors.errors import SettingsError, UsageError
 from opencode_actors.settings import Settings
 from opencode_actors.settings_sources import load_settings
 
@@ -218,7 +219,11 @@ def read_scenario(text: str) -> Scenario:
         first, *rest = cattrs.transform_error(error, format_exception=_in_words)
         more = f" (and {len(rest)} more)" if rest else ""
         raise UsageError(f"{first}{more}", hint="docs/stress.md describes scenarios") from None
-    scenario.settings_over(Settings())
+    try:
+        scenario.settings_over(Settings())
+    except SettingsError as error:
+        words = error.message.removesuffix(" (command line)")  # where they are given as if by it
+        raise UsageError(f"in [settings]: {words}", hint=error.hint) from None
     return scenario
 
 
@@ -228,6 +233,10 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(Value, _scalar)
+    converter.register_structure_hook_func(lambda kind: kind == tuple[float, ...], _numbers)
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[FaultPlan, ...], partial(_faults, converter)
+    )
     for enum in (Arrival, Talk, FaultKind):
         converter.register_structure_hook(enum, _word)
     return converter
@@ -243,6 +252,18 @@ def _number(value: object, _: object) -> float:
     if type(value) is int or type(value) is float:
         return float(value)
     raise ValueError(f"must be a number, not {value!r}")
+
+
+def _numbers(value: object, _: object) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of numbers, such as [10, 20.5], not {value!r}")  # noqa: TRY004 - as below
+    return tuple(_number(one, float) for one in cast("list[object]", value))
+
+
+def _faults(converter: cattrs.Converter, value: object, _: object) -> tuple[FaultPlan, ...]:
+    if not isinstance(value, list):
+        raise ValueError("each is a table of its own, under [[faults]]")  # noqa: TRY004 - as below
+    return tuple(converter.structure(value, list[FaultPlan]))
 
 
 def _text(value: object, _: object) -> str:

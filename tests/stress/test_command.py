@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from opencode_actors.machines import failures
 from opencode_actors.machines.vocabulary import Failure
 from opencode_actors.ports import Death
 from opencode_actors.stress import Report
-from opencode_actors.stress.plan import make_plan
+from opencode_actors.stress.plan import Plan, make_plan
+from opencode_actors.stress.report import Latency
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.scenarios import BRISK, DEFAULTS
 from opencode_actors.stress.virtual import run_virtual
@@ -94,8 +97,61 @@ def test_a_broken_rule_is_told_with_its_trace_and_cut_down(
 
 def test_a_fresh_seed_is_printed(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stress", scenario, "--runs", "2"]) == 0
-    first, second = re.findall(r"seed (\d+):", capsys.readouterr().out)
+    said = capsys.readouterr()
+    first, second = re.findall(r"seed (\d+):", said.out)
     assert int(second) == int(first) + 1
+    assert said.err == f"seed {first}\n"  # before anything that could break
+
+
+@pytest.mark.parametrize("page", ["report.html", "/dev/full"])
+def test_of_runs_that_are_broken_off_what_there_is_is_told(
+    scenario: str,
+    tmp_path: Path,
+    page: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = 0
+
+    def once(plan: Plan, **more: Any) -> Report:
+        nonlocal runs
+        runs += 1
+        if runs > 1:
+            raise KeyboardInterrupt
+        return run_virtual(plan, **more)
+
+    monkeypatch.setattr("opencode_actors.cli.stress.run_virtual", once)
+    html = tmp_path / page
+    assert main(["stress", scenario, "--seed", "7", "--runs", "2", "--json", "--html", str(html)]) == 130
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["whole"], told["passed"]) == (False, False)
+    assert [run["seed"] for run in told["runs"]] == [7]
+    if page == "report.html":
+        assert told["runs"][0]["again"] in html.read_text(encoding="utf-8")
+    else:
+        assert "/dev/full cannot be written: No space left on device" in said.err
+
+
+def test_a_page_is_not_begun_before_there_is_anything_in_it(scenario: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["stress", scenario, "--seed", "x", "--html", str(page)]) == 2
+    assert main(["stress", scenario, "--replay", "1", "--jobs", "99", "--html", str(page)]) == 2
+    assert not page.exists()
+
+
+def test_a_full_disk_behind_the_output_is_no_bug(scenario: str) -> None:
+    command = [sys.executable, "-m", "opencode_actors.cli", "stress", scenario, "--seed", "7", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: there is no room left for what it writes\nhint: ")
+
+
+def test_a_share_is_the_value_that_so_many_do_not_exceed() -> None:
+    ten = Latency(name="ten", values=tuple(float(number) for number in range(1, 11)))
+    assert [ten.share(share) for share in (0.5, 0.9, 0.99, 1.0)] == [5.0, 9.0, 10.0, 10.0]
+    assert Latency(name="two", values=(1.0, 9.0)).share(0.5) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -110,6 +166,9 @@ def test_a_fresh_seed_is_printed(scenario: str, capsys: pytest.CaptureFixture[st
         (["fair weather", "--replay", "1", "--jobs", "1,99"], "the plan has no 99"),
         (["fair weather", "--replay", "1", "--faults", "x"], "are no numbers"),
         (["fair weather", "--html", "/nowhere/report.html"], "cannot be written"),
+        (["fair weather", "--set", "idleTimeout=3"], "--set is for --world real"),
+        (["fair weather", "--world", "local", "--engine", "docker"], "--engine is for --world real"),
+        (["fair weather", "--replay", "1", "--runs", "3"], "--replay is one run"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opencode_actors import Settings, SettingsError, UsageError
+from opencode_actors import Settings, UsageError
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import Arrival, FaultKind, Scenario, Talk, load_scenario, read_scenario
 from opencode_actors.stress.talk import ToolLine, Words, expected_of, write_prompt, wrong_output
@@ -74,6 +74,8 @@ def test_a_file_says_all_that_there_is_to_say() -> None:
         ("[[faults]]\nkind = 'clock_step'\nat = [5]\ntimes = 2", "times or at, and not both"),
         ("[[faults]]\ntimes = 1", "kind is missing"),
         ("[[faults]]\nkind = 'earthquake'", "not 'earthquake' @ $.faults[0].kind"),
+        ("[faults]\nkind = 'clock_step'", "each is a table of its own, under [[faults]] @ $.faults"),
+        ("[[faults]]\nkind = 'clock_step'\nat = 5", "must be a list of numbers"),
         ("[settings]\nidleTimeout = []", "must be a text, a number, true or false"),
     ],
 )
@@ -84,8 +86,9 @@ def test_what_cannot_be_is_refused_with_its_place(text: str, said: str) -> None:
 
 
 def test_settings_of_a_scenario_are_checked_like_all_others() -> None:
-    with pytest.raises(SettingsError, match="is not a setting"):
+    with pytest.raises(UsageError) as refused:
         read_scenario("[settings]\nidleTimeuot = 60")
+    assert refused.value.message == "in [settings]: idleTimeuot is not a setting"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
