@@ -187,6 +187,8 @@ class Judge:
         for before in tuple(self.waiting[file.session].values()):
             if before is not file and self._went_unheard(before, now):
                 continue
+            if before.waits_at > self.earshot.earliest(now):
+                continue  # it had ended for nobody to remember, and waits again since a moment after this start
             # Of two that were asked for at the same time either may come first.
             if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
                 text = f"it started before job {before.number}, which was accepted before it was asked for"
@@ -321,7 +323,7 @@ class Judge:
         file = self.files[job]
         if status.settled and file.end is None:
             file.end, file.ended_at, file.recalled = status, now, True
-        elif status.status is JobStatus.PENDING and file.started_at is None:
+        elif status.status is JobStatus.PENDING and file.started_at is None and file.end is None:
             # Nothing is told of that it waits again.
             self.waiting[file.session][job], file.waits_at = file, now
 

@@ -5,23 +5,50 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from opencode_actors.machines.notices import JobStarted, Notice, OutputAdded, OutputKind
-from opencode_actors.machines.vocabulary import JobId, SessionKey
+from opencode_actors.machines.notices import (
+    JobEnded,
+    JobQueued,
+    JobStarted,
+    Notice,
+    OutputAdded,
+    OutputKind,
+)
+from opencode_actors.machines.vocabulary import (
+    ActivityState,
+    Cause,
+    Failure,
+    JobId,
+    JobSnapshot,
+    JobStatus,
+    Leave,
+    SessionKey,
+)
+from opencode_actors.settings import Settings
 from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.judge import Judge
+from opencode_actors.stress.leaving import Ends
 from opencode_actors.stress.memory import ALLOWANCE, Memory
 from opencode_actors.stress.plan import make_plan
-from opencode_actors.stress.scenario import Talk, Value
+from opencode_actors.stress.scenario import FaultKind, Talk, Value
 from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.stress.wanderers import Record
+from opencode_actors.stress.windows import Hit
 
-JOB, SESSION = JobId("job_1"), SessionKey("demo")
+JOB, OTHER, SESSION = JobId("job_1"), JobId("job_2"), SessionKey("demo")
 STARTED = JobStarted(job=JOB, session=SESSION)
 MIB = 1 << 20
 
 
 def words(seq: int, offset: int, text: str) -> OutputAdded:
     return OutputAdded(seq=seq, job=JOB, session=SESSION, kind=OutputKind.TEXT, offset=offset, text=text)
+
+
+def snapshot(status: JobStatus, cause: Cause | None = None) -> JobSnapshot:
+    failure = None if cause is None else Failure(cause=cause, message="as it happens")
+    return JobSnapshot(
+        id=JOB, session=SESSION, prompt="", status=status, activity=ActivityState.IDLE, failure=failure
+    )
 
 
 def told(*notices: Notice) -> Record:
@@ -113,3 +140,37 @@ def test_what_was_told_before_it_had_a_number_is_told_to_the_others_when_it_has(
     there, later = told(STARTED), told(evolve(STARTED, seq=1))
     assert list(later.differs(there, 0, 1)) == []
     assert list(there.differs(later, 0, 1)) == []
+
+
+def test_an_end_leaves_only_what_an_earlier_one_has_not_ended_unheard() -> None:
+    """Two services end in a row, and nobody hears in between what the first one did."""
+    ends, closed = Ends(), snapshot(JobStatus.FAILED, Cause.CLOSED)
+    ends.ended(1.0, Leave.NOTHING, frozenset({JOB}))
+    ends.ended(4.0, Leave.ALL, frozenset({JOB, OTHER}))
+    left = ends.take()
+    assert left.jobs == {OTHER}
+    assert left.wrong(closed, ()) is not None
+    assert ends.take().jobs == frozenset()
+
+
+@pytest.mark.parametrize(("asked_at", "broken"), [(12.0, []), (26.0, ["in order"])])
+def test_who_began_unheard_had_not_to_wait_for_whom_the_next_service_goes_on_with(
+    asked_at: float, broken: list[str]
+) -> None:
+    """The first one ended on a full disk, and waits again with the next service: the second had its turn before."""
+    findings = Findings()
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    first, second = make_plan(DEFAULTS[0], 1).jobs[:2]
+    first, second = evolve(first, session=SESSION), evolve(second, session=SESSION)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    judge.noticed(JobQueued(job=JOB, session=SESSION, seq=1, ahead=0), 5.0)
+    judge.accepted(JOB, first, 5.0, 5.0)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=snapshot(JobStatus.FAILED, Cause.STORE)), 10.0)
+    judge.earshot.lost(14.0)
+    judge.service_ended(16.0)
+    judge.recalled(JOB, snapshot(JobStatus.PENDING), 20.0)
+    judge.earshot.back(20.0)
+    now = max(asked_at, 20.1) + 0.1
+    judge.accepted(OTHER, second, now, asked_at)
+    judge.noticed(JobStarted(job=OTHER, session=SESSION, seq=2), now)
+    assert [violation.rule for violation in findings.violations] == broken
