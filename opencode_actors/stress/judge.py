@@ -27,6 +27,7 @@ from opencode_actors.stress.windows import (
     Hit,
     Tolerance,
     excused,
+    killed_between,
     overlapping,
     owed_to_the_disk,
     tolerance_of,
@@ -221,10 +222,13 @@ class Judge:
     def _cancelling(self, file: JobFile, notice: n.JobCancelling, now: float) -> None:
         self._saw(now, f"{notice.rung.name} {notice.why}", file)
         if file.rungs and notice.rung <= file.rungs[-1]:
-            self._broke(
-                "the ladder only climbs", now, f"{notice.rung.name} after {file.rungs[-1].name}", file
-            )
+            # Whoever goes on with it asks its server first, as if nobody had.
+            if not killed_between(self.hits, file.rung_since - self.tolerance.late, now):
+                text = f"{notice.rung.name} after {file.rungs[-1].name}"
+                self._broke("the ladder only climbs", now, text, file)
+            file.rungs.clear()
         file.rungs.append(notice.rung)
+        file.rung_since = self.earshot.earliest(now)
         if file.cancelling_at is None:
             file.cancelling_at = now
 

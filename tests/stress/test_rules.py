@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from opencode_actors.machines.notices import (
+    JobCancelling,
     JobEnded,
     JobQueued,
     JobStarted,
@@ -21,6 +22,7 @@ from opencode_actors.machines.vocabulary import (
     JobSnapshot,
     JobStatus,
     Leave,
+    Rung,
     SessionKey,
 )
 from opencode_actors.settings import Settings
@@ -173,4 +175,17 @@ def test_who_began_unheard_had_not_to_wait_for_whom_the_next_service_goes_on_wit
     now = max(asked_at, 20.1) + 0.1
     judge.accepted(OTHER, second, now, asked_at)
     judge.noticed(JobStarted(job=OTHER, session=SESSION, seq=2), now)
+    assert [violation.rule for violation in findings.violations] == broken
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [(FaultKind.SERVICE_KILLED, []), (FaultKind.SERVER_FROZEN, ["the ladder only climbs"])],
+)
+def test_whoever_goes_on_with_a_climb_begins_it_anew(kind: FaultKind, broken: list[str]) -> None:
+    findings = Findings()
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    judge.noticed(JobCancelling(job=JOB, session=SESSION, seq=1, rung=Rung.STOP), 5.0)
+    judge.hit(Hit(kind=kind, at=6.0, until=6.0), 6.0)
+    judge.noticed(JobCancelling(job=JOB, session=SESSION, seq=2, rung=Rung.STOP), 9.0)
     assert [violation.rule for violation in findings.violations] == broken
