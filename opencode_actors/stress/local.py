@@ -34,6 +34,7 @@ from opencode_actors.door.serving import Address, open_door
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import Failure
+from opencode_actors.ports import EngineInfo
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
@@ -145,6 +146,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 nursery.start_soon(front.serve)
 
             faults.engine.on_start, faults.engine.on_exit = on_start, servers.on_exit
+            engine = await faults.engine.info()
             yield FakeWorld(
                 name="local",
                 settings=settings,
@@ -154,7 +156,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 directories=None,
                 webhook=webhook,
                 rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
-                enter=_through_the_door,
+                enter=partial(_through_the_door, engine),
                 late=0.3,
             )
             await webhook.aclose()
@@ -162,15 +164,15 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
 
 
 @asynccontextmanager
-async def _through_the_door(system: System) -> AsyncGenerator[Live]:
-    """As `serve` opens it, but for the files that say where it is."""
+async def _through_the_door(engine: EngineInfo, system: System) -> AsyncGenerator[Live]:
+    """As `serve` opens it, which has asked its `engine` before, but for the files that say where it is."""
     limits = Limits()
     async with trio.open_nursery() as nursery:
         about = About(
             version=version("opencode-actors"),
             pid=os.getpid(),
             started_at=time.time(),
-            engine=await system.engine.info(),
+            engine=engine,
         )
         desk = SystemDesk(system, about, limits, _explained, nursery)
         address = Address(host="127.0.0.1", port=0)
