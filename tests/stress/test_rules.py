@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from attrs import evolve
+import random
+from collections.abc import Awaitable, Callable
+from typing import cast
 
+import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock
+
+from opencode_actors.errors import OpenCodeError
 from opencode_actors.machines.notices import (
+    InputWanted,
     JobCancelling,
     JobEnded,
     JobQueued,
@@ -17,15 +25,18 @@ from opencode_actors.machines.notices import (
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
+    ConversationId,
     Failure,
     JobId,
     JobSnapshot,
     JobStatus,
     Leave,
+    RequestKind,
     Rung,
     SessionKey,
 )
 from opencode_actors.settings import Settings
+from opencode_actors.stress.clients import Clients
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.leaving import Ends
@@ -33,9 +44,11 @@ from opencode_actors.stress.memory import ALLOWANCE, Memory
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import FaultKind, Talk, Value
 from opencode_actors.stress.scenarios import DEFAULTS
+from opencode_actors.stress.service import Service
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.stress.wanderers import Record
 from opencode_actors.stress.windows import Hit
+from opencode_actors.stress.worlds import Face
 
 JOB, OTHER, SESSION = JobId("job_1"), JobId("job_2"), SessionKey("demo")
 STARTED = JobStarted(job=JOB, session=SESSION)
@@ -188,4 +201,39 @@ def test_whoever_goes_on_with_a_climb_begins_it_anew(kind: FaultKind, broken: li
     judge.noticed(JobCancelling(job=JOB, session=SESSION, seq=1, rung=Rung.STOP), 5.0)
     judge.hit(Hit(kind=kind, at=6.0, until=6.0), 6.0)
     judge.noticed(JobCancelling(job=JOB, session=SESSION, seq=2, rung=Rung.STOP), 9.0)
+    assert [violation.rule for violation in findings.violations] == broken
+
+
+class _NeverSure:
+    """A service that has just begun, and looks for the servers of the one that was killed."""
+
+    async def call(self, name: str, make: Callable[[Face], Awaitable[object]]) -> object:
+        await trio.lowlevel.checkpoint()
+        assert make is not None
+        raise OpenCodeError(f"nobody knows what became of the {name}")
+
+
+@pytest.mark.parametrize(("killed_ago", "broken"), [(3.0, []), (60.0, ["a request takes one answer"])])
+async def test_an_answer_may_be_lost_with_a_service_that_was_killed_just_before(
+    autojump_clock: MockClock, killed_ago: float, broken: list[str]
+) -> None:
+    assert autojump_clock.autojump_threshold == 0
+    findings, rng = Findings(), random.Random(2)
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    wanted = InputWanted(
+        job=JOB,
+        session=SESSION,
+        request="que_1",
+        kind=RequestKind.QUESTION,
+        text="Which?",
+        conversation=ConversationId("ses_1"),
+    )
+    judge.noticed(wanted, trio.current_time())
+    async with trio.open_nursery() as nursery:
+        clients = Clients(cast(Service, _NeverSure()), judge, rng, nursery, 0, look_every=1.0)
+        again = random.Random(2)
+        assert again.random() > 0.3
+        killed_at = trio.current_time() + again.uniform(0.0, 20.0) - killed_ago
+        judge.hit(Hit(kind=FaultKind.SERVICE_KILLED, at=killed_at, until=killed_at), killed_at)
+        clients.wanted(wanted)
     assert [violation.rule for violation in findings.violations] == broken
