@@ -22,10 +22,10 @@ from opencode_actors.machines.notices import (
     OutputAdded,
     OutputKind,
 )
+from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import (
     ActivityState,
     Cause,
-    ConversationId,
     Failure,
     JobId,
     JobSnapshot,
@@ -37,6 +37,7 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.settings import Settings
 from opencode_actors.stress.clients import Clients
+from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.leaving import Ends
@@ -45,9 +46,10 @@ from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import FaultKind, Talk, Value
 from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.service import Service
+from opencode_actors.stress.truth import Evidence
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.stress.wanderers import Record
-from opencode_actors.stress.windows import Hit
+from opencode_actors.stress.windows import Hit, tolerance_of
 from opencode_actors.stress.worlds import Face
 
 JOB, OTHER, SESSION = JobId("job_1"), JobId("job_2"), SessionKey("demo")
@@ -237,3 +239,17 @@ async def test_an_answer_may_be_lost_with_a_service_that_was_killed_just_before(
         judge.hit(Hit(kind=FaultKind.SERVICE_KILLED, at=killed_at, until=killed_at), killed_at)
         clients.wanted(wanted)
     assert [violation.rule for violation in findings.violations] == broken
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "wrong"), [(10.0, ""), (2.0, "nobody had asked"), (16.0, "nobody had asked")]
+)
+def test_a_start_that_went_with_its_service_may_be_cancelled_in_its_turn(ended_at: float, wrong: str) -> None:
+    """On a slow disk it is recorded, and at work, while whoever wanted it still waits to hear so."""
+    hits = [Hit(kind=FaultKind.SERVICE_ENDED, at=ended_at, until=ended_at)]
+    evidence = Evidence(Settings(model="scripted/demo"), tolerance_of(0.3), hits)
+    file = JobFile(id=JOB, session=SESSION, planned=make_plan(DEFAULTS[0], 1).jobs[0])
+    file.asked_at, file.queued_at, file.started_at, file.accepted_at = 5.0, 5.0, 6.0, 15.0
+    file.end, file.ended_at = snapshot(JobStatus.CANCELLED), 15.5
+    said = evidence.untrue(file)
+    assert said is None if not wrong else wrong in (said or "")
