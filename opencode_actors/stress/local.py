@@ -12,8 +12,8 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from opencode_actors.door.limits import Limits
 from opencode_actors.door.methods import SystemDesk
 from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
+from opencode_actors.error_groups import leaves
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import Failure
@@ -121,8 +122,9 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
 
         @asynccontextmanager
         async def open_store(wire: Wire) -> AsyncGenerator[Store]:
-            async with open_journal(settings.sessions_dir) as journal:
-                yield wire.over(journal, through=disk.through)
+            with _alone():
+                async with open_journal(settings.sessions_dir) as journal:
+                    yield wire.over(journal, through=disk.through)
 
         async with trio.open_nursery() as nursery, open_fake_servers(behaviour) as servers:
             webhook = HttpWebhook(token=_TOKEN, within=settings.notify_timeout, wall=weather.wall)
@@ -161,6 +163,19 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
             )
             await webhook.aclose()
             nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _alone() -> Generator[None]:
+    """An error that is alone in the groups of the journal's nursery is raised as itself: a system that opens its
+    journal itself does the same."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        found = leaves(group)
+        if len(found) > 1:
+            raise
+        raise found[0] from None
 
 
 @asynccontextmanager
