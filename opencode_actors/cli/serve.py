@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from opencode_actors.adapters.engine import open_engine
 from opencode_actors.cli.arguments import settings_of
 from opencode_actors.cli.bug import keep_details
 from opencode_actors.cli.explain import explain
@@ -119,18 +120,32 @@ async def _run(
 ) -> None:
     if chosen.remark:
         _log.warning("%s", chosen.remark)
-    async with (
-        open_system(chosen.settings, access=chosen.access, notify=True, leave=leave) as system,
-        trio.open_nursery() as nursery,
-    ):
-        await _open(system, nursery, address, manager, told_to_end)
-        if leave is Leave.ALL and (busy := [s.key for s in await system.sessions() if s.running or s.queued]):
-            _log.info("left to the next start, at work: %s", ", ".join(busy))
-        nursery.cancel_scope.cancel()
+    settings = chosen.settings
+    async with open_engine(runtime=settings.runtime, socket=settings.engine_socket) as engine:
+        # Before it has taken over any job: one that went away just then ended it, and with --stop-sessions all of them.
+        about = About(
+            version=version("opencode-actors"),
+            pid=os.getpid(),
+            started_at=round(time.time(), 3),
+            engine=await engine.info(),
+        )
+        async with (
+            open_system(settings, engine=engine, access=chosen.access, notify=True, leave=leave) as system,
+            trio.open_nursery() as nursery,
+        ):
+            await _open(system, about, nursery, address, manager, told_to_end)
+            await _say_what_is_left(system, leave)
+            nursery.cancel_scope.cancel()
+
+
+async def _say_what_is_left(system: System, leave: Leave) -> None:
+    if leave is Leave.ALL and (busy := [s.key for s in await system.sessions() if s.running or s.queued]):
+        _log.info("left to the next start, at work: %s", ", ".join(busy))
 
 
 async def _open(
     system: System,
+    about: About,
     nursery: trio.Nursery,
     address: Address,
     manager: ServiceManager,
@@ -139,12 +154,6 @@ async def _open(
     settings, limits = system.settings, Limits()
     folder = settings.sessions_dir.expanduser()
     token = keep_token(token_file(folder))
-    about = About(
-        version=version("opencode-actors"),
-        pid=os.getpid(),
-        started_at=round(time.time(), 3),
-        engine=await system.engine.info(),
-    )
 
     def explained(failure: Failure) -> tuple[str, str]:
         explanation = explain(failure, settings)

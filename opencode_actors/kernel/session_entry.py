@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from opencode_actors.adapters.passwords import endpoint_of
 from opencode_actors.containers import ModelAccess, SessionPlace, container_spec
-from opencode_actors.errors import EngineError, UsageError
+from opencode_actors.errors import ContainerMissing, EngineError, UsageError
 from opencode_actors.kernel.actor import Actor
 from opencode_actors.kernel.elsewhere import RemoteOperations
 from opencode_actors.kernel.policies import session_policy
@@ -155,22 +155,26 @@ async def end_for_good(here: Surroundings, entry: SessionEntry, failure: Failure
 
 
 async def _remove(here: Surroundings, name: str) -> None:
-    """Nobody comes back to this container later, so an engine that is away, or refuses, is asked again."""
+    """Nobody comes back to this container later, so an engine that is away, refuses, or says that it did it and did
+    not, is asked again."""
     told = False
     until = trio.current_time() + ENGINE_BACK_WITHIN
     while trio.current_time() < until:
         try:
             with trio.fail_after(here.settings.remove_grace):
                 await here.engine.remove(ContainerId(name))
+                await here.engine.inspect(ContainerId(name))  # believed only when it is really gone
+            why = "it is still there"
+        except ContainerMissing:
+            return
         except EngineError as error:
-            if not told:
-                _log.error("container %s could not be removed: %s", name, error.message)
-            told = True
+            why = error.message
         except trio.TooSlowError:
             _log.error("container %s was not removed within %g s", name, here.settings.remove_grace)
             return
-        else:
-            return
+        if not told:
+            _log.error("container %s could not be removed: %s", name, why)
+        told = True
         await trio.sleep(ASK_AGAIN_AFTER)
 
 

@@ -147,10 +147,11 @@ class Clients:
             return
         except OpencodeActorsError as error:
             file.unsure.add(word)
-            since = trio.current_time() - self.judge.tolerance.slack
+            now = trio.current_time()
             await trio.sleep(self.judge.tolerance.settles)
             ends = file.cancelling_at is not None or file.end is not None
-            if not ends and not excused(Excuse.UNSURE, self.judge.hits, since, session=notice.session):
+            since = now - self.judge.tolerance.slack
+            if not ends and not excused(Excuse.UNSURE, self.judge.hits, since, now, session=notice.session):
                 self._broke_answer(notice, f"{notice.request} took no answer: {error.message}")
             return
         if notice.request in file.answers:

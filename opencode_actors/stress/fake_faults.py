@@ -57,7 +57,7 @@ class FakeFaults:
     _looping: Counter[str] = field(factory=Counter[str])
     _lives: dict[str, float] = field(factory=dict[str, float])
     _stubborn: dict[str, list[FakeContainer]] = field(factory=dict[str, list[FakeContainer]])
-    _deaths: Counter[str] = field(factory=Counter[str])
+    _doomed: Counter[str] = field(factory=Counter[str])
 
     # ---- its containers
 
@@ -68,13 +68,13 @@ class FakeFaults:
             container.ignores_sigterm = True
             self._stubborn[container.name].append(container)
         if self._looping[container.name]:
+            self._doomed[container.name] += 1  # also when the fault is over by then
             self.nursery.start_soon(self._die_soon, container)
 
     async def _die_soon(self, container: FakeContainer) -> None:
         run = container.run
         await trio.sleep(self._lives[container.name])
         if container.run is run and container.is_alive:
-            self._deaths[container.name] += 1
             self.engine.crash(container.id, exit_code=1)
 
     def _container_name(self, session: str) -> str:
@@ -182,10 +182,10 @@ class FakeFaults:
             self._looping[name] += 1
             # Half of them get ready each time, and work for a moment.
             self._lives[name] = LIVES if fault.roll < _HALF else LIVES_READY
-            self._counted(fault, lambda: self._deaths[name])
+            self._counted(fault, lambda: self._doomed[name])
             if container is None:
                 return Hit.of_session(fault, exit_code=1)
-            self._deaths[name] += 1
+            self._doomed[name] += 1
             self.engine.crash(container.id, exit_code=1)
             return Hit.of_session(fault, exit_code=1)
         if container is None:

@@ -39,6 +39,7 @@ class JobFile:
     text: list[str] = field(factory=list[str])
     size: int = 0
     rungs: list[Rung] = field(factory=list[Rung])
+    rung_since: float = 0.0  # when the last of them was tried
     wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
     wanted_at: dict[str, float] = field(factory=dict[str, float])
     answers: dict[str, str] = field(factory=dict[str, str])

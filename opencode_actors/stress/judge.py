@@ -27,6 +27,7 @@ from opencode_actors.stress.windows import (
     Hit,
     Tolerance,
     excused,
+    killed_between,
     overlapping,
     owed_to_the_disk,
     tolerance_of,
@@ -190,6 +191,8 @@ class Judge:
         for before in tuple(self.waiting[file.session].values()):
             if before is not file and self._went_unheard(before, now):
                 continue
+            if before.waits_at > self.earshot.earliest(now):
+                continue  # it had ended for nobody to remember, and waits again since a moment after this start
             # Of two that were asked for at the same time either may come first.
             if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
                 text = f"it started before job {before.number}, which was accepted before it was asked for"
@@ -222,10 +225,13 @@ class Judge:
     def _cancelling(self, file: JobFile, notice: n.JobCancelling, now: float) -> None:
         self._saw(now, f"{notice.rung.name} {notice.why}", file)
         if file.rungs and notice.rung <= file.rungs[-1]:
-            self._broke(
-                "the ladder only climbs", now, f"{notice.rung.name} after {file.rungs[-1].name}", file
-            )
+            # Whoever goes on with it asks its server first, as if nobody had.
+            if not killed_between(self.hits, file.rung_since - self.tolerance.late, now):
+                text = f"{notice.rung.name} after {file.rungs[-1].name}"
+                self._broke("the ladder only climbs", now, text, file)
+            file.rungs.clear()
         file.rungs.append(notice.rung)
+        file.rung_since = self.earshot.earliest(now)
         if file.cancelling_at is None:
             file.cancelling_at = now
 
@@ -324,7 +330,7 @@ class Judge:
         file = self.files[job]
         if status.settled and file.end is None:
             file.end, file.ended_at, file.recalled = status, now, True
-        elif status.status is JobStatus.PENDING and file.started_at is None:
+        elif status.status is JobStatus.PENDING and file.started_at is None and file.end is None:
             # Nothing is told of that it waits again.
             self.waiting[file.session][job], file.waits_at = file, now
 

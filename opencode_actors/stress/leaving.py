@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, Leave
 from opencode_actors.stress.scenario import FaultKind
@@ -32,3 +32,25 @@ class Left:
         if self.leave is Leave.ALL and closed and not around & _CLOSES:
             return "the service left all its jobs to the next one, and this one was closed"
         return None
+
+
+@define(eq=False)
+class Ends:
+    """Those of a run's services that ended in order."""
+
+    _last: Left = field(factory=lambda: Left(at=0.0))
+    _ended: set[JobId] = field(factory=set[JobId])
+
+    def ended(self, at: float, leave: Leave | None, jobs: frozenset[JobId]) -> None:
+        """A service is told to, with all these jobs under way as far as anybody has heard. What an earlier one has
+        ended may not have been told yet: nobody listened between the two."""
+        if leave is Leave.NOTHING:
+            self._ended |= jobs
+        else:
+            jobs -= self._ended
+        self._last = Left(at=at, leave=leave, jobs=jobs)
+
+    def take(self) -> Left:
+        """The last one, to be looked at once."""
+        last, self._last = self._last, Left(at=0.0)
+        return last

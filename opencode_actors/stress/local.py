@@ -12,8 +12,8 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,9 +31,11 @@ from opencode_actors.door.limits import Limits
 from opencode_actors.door.methods import SystemDesk
 from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
+from opencode_actors.error_groups import leaves
 from opencode_actors.errors import StoreError
 from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import Failure
+from opencode_actors.ports import EngineInfo
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
@@ -120,8 +122,9 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
 
         @asynccontextmanager
         async def open_store(wire: Wire) -> AsyncGenerator[Store]:
-            async with open_journal(settings.sessions_dir) as journal:
-                yield wire.over(journal, through=disk.through)
+            with _alone():
+                async with open_journal(settings.sessions_dir) as journal:
+                    yield wire.over(journal, through=disk.through)
 
         async with trio.open_nursery() as nursery, open_fake_servers(behaviour) as servers:
             webhook = HttpWebhook(token=_TOKEN, within=settings.notify_timeout, wall=weather.wall)
@@ -145,6 +148,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 nursery.start_soon(front.serve)
 
             faults.engine.on_start, faults.engine.on_exit = on_start, servers.on_exit
+            engine = await faults.engine.info()
             yield FakeWorld(
                 name="local",
                 settings=settings,
@@ -154,23 +158,36 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 directories=None,
                 webhook=webhook,
                 rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
-                enter=_through_the_door,
+                enter=partial(_through_the_door, engine),
                 late=0.3,
             )
             await webhook.aclose()
             nursery.cancel_scope.cancel()
 
 
+@contextmanager
+def _alone() -> Generator[None]:
+    """An error that is alone in the groups of the journal's nursery is raised as itself: a system that opens its
+    journal itself does the same."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        found = leaves(group)
+        if len(found) > 1:
+            raise
+        raise found[0] from None
+
+
 @asynccontextmanager
-async def _through_the_door(system: System) -> AsyncGenerator[Live]:
-    """As `serve` opens it, but for the files that say where it is."""
+async def _through_the_door(engine: EngineInfo, system: System) -> AsyncGenerator[Live]:
+    """As `serve` opens it, which has asked its `engine` before, but for the files that say where it is."""
     limits = Limits()
     async with trio.open_nursery() as nursery:
         about = About(
             version=version("opencode-actors"),
             pid=os.getpid(),
             started_at=time.time(),
-            engine=await system.engine.info(),
+            engine=engine,
         )
         desk = SystemDesk(system, about, limits, _explained, nursery)
         address = Address(host="127.0.0.1", port=0)

@@ -43,8 +43,9 @@ _GONE_ON_WITH = 30.0
 # What a session may leave in the system's memory: six things were measured; of eight jobs one may leave one.
 _KEPT_OF_EACH, _JOBS_OF_EACH = 7, 8
 _RELENTS_WITHIN = 30.0
-# How long a fault waits for something to hit, as a share of the scenario's time.
-_PATIENCE = 0.1
+# How long a fault waits for something to hit, as a share of the scenario's time, and what it takes at least until a
+# service that has just begun has jobs at work again.
+_PATIENCE, _LEAST_PATIENCE = 0.1, 5.0
 # All that is asked when all is over, however many jobs there were.
 _LOOKED_AT_WITHIN = 2 * ANSWERED_WITHIN
 
@@ -166,7 +167,11 @@ class _Run:
 
     async def _fault(self, service: Service, clients: Clients, fault: PlannedFault) -> None:
         await trio.sleep_until(self.began + fault.at)
-        await service.wait_up()
+        down = min(_LONGEST_DOWN, _DOWN * self.plan.scenario.duration)
+        while service.live is None:
+            await service.wait_up()
+            # Else all that gathered meanwhile came in one moment, and the first of them left nothing to the others.
+            await trio.sleep(fault.roll * down)
         if not self.world.can(fault.kind):
             self.cannot.add(fault.kind)
             return
@@ -179,7 +184,6 @@ class _Run:
             self._missed(fault)
             return
         self.judge.hit(hit, trio.current_time())
-        down = min(_LONGEST_DOWN, _DOWN * self.plan.scenario.duration)
         if fault.kind is FaultKind.SERVICE_KILLED:
             service.kill(down=down)
         elif fault.kind is FaultKind.SERVICE_ENDED:
@@ -202,7 +206,7 @@ class _Run:
         may break as it likes."""
         if fault.kind not in AIMED:
             return fault
-        with trio.move_on_after(_PATIENCE * self.plan.scenario.duration):
+        with trio.move_on_after(max(_PATIENCE * self.plan.scenario.duration, _LEAST_PATIENCE)):
             return evolve(fault, session=await service.wait_for(self._busiest))
         return fault
 

@@ -183,10 +183,10 @@ BRISK = Scenario(
     duration=9.0,
     cancelled=0.15,
     prompts=_EVERY_TALK,
-    pace=0.02,
+    pace=0.04,
     settle_within=60.0,
     settings={"idleTimeout": 10.0, "questionTimeout": 3.0, "abortGrace": 3.0, "stopGrace": 2.0},
-    faults=tuple(FaultPlan(kind=kind, times=1, lasts=1.5) for kind in FaultKind),
+    faults=tuple(FaultPlan(kind=kind, times=1, lasts=2.5) for kind in FaultKind),
 )
 
 # For the real world, where a server takes seconds to begin.

@@ -13,7 +13,7 @@ from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines.notices import InputWanted, JobEnded, Notice
 from opencode_actors.stress.judge import Judge
-from opencode_actors.stress.leaving import Left
+from opencode_actors.stress.leaving import Ends
 from opencode_actors.stress.wanderers import Record
 from opencode_actors.stress.worlds import Face, Live, World
 
@@ -60,7 +60,7 @@ class Service:
     _changed: trio.Event = field(factory=trio.Event)
     _over: trio.Event = field(factory=trio.Event)  # that this life is
     _down: float = 0.0
-    _left: Left = field(factory=lambda: Left(at=0.0))
+    _ends: Ends = field(factory=Ends)
     _calls: dict[trio.CancelScope, str] = field(factory=dict[trio.CancelScope, str])
     _supervisor: Supervisor = field(factory=Supervisor)
 
@@ -82,7 +82,7 @@ class Service:
             self.judge.earshot.lost(trio.current_time())  # its door is closed first
         self.live, self._down = None, down
         now, jobs = trio.current_time(), frozenset(file.id for file in self.judge.unsettled)
-        self._left = Left(at=now, leave=self.world.leave, jobs=jobs)
+        self._ends.ended(now, self.world.leave, jobs)
         self.judge.findings.saw(now, "the service is told to end")
         self._over.set()
 
@@ -235,7 +235,7 @@ class Service:
                 self.judge.recalled(job, await face.status(job), trio.current_time())
             except OpencodeActorsError:
                 return  # it was killed again
-        left, self._left = self._left, Left(at=0.0)
+        left = self._ends.take()
         for job in sorted(left.jobs):
             try:
                 wrong = left.wrong(await face.status(job), self.judge.hits)

@@ -127,10 +127,13 @@ class Evidence:
     # ---- what it felt
 
     def _hung_up(self, file: JobFile) -> bool:
-        """Whoever wanted it went with the service before it had its turn: a start that is given up is cancelled."""
+        """Whoever wanted it went with the service before it had its turn: a start that is given up is cancelled. On a
+        slow disk it has its turn before its start has returned."""
         queued, ended = file.queued_at or 0.0, file.ended_at or 0.0
-        since = queued - self.tolerance.slack
-        return file.started_at is None and killed_between(self.hits, since, ended) > 0
+        if file.started_at is None:
+            return killed_between(self.hits, queued - self.tolerance.slack, ended) > 0
+        asked, accepted = file.asked_at or 0.0, file.accepted_at or 0.0
+        return any(hit.kind is FaultKind.SERVICE_ENDED and asked <= hit.at <= accepted for hit in self.hits)
 
     def _felt(self, file: JobFile, job: PlannedJob, failure: Failure) -> bool:
         if self._closed(file, failure.cause) or self._given_up(file, failure):

@@ -23,6 +23,7 @@ from opencode_actors.machines import job as job_machine
 from opencode_actors.machines import session as session_machine
 from opencode_actors.machines.job_messages import EventsSeen
 from opencode_actors.machines.notices import JobEnded, SessionChanged
+from opencode_actors.machines.session import ASK_AGAIN_AFTER
 from opencode_actors.machines.session_messages import UsageSampled
 from opencode_actors.testing.fake_server import FakeBehaviour
 from opencode_actors.testing.provider_demo import demo_script
@@ -187,6 +188,24 @@ async def test_an_engine_that_is_away_then_is_no_reason_to_fall(
         assert again.status is JobStatus.COMPLETED
     assert "could not be removed: no engine answers" in caplog.text
     assert not world.engine.containers
+
+
+async def test_an_engine_that_says_that_it_removed_the_container_then_is_not_believed(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_world(BEHAVIOUR) as world, world.system() as system:
+        job = await begun(system, BRIEFLY, session="broken")
+        lie = world.engine.lie("remove")
+        break_session(system, "broken")
+        with trio.fail_after(SOON):
+            check_failed(await job.wait(), Cause.INTERNAL)
+        await trio.sleep(2 * ASK_AGAIN_AFTER)
+        assert lie.met > 1
+        assert world.engine.containers
+        lie.over = True
+        await trio.sleep(2 * ASK_AGAIN_AFTER)
+        assert not world.engine.containers
+    assert "could not be removed: it is still there" in caplog.text
 
 
 async def test_an_engine_that_hangs_then_holds_the_key_only_for_its_time(

@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
-import pytest
-from attrs import evolve
+import random
+from collections.abc import Awaitable, Callable
+from typing import cast
 
-from opencode_actors import Settings
+import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock
+
+from opencode_actors.errors import OpenCodeError
 from opencode_actors.machines.notices import (
     InputAnswered,
     InputEnd,
     InputWanted,
+    JobCancelling,
+    JobEnded,
+    JobQueued,
     JobStarted,
     Notice,
     OutputAdded,
     OutputKind,
 )
 from opencode_actors.machines.server_events import ConversationId
-from opencode_actors.machines.vocabulary import JobId, RequestKind, SessionKey
+from opencode_actors.machines.vocabulary import (
+    ActivityState,
+    Cause,
+    Failure,
+    JobId,
+    JobSnapshot,
+    JobStatus,
+    Leave,
+    RequestKind,
+    Rung,
+    SessionKey,
+)
+from opencode_actors.settings import Settings
+from opencode_actors.stress.clients import Clients
+from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import Judge
+from opencode_actors.stress.leaving import Ends
 from opencode_actors.stress.memory import ALLOWANCE, Memory
 from opencode_actors.stress.plan import make_plan
-from opencode_actors.stress.scenario import Talk, Value
+from opencode_actors.stress.scenario import FaultKind, Talk, Value
 from opencode_actors.stress.scenarios import DEFAULTS
+from opencode_actors.stress.service import Service
+from opencode_actors.stress.truth import Evidence
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.stress.wanderers import Record
+from opencode_actors.stress.windows import Hit, tolerance_of
+from opencode_actors.stress.worlds import Face
 
-JOB, SESSION = JobId("job_1"), SessionKey("demo")
+JOB, OTHER, SESSION = JobId("job_1"), JobId("job_2"), SessionKey("demo")
 STARTED = JobStarted(job=JOB, session=SESSION)
 MIB = 1 << 20
 
 
 def words(seq: int, offset: int, text: str) -> OutputAdded:
     return OutputAdded(seq=seq, job=JOB, session=SESSION, kind=OutputKind.TEXT, offset=offset, text=text)
+
+
+def snapshot(status: JobStatus, cause: Cause | None = None) -> JobSnapshot:
+    failure = None if cause is None else Failure(cause=cause, message="as it happens")
+    return JobSnapshot(
+        id=JOB, session=SESSION, prompt="", status=status, activity=ActivityState.IDLE, failure=failure
+    )
 
 
 def told(*notices: Notice) -> Record:
@@ -124,6 +159,102 @@ def test_what_was_told_before_it_had_a_number_is_told_to_the_others_when_it_has(
     there, later = told(STARTED), told(evolve(STARTED, seq=1))
     assert list(later.differs(there, 0, 1)) == []
     assert list(there.differs(later, 0, 1)) == []
+
+
+def test_an_end_leaves_only_what_an_earlier_one_has_not_ended_unheard() -> None:
+    """Two services end in a row, and nobody hears in between what the first one did."""
+    ends, closed = Ends(), snapshot(JobStatus.FAILED, Cause.CLOSED)
+    ends.ended(1.0, Leave.NOTHING, frozenset({JOB}))
+    ends.ended(4.0, Leave.ALL, frozenset({JOB, OTHER}))
+    left = ends.take()
+    assert left.jobs == {OTHER}
+    assert left.wrong(closed, ()) is not None
+    assert ends.take().jobs == frozenset()
+
+
+@pytest.mark.parametrize(("asked_at", "broken"), [(12.0, []), (26.0, ["in order"])])
+def test_who_began_unheard_had_not_to_wait_for_whom_the_next_service_goes_on_with(
+    asked_at: float, broken: list[str]
+) -> None:
+    """The first one ended on a full disk, and waits again with the next service: the second had its turn before."""
+    findings = Findings()
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    first, second = make_plan(DEFAULTS[0], 1).jobs[:2]
+    first, second = evolve(first, session=SESSION), evolve(second, session=SESSION)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    judge.noticed(JobQueued(job=JOB, session=SESSION, seq=1, ahead=0), 5.0)
+    judge.accepted(JOB, first, 5.0, 5.0)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=snapshot(JobStatus.FAILED, Cause.STORE)), 10.0)
+    judge.earshot.lost(14.0)
+    judge.service_ended(16.0)
+    judge.recalled(JOB, snapshot(JobStatus.PENDING), 20.0)
+    judge.earshot.back(20.0)
+    now = max(asked_at, 20.1) + 0.1
+    judge.accepted(OTHER, second, now, asked_at)
+    judge.noticed(JobStarted(job=OTHER, session=SESSION, seq=2), now)
+    assert [violation.rule for violation in findings.violations] == broken
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [(FaultKind.SERVICE_KILLED, []), (FaultKind.SERVER_FROZEN, ["the ladder only climbs"])],
+)
+def test_whoever_goes_on_with_a_climb_begins_it_anew(kind: FaultKind, broken: list[str]) -> None:
+    findings = Findings()
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    judge.noticed(JobCancelling(job=JOB, session=SESSION, seq=1, rung=Rung.STOP), 5.0)
+    judge.hit(Hit(kind=kind, at=6.0, until=6.0), 6.0)
+    judge.noticed(JobCancelling(job=JOB, session=SESSION, seq=2, rung=Rung.STOP), 9.0)
+    assert [violation.rule for violation in findings.violations] == broken
+
+
+class _NeverSure:
+    """A service that has just begun, and looks for the servers of the one that was killed."""
+
+    async def call(self, name: str, make: Callable[[Face], Awaitable[object]]) -> object:
+        await trio.lowlevel.checkpoint()
+        assert make is not None
+        raise OpenCodeError(f"nobody knows what became of the {name}")
+
+
+@pytest.mark.parametrize(("killed_ago", "broken"), [(3.0, []), (60.0, ["a request takes one answer"])])
+async def test_an_answer_may_be_lost_with_a_service_that_was_killed_just_before(
+    autojump_clock: MockClock, killed_ago: float, broken: list[str]
+) -> None:
+    assert autojump_clock.autojump_threshold == 0
+    findings, rng = Findings(), random.Random(2)
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    wanted = InputWanted(
+        job=JOB,
+        session=SESSION,
+        request="que_1",
+        kind=RequestKind.QUESTION,
+        text="Which?",
+        conversation=ConversationId("ses_1"),
+    )
+    judge.noticed(wanted, trio.current_time())
+    async with trio.open_nursery() as nursery:
+        clients = Clients(cast(Service, _NeverSure()), judge, rng, nursery, 0, look_every=1.0)
+        again = random.Random(2)
+        assert again.random() > 0.3
+        killed_at = trio.current_time() + again.uniform(0.0, 20.0) - killed_ago
+        judge.hit(Hit(kind=FaultKind.SERVICE_KILLED, at=killed_at, until=killed_at), killed_at)
+        clients.wanted(wanted)
+    assert [violation.rule for violation in findings.violations] == broken
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "wrong"), [(10.0, ""), (2.0, "nobody had asked"), (16.0, "nobody had asked")]
+)
+def test_a_start_that_went_with_its_service_may_be_cancelled_in_its_turn(ended_at: float, wrong: str) -> None:
+    """On a slow disk it is recorded, and at work, while whoever wanted it still waits to hear so."""
+    hits = [Hit(kind=FaultKind.SERVICE_ENDED, at=ended_at, until=ended_at)]
+    evidence = Evidence(Settings(model="scripted/demo"), tolerance_of(0.3), hits)
+    file = JobFile(id=JOB, session=SESSION, planned=make_plan(DEFAULTS[0], 1).jobs[0])
+    file.asked_at, file.queued_at, file.started_at, file.accepted_at = 5.0, 5.0, 6.0, 15.0
+    file.end, file.ended_at = snapshot(JobStatus.CANCELLED), 15.5
+    said = evidence.untrue(file)
+    assert said is None if not wrong else wrong in (said or "")
 
 
 def test_a_request_ends_once_though_a_full_disk_has_its_end_told_before_it_is_recorded() -> None:
