@@ -10,6 +10,7 @@ from opencode_actors.stress.findings import Violation
 from opencode_actors.stress.report import Latency, Report
 from opencode_actors.stress.run import run_stress
 from opencode_actors.stress.scenario import Arrival, FaultKind, FaultPlan, Scenario, Talk, load_scenario
+from opencode_actors.stress.weather import Weather
 from opencode_actors.stress.wire import Wire
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Scenario",
     "Talk",
     "Violation",
+    "Weather",
     "Wire",
     "load_scenario",
     "run_stress",

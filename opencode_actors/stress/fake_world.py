@@ -47,6 +47,7 @@ class FakeWorld:
     rng: random.Random
     late: float = 0.001
     enter: Callable[[System], AbstractAsyncContextManager[Live]] | None = None
+    unchecked: tuple[str, ...] = ()
     leave: Leave = Leave.ALL
     _wire: Wire = field(factory=Wire)
     _system: System | None = None

@@ -47,7 +47,8 @@ def _report(report: Report, command: str) -> str:
         _table(("how jobs ended", "jobs"), report.ends),
         _table(("faults that hit", "times"), report.hits),
         _table(("faults that found nothing to hit", "times"), report.missed),
-        _cannot(report.cannot),
+        _listed("Not in this world", report.cannot),
+        _listed("Not looked at", report.unchecked),
         _table(("refused", "jobs"), report.refused),
         _table(("memory of its process", "MiB"), {what: size >> 20 for what, size in report.memory.items()}),
         _latencies(report.latencies),
@@ -56,8 +57,8 @@ def _report(report: Report, command: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _cannot(kinds: Sequence[str]) -> str:
-    return f"<p>Not in this world: {escape(', '.join(kinds))}</p>" if kinds else ""
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"<p>{what}: {escape(', '.join(names))}</p>" if names else ""
 
 
 def _tone(passed: bool) -> str:  # noqa: FBT001 - a word for a verdict

@@ -128,6 +128,7 @@ class RealWorld:
     leaves: Iterator[Leave]
     name: str = "real"
     late: float = 0.3
+    unchecked: tuple[str, ...] = ()
     leave: Leave = Leave.ALL
     _served: ServedProcess | None = None
     _ended_badly: list[str] = field(factory=list[str])

@@ -42,7 +42,7 @@ class Latency:
 @frozen(kw_only=True)
 class Report:
     """`took` is in seconds of the run's own clock; `missed` are faults that found nothing to hit, and
-    `cannot` the kinds that this world cannot make.
+    `cannot` the kinds that this world cannot make; `unchecked` are rules of which it could not see whether they hold.
     `memory` is in bytes, where the system's process has some that can be told from its world's."""
 
     plan: Plan
@@ -54,6 +54,7 @@ class Report:
     hits: Mapping[str, int]
     missed: Mapping[str, int]
     cannot: tuple[str, ...]
+    unchecked: tuple[str, ...]
     latencies: tuple[Latency, ...]
     violations: tuple[Violation, ...]
     memory: Mapping[str, int] = field(factory=dict[str, int])
@@ -87,6 +88,7 @@ class Report:
                 "missed": dict(sorted(self.missed.items())),
                 "not in this world": list(self.cannot),
             },
+            "unchecked": list(self.unchecked),
             **({"memoryBytes": dict(self.memory)} if self.memory else {}),
             "latencies": {latency.name: _figures(latency) for latency in self.latencies},
             "violations": [_violation(violation) for violation in self.violations],
@@ -101,6 +103,7 @@ def make_report(
     refused: Mapping[str, int],
     missed: Mapping[str, int],
     cannot: Iterable[FaultKind],
+    unchecked: tuple[str, ...],
     memory: Memory,
     began: float,
     took: float,
@@ -115,6 +118,7 @@ def make_report(
         hits=dict(sorted(Counter(hit.kind.value for hit in judge.hits).items())),
         missed=missed,
         cannot=tuple(sorted(kind.value for kind in cannot)),
+        unchecked=unchecked,
         memory=memory.figures(),
         latencies=tuple(
             Latency(name=name, values=tuple(sorted(values)))

@@ -18,6 +18,7 @@ from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
+from opencode_actors.stress.embedded import EmbeddedWorld, LeftOver
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.heap import kept
@@ -28,7 +29,8 @@ from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_pla
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
 from opencode_actors.stress.service import ANSWERED_WITHIN, NoAnswer, Service
-from opencode_actors.stress.worlds import AIMED, BY_CLIENTS, EmbeddedWorld, Face, SystemFactory, World
+from opencode_actors.stress.weather import Weather
+from opencode_actors.stress.worlds import AIMED, BY_CLIENTS, Face, SystemFactory, World
 
 _PIECE = 1 << 20
 # How long a service is away, as a share of the scenario's time.
@@ -51,11 +53,22 @@ _LOOKED_AT_WITHIN = 2 * ANSWERED_WITHIN
 
 
 async def run_stress(
-    scenario: Scenario, factory: SystemFactory, *, settings: Settings, seed: int = 0
+    scenario: Scenario,
+    factory: SystemFactory,
+    *,
+    settings: Settings,
+    seed: int = 0,
+    weather: Weather | None = None,
+    left_over: LeftOver | None = None,
 ) -> Report:
     """Drives a caller's own system, whose `settings` these are and whose model is the scripted one. What only a
-    world could break is left out, and the report says what."""
-    return await run_plan(EmbeddedWorld(settings, factory), make_plan(scenario, seed))
+    world could break is left out, and the report says what.
+
+    `weather` is given where its `script` is the model's: then what the model is asked is held to the rules, and the
+    provider can fail. `left_over` names, when all is over, what is still there of containers and the like.
+    """
+    world = EmbeddedWorld(settings=settings, factory=factory, weather=weather, look_left_over=left_over)
+    return await run_plan(world, make_plan(scenario, seed))
 
 
 def _nothing(progress: Progress) -> None:
@@ -75,6 +88,7 @@ async def run_plan(world: World, plan: Plan, *, watch: Callable[[Progress], None
         refused=run.refused,
         missed=run.missed,
         cannot=run.cannot,
+        unchecked=world.unchecked,
         memory=run.memory,
         began=run.began,
         took=run.took,

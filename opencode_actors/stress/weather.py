@@ -22,8 +22,8 @@ LIVES_READY = 2.0
 
 _EPOCH = 1_760_000_000.0
 _STATUS = {FaultKind.PROVIDER_401: 401, FaultKind.PROVIDER_429: 429, FaultKind.PROVIDER_500: 500}
-_PROVIDER = frozenset({*_STATUS, FaultKind.PROVIDER_SILENT, FaultKind.PROVIDER_SLOW})
-OUTSIDE = _PROVIDER | MOODS.keys()
+PROVIDER = frozenset({*_STATUS, FaultKind.PROVIDER_SILENT, FaultKind.PROVIDER_SLOW})
+OUTSIDE = PROVIDER | MOODS.keys()
 
 
 @define
@@ -64,20 +64,20 @@ class Outside:
     receiver: Receiver
 
     def inflict(self, fault: PlannedFault) -> None:
-        if fault.kind in _PROVIDER:
+        if fault.kind in PROVIDER:
             self.weather.provider.append(fault.kind)
         else:
             self.receiver.moods.append(MOODS[fault.kind])
 
     def relent(self, fault: PlannedFault) -> None:
-        if fault.kind in _PROVIDER:
+        if fault.kind in PROVIDER:
             self.weather.provider.remove(fault.kind)
         else:
             self.receiver.moods.remove(MOODS[fault.kind])
 
     def felt(self, kind: FaultKind) -> int:
         """How often anybody felt it so far."""
-        return self.weather.felt[kind] if kind in _PROVIDER else self.receiver.troubled
+        return self.weather.felt[kind] if kind in PROVIDER else self.receiver.troubled
 
 
 @define(eq=False)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.system import System
@@ -133,6 +133,11 @@ class World(Protocol):
         ...
 
     @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Rules of which it cannot see whether they hold."""
+        ...
+
+    @property
     def leave(self) -> Leave | None:
         """Which jobs the running system leaves to the next one when it ends in order, if that is known."""
         ...
@@ -174,52 +179,3 @@ class World(Protocol):
     async def left_over(self) -> tuple[str, ...]:
         """What is still there after the system was closed, and should not be."""
         ...
-
-
-@define(eq=False)
-class EmbeddedWorld:
-    """Whatever a caller's own factory makes. Its clients can be bad, and it can be killed if it reaches
-    whatever it works with over the wire that it is given."""
-
-    settings: Settings
-    factory: SystemFactory
-    name: str = "embedded"
-    receiver: Receiver | None = None
-    late: float = 0.3
-    reached: Reached | None = None
-    ledger: Ledger | None = None
-    leave: Leave | None = None
-    _wire: Wire = field(factory=Wire)
-    _system: System | None = None
-
-    @asynccontextmanager
-    async def system(self) -> AsyncGenerator[Live]:
-        wire = self._wire = Wire()
-        async with self.factory(wire) as self._system:
-            yield embedded(self._system)
-
-    def kill(self) -> None:
-        self._wire.cut(self._system)
-
-    def can(self, kind: FaultKind) -> bool:
-        again = kind in (FaultKind.SERVICE_KILLED, FaultKind.SERVICE_ENDED)
-        return kind in BY_CLIENTS or (again and self._wire.is_in_use)
-
-    async def inflict(self, fault: PlannedFault) -> Hit | None:
-        return Hit.of_everybody(fault)
-
-    async def relent(self, fault: PlannedFault) -> bool:  # noqa: ARG002 - as the protocol has it
-        """A service that was killed or ended is begun again by the run."""
-        return True
-
-    def memory(self) -> int | None:
-        return None
-
-    def working(self, session: str) -> Mapping[str, int | None]:  # noqa: ARG002 - as the protocol has it
-        return {}
-
-    async def at_rest(self, live: Live) -> tuple[str, ...]:  # noqa: ARG002 - as the protocol has it
-        return ()
-
-    async def left_over(self) -> tuple[str, ...]:
-        return ()

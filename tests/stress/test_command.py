@@ -27,6 +27,7 @@ from opencode_actors.stress.report import Latency
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.scenarios import BRISK, DEFAULTS
 from opencode_actors.stress.virtual import run_virtual
+from opencode_actors.testing.fake_engine import FakeEngine
 
 DOCS = Path(__file__).parents[2] / "docs" / "stress.md"
 DIES = """
@@ -198,11 +199,25 @@ def test_the_documentation_names_every_fault_and_every_rule_has_its_place() -> N
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    report = the_example(tmp_path)
+    assert report.passed, report.violations
+    assert report.accepted == 20
+    assert report.hits["service_killed"] == 2
+    assert report.unchecked == ("one announcement for each job", "an end ends the work")
+
+
+def test_what_somebodys_own_system_leaves_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def keep(self: FakeEngine, container: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(FakeEngine, "remove", keep)
+    broken = {violation.rule for violation in the_example(tmp_path).violations}
+    assert "nothing is left" in broken
+
+
+def the_example(tmp_path: Path) -> Report:
     (code,) = re.findall(r"<!-- a test runs this -->\n```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 - our own documentation
     stressed: Callable[[Path], Awaitable[Report]] = names["stressed"]
-    report = trio.run(stressed, tmp_path, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert report.passed, report.violations
-    assert report.accepted == 20
-    assert report.hits["service_killed"] == 2
+    return trio.run(stressed, tmp_path, clock=trio.testing.MockClock(autojump_threshold=0))
