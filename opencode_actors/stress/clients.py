@@ -248,19 +248,36 @@ class Clients:
 
     # ---- who does no good
 
-    async def misbehave(self, fault: PlannedFault) -> None:
-        """What clients can do to a system. For as long as the fault lasts."""
+    async def misbehave(self, fault: PlannedFault) -> bool:
+        """What clients can do to a system. For as long as the fault lasts; whether there was anything to be done."""
         now = trio.current_time()
         session = None if fault.kind in _EVERYBODY else fault.session
-        self.judge.hit(Hit(kind=fault.kind, at=now, until=now + fault.lasts, session=session), now)
+        hit = Hit(kind=fault.kind, at=now, until=now + fault.lasts, session=session)
+        self.judge.hit(hit, now)
+        did = False
         mine: list[Wanderer] = []
         if fault.kind is FaultKind.VANISHING_FOLLOWERS:
             mine = [Wanderer(self.service.reached, self.rng) for _ in range(_WANDERERS)]
             self.wanderers += mine
         with trio.move_on_after(fault.lasts):
             while True:
+                did = self._has_a_victim(fault) or did
                 await self._once(fault, mine)
                 await trio.sleep(0.5 + fault.roll)
+        if not did:
+            self.judge.hits.remove(hit)
+        return did
+
+    def _has_a_victim(self, fault: PlannedFault) -> bool:
+        match fault.kind:
+            case FaultKind.CANCEL_STORM:
+                return any(file.session == fault.session for file in self.judge.unsettled)
+            case FaultKind.CLOSE_STORM:
+                return self.judge.is_open(fault.session)
+            case FaultKind.CLEANUP_STORM:
+                return any(self.judge.is_open(session) for session in self.judge.told)
+            case _:
+                return self.service.live is not None
 
     async def _once(self, fault: PlannedFault, wanderers: Sequence[Wanderer]) -> None:
         async with trio.open_nursery() as nursery:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from attrs import define, field
 
 from opencode_actors.machines import notices as n
-from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, JobStatus, OnCrash
+from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, JobStatus, OnCrash, SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.climbs import skipped, too_slow
@@ -304,6 +304,11 @@ class Judge:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)
         if restarts.took is not None:
             self.latencies["restart"].append(restarts.took)
+
+    def is_open(self, session: str) -> bool:
+        """By what was told of it last."""
+        words = self.evidence.words.get(session, [])
+        return bool(words) and words[-1].status is not SessionStatus.ABSENT
 
     def service_ended(self, now: float) -> None:
         """The next one begins with sessions that know nothing of crashes, and may go on with what ended while

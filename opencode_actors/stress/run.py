@@ -194,7 +194,8 @@ class _Run:
             return
         fault = await self._aimed(service, fault)
         if fault.kind in BY_CLIENTS:
-            await clients.misbehave(fault)
+            if not await clients.misbehave(fault):
+                self._missed(fault)
             return
         hit = await self.world.inflict(fault)
         if hit is None:
