@@ -274,3 +274,18 @@ def test_a_request_ends_once_though_a_full_disk_has_its_end_told_before_it_is_re
     assert judge.findings.violations == []
     judge.noticed(evolve(gone, seq=3), 3.0)
     assert [violation.text for violation in judge.findings.violations] == ["que_1 ended, and did not wait"]
+
+
+@pytest.mark.parametrize(("seq", "doubtful"), [(0, {JOB}), (7, set[JobId]())])
+def test_an_end_that_was_on_its_way_when_its_service_was_killed_need_not_be_one(
+    seq: int, doubtful: set[JobId]
+) -> None:
+    """The disk had no room for it, and the next service goes on with the job."""
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    judge.accepted(JOB, evolve(make_plan(DEFAULTS[0], 1).jobs[0], session=SESSION), 5.0, 5.0)
+    judge.earshot.lost(10.0)
+    judge.service_ended(10.0)
+    end = snapshot(JobStatus.FAILED, Cause.STORE)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=end, seq=seq), 10.002)
+    assert judge.doubtful == doubtful
