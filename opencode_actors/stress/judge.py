@@ -240,6 +240,9 @@ class Judge:
     def _ended(self, file: JobFile, end: JobSnapshot, now: float) -> None:
         why = "" if end.failure is None else f": {end.failure.cause.value}, {end.failure.message}"
         self._saw(now, f"ended {end.status.value}{why}", file)
+        self.waiting[file.session].pop(file.id, None)
+        if self.running.get(file.session) == file.id:
+            del self.running[file.session]
         if file.recalled:
             file.recalled = False
             return
@@ -249,9 +252,6 @@ class Judge:
                 self._broke("settles once", now, text, file)
             return
         file.end, file.ended_at, file.ended_since = end, now, self.earshot.earliest(now)
-        self.waiting[file.session].pop(file.id, None)
-        if self.running.get(file.session) == file.id:
-            del self.running[file.session]
         if not end.settled:
             self._broke("settles once", now, f"it ended as {end.status.value}", file)
         if end.failure is not None and end.failure.cause is Cause.INTERNAL:
