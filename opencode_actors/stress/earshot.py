@@ -22,8 +22,12 @@ class Earshot:
 
     def back(self, now: float) -> None:
         """It is heard again, and what was missed comes at once."""
-        if self.back_at == math.inf:
+        if self.is_lost:
             self.back_at = now
+
+    @property
+    def is_lost(self) -> bool:
+        return self.back_at == math.inf
 
     @property
     def whole_at(self) -> float:

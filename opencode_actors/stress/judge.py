@@ -175,6 +175,8 @@ class Judge:
             case n.JobEnded():
                 self._ended(file, notice.snapshot, now)
                 file.numbered = file.numbered or notice.seq > 0
+                if self.earshot.is_lost:
+                    self._may_go_on(file, now)  # it was on its way when its service went
             case n.ProviderRetrying():
                 file.retries += 1
                 self._saw(now, "OpenCode asks the model again", file)
@@ -238,6 +240,9 @@ class Judge:
     def _ended(self, file: JobFile, end: JobSnapshot, now: float) -> None:
         why = "" if end.failure is None else f": {end.failure.cause.value}, {end.failure.message}"
         self._saw(now, f"ended {end.status.value}{why}", file)
+        self.waiting[file.session].pop(file.id, None)
+        if self.running.get(file.session) == file.id:
+            del self.running[file.session]
         if file.recalled:
             file.recalled = False
             return
@@ -247,9 +252,6 @@ class Judge:
                 self._broke("settles once", now, text, file)
             return
         file.end, file.ended_at, file.ended_since = end, now, self.earshot.earliest(now)
-        self.waiting[file.session].pop(file.id, None)
-        if self.running.get(file.session) == file.id:
-            del self.running[file.session]
         if not end.settled:
             self._broke("settles once", now, f"it ended as {end.status.value}", file)
         if end.failure is not None and end.failure.cause is Cause.INTERNAL:
@@ -316,12 +318,15 @@ class Judge:
         self._restarts.clear()
         self.began_at = now
         for file in self.files.values():
-            if file.ended_at is None or file.numbered:
-                continue
-            if owed_to_the_disk(self.hits, file.ended_at, now):
-                self._doubt(file, now)
-                file.end = file.ended_at = None
-                file.wanted |= dict.fromkeys(file.early, False)
+            self._may_go_on(file, now)
+
+    def _may_go_on(self, file: JobFile, now: float) -> None:
+        if file.ended_at is None or file.numbered:
+            return
+        if owed_to_the_disk(self.hits, file.ended_at, now):
+            self._doubt(file, now)
+            file.end = file.ended_at = None
+            file.wanted |= dict.fromkeys(file.early, False)
 
     def _doubt(self, file: JobFile, now: float) -> None:
         self._saw(now, "its end may not be recorded", file)

@@ -178,13 +178,13 @@ DEFAULTS: tuple[Scenario, ...] = (
 # For worlds whose seconds are real: what takes minutes elsewhere takes less than one.
 BRISK = Scenario(
     name="brisk",
-    sessions=6,
-    jobs=30,
-    duration=9.0,
+    sessions=3,
+    jobs=40,
+    duration=15.0,
     cancelled=0.15,
     prompts=_EVERY_TALK,
-    pace=0.04,
-    settle_within=60.0,
+    pace=0.06,
+    settle_within=120.0,
     settings={"idleTimeout": 10.0, "questionTimeout": 3.0, "abortGrace": 3.0, "stopGrace": 2.0},
     faults=tuple(FaultPlan(kind=kind, times=1, lasts=2.5) for kind in FaultKind),
 )

@@ -274,3 +274,38 @@ def test_a_request_ends_once_though_a_full_disk_has_its_end_told_before_it_is_re
     assert judge.findings.violations == []
     judge.noticed(evolve(gone, seq=3), 3.0)
     assert [violation.text for violation in judge.findings.violations] == ["que_1 ended, and did not wait"]
+
+
+@pytest.mark.parametrize(("seq", "doubtful"), [(0, {JOB}), (7, set[JobId]())])
+def test_an_end_that_was_on_its_way_when_its_service_was_killed_need_not_be_one(
+    seq: int, doubtful: set[JobId]
+) -> None:
+    """The disk had no room for it, and the next service goes on with the job."""
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    judge.accepted(JOB, evolve(make_plan(DEFAULTS[0], 1).jobs[0], session=SESSION), 5.0, 5.0)
+    judge.earshot.lost(10.0)
+    judge.service_ended(10.0)
+    end = snapshot(JobStatus.FAILED, Cause.STORE)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=end, seq=seq), 10.002)
+    assert judge.doubtful == doubtful
+
+
+def test_a_job_that_was_asked_for_before_its_turn_was_told_runs_no_more_when_that_is_told() -> None:
+    """Whoever comes back asks how it has ended, and hears of its turn and its end only then."""
+    findings = Findings()
+    judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    for job, planned in zip((JOB, OTHER), make_plan(DEFAULTS[0], 1).jobs, strict=False):
+        judge.accepted(job, evolve(planned, session=SESSION), 5.0, 5.0)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=snapshot(JobStatus.FAILED, Cause.STORE)), 10.0)
+    judge.earshot.lost(12.0)
+    judge.service_ended(12.0)
+    judge.recalled(JOB, snapshot(JobStatus.COMPLETED), 20.0)
+    judge.earshot.back(20.0)
+    judge.noticed(JobStarted(job=JOB, session=SESSION, seq=1), 20.1)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=snapshot(JobStatus.COMPLETED), seq=2), 20.1)
+    judge.noticed(JobStarted(job=OTHER, session=SESSION, seq=3), 20.2)
+    assert [violation.rule for violation in findings.violations] == []
+    judge.noticed(JobStarted(job=JobId("job_3"), session=SESSION, seq=4), 20.3)
+    assert [violation.rule for violation in findings.violations] == ["one at a time"]
