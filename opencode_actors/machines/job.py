@@ -242,6 +242,8 @@ def _interrupted(state: JobState, known: Interrupted, message: JobMessage, momen
             return _settle(state, JobStatus.FAILED, now, failure=message.failure, climb=message.climb)
         case m.SessionFailed():
             return _settle(state, JobStatus.FAILED, now, failure=message.failure)
+        case m.AnswerRequest() if not known.alive:
+            return Step(state=state, effects=(requests.no_request(message),))
         case m.AnswerRequest():
             reason = f"the job's server is being looked for: {known.why.message}"
             unsure = m.NotAnswered(why=m.NoAnswer.UNSURE, reason=reason)

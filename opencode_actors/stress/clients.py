@@ -147,11 +147,11 @@ class Clients:
             return
         except OpencodeActorsError as error:
             file.unsure.add(word)
-            now = trio.current_time()
+            since = trio.current_time() - self.judge.tolerance.slack
             await trio.sleep(self.judge.tolerance.settles)
             ends = file.cancelling_at is not None or file.end is not None
-            since = now - self.judge.tolerance.slack
-            if not ends and not excused(Excuse.UNSURE, self.judge.hits, since, now, session=notice.session):
+            now, hits = trio.current_time(), self.judge.hits
+            if not ends and not excused(Excuse.UNSURE, hits, since, now, session=notice.session):
                 self._broke_answer(notice, f"{notice.request} took no answer: {error.message}")
             return
         if notice.request in file.answers:

@@ -245,6 +245,14 @@ def test_an_answer_before_the_server_is_found_is_said_to_be_unsure() -> None:
     assert reply.why is j.NoAnswer.UNSURE
 
 
+def test_an_answer_to_a_server_that_has_ended_finds_nobody_who_waits() -> None:
+    book = left(wanted=(samples.QUESTION,))
+    book.tell(j.AnswerRequest(ask=AskId(7), request="que_1", answer=j.Rejection()))
+    reply = book.replies[AskId(7)]
+    assert isinstance(reply, j.NotAnswered)
+    assert reply.why is j.NoAnswer.GONE
+
+
 # ---- nobody was there any more
 
 

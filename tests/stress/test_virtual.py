@@ -17,21 +17,6 @@ from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.virtual import run_virtual
 
 SEEDS = range(2)
-# In the others the judge still takes a few runs in a thousand for broken that are not: docs/stress.md.
-FRESH = tuple(
-    scenario
-    for scenario in DEFAULTS
-    if scenario.name
-    in (
-        "fair weather",
-        "crowds",
-        "containers die",
-        "servers misbehave",
-        "cancels have it hard",
-        "clients misbehave",
-        "killed while it writes",
-    )
-)
 
 
 def shown(report: Report) -> str:
@@ -50,7 +35,7 @@ def test_the_rules_hold(scenario: Scenario, seed: int) -> None:
     assert sum(report.ends.values()) == report.accepted
 
 
-@pytest.mark.parametrize("scenario", FRESH, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", DEFAULTS, ids=lambda scenario: scenario.name)
 def test_the_rules_hold_with_a_seed_that_nobody_chose(
     scenario: Scenario, fresh_seed: Callable[[str, str], int]
 ) -> None:
