@@ -8,11 +8,10 @@ written, and told in that order once they are.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Set
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Set
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
 
 import trio
 from attrs import define, field, frozen
@@ -49,18 +48,14 @@ from opencode_actors.store.port import (
     Remembered,
     Tell,
 )
+from opencode_actors.store.reader import DAMAGE, Reader, has_damage, is_closed
 from opencode_actors.store.seal import Seal
 
 _JOURNAL = "journal.sqlite"
-# What comes of reading what was never written like that.
-_DAMAGE = (LookupError, TypeError, ValueError)
 # More actors than this have to wait for the disk, one after another.
 _QUEUE = 256
 # How long the last records may take when everything else has ended; a disk that hangs must not hang us.
 _CLOSE_WITHIN = 30.0
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 @frozen(kw_only=True)
@@ -74,11 +69,16 @@ class JournalStatistics:
 
 @define(eq=False, repr=False)
 class Journal:
-    """Use `open_journal`, which runs the writer."""
+    """Use `open_journal`, which runs the writer.
+
+    What clients wait for, and what nobody does, are read each by a reader of its own: the second has to look at
+    all that there ever was.
+    """
 
     folder: Path
     _writing: sqlite3.Connection
-    _reading: sqlite3.Connection
+    _reader: Reader
+    _housekeeper: Reader
     _seal: Seal
     _outputs: OutputFiles
     _send: trio.MemorySendChannel[Batch]
@@ -87,7 +87,6 @@ class Journal:
     _tell: Tell | None = field(default=None, init=False)
     _writer: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
     _one_writer: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
-    _one_reader: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False)
     _appends: int = field(default=0, init=False)
     _commits: int = field(default=0, init=False)
 
@@ -96,7 +95,7 @@ class Journal:
         return f"<Journal {self.folder}, {self._commits} commits, {waiting} waiting>"
 
     async def load(self) -> Remembered:
-        return await self._read(self._load)
+        return await self._reader.read(self._load)
 
     def listen(self, tell: Tell) -> None:
         self._tell = tell
@@ -104,71 +103,75 @@ class Journal:
     async def append(
         self, records: tuple[Record, ...], notices: tuple[Notice, ...] = (), *, at: float = 0.0
     ) -> None:
-        batch = Batch.of(records, notices, at)
+        await self._append(Batch.of(records, notices, at))
+
+    async def _append(self, batch: Batch) -> None:
         try:
             await self._send.send(batch)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise self._is_closed() from None
+            raise is_closed(self.folder) from None
         await batch.done.wait()
         if batch.error is not None:
             raise batch.error
 
     async def recall(self, session: SessionKey) -> Recalled:
-        return await self._read(db.read_recalled, self._reading, session)
+        return await self._reader.read(db.read_recalled, session)
 
     async def on_disk(self, *, data: bool, workspaces: bool, after: str) -> tuple[OnDisk, ...]:
-        read = partial(directory_rows.read_on_disk, data=data, workspaces=workspaces, after=after)
-        return await self._read(read, self._reading)
+        read = directory_rows.read_on_disk
+        return await self._reader.read(read, data=data, workspaces=workspaces, after=after)
 
     async def session(self, session: SessionKey) -> KnownSession:
-        return await self._read(db.read_session, self._reading, session)
+        return await self._reader.read(db.read_session, session)
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:
-        return await self._read(name_rows.read_named, self._reading, name, limit)
+        return await self._reader.read(name_rows.read_named, name, limit)
 
     async def old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
-        return await self._read(self._old_jobs, limits)
+        return await self._housekeeper.read(old_rows.read_old_jobs, limits)
 
     async def old_sessions(self, limits: Limits, *, but: Set[SessionKey]) -> tuple[SessionKey, ...]:
-        return await self._read(old_rows.read_old_sessions, self._reading, limits, but)
+        return await self._housekeeper.read(old_rows.read_old_sessions, limits, but)
 
     async def jobs_of(self, session: SessionKey) -> tuple[JobId, ...] | None:
-        return await self._read(old_rows.read_jobs_of, self._reading, session)
+        return await self._housekeeper.read(old_rows.read_jobs_of, session)
 
     async def known_sessions(self, *, limit: int) -> tuple[KnownSession, ...]:
-        return await self._read(old_rows.read_known, self._reading, limit)
+        return await self._reader.read(old_rows.read_known, limit)
 
     async def remove_strangers(self) -> None:
-        await self._read(self._remove_strangers)
+        """Each is on record until it is certain that its file is gone, whoever removed it."""
+        while gone := await self._housekeeper.read(self._remove_some):
+            await self._append(Batch(rows=[old_rows.gone_row(job) for job in gone]))
 
     async def last_job(self, session: SessionKey) -> JobSnapshot | None:
-        return await self._read(name_rows.read_last, self._reading, session)
+        return await self._reader.read(name_rows.read_last, session)
 
     async def recent_names(self, *, jobs: int) -> tuple[str, ...]:
-        return await self._read(name_rows.read_recent, self._reading, jobs)
+        return await self._reader.read(name_rows.read_recent, jobs)
 
     async def free_number(self, name: str, *, above: int = 0) -> int:
-        return await self._read(name_rows.read_free, self._reading, name, above)
+        return await self._reader.read(name_rows.read_free, name, above)
 
     async def job(self, job: JobId) -> KnownJob | None:
-        return await self._read(db.read_job, self._reading, job)
+        return await self._reader.read(db.read_job, job)
 
     async def keyed(self, key: str) -> Keyed | None:
-        return await self._read(db.read_keyed, self._reading, key)
+        return await self._reader.read(db.read_keyed, key)
 
     async def notices(self, job: JobId | None, session: SessionKey | None, *, after: int, upto: int) -> Page:
         read, piece = notice_rows.read_page, self._outputs.piece
-        return await self._read(read, self._reading, piece, job, session, after, upto)
+        return await self._reader.read(read, piece, job, session, after, upto)
 
     async def notifications(self, look: LookForNotifications) -> NotificationsFound:
-        return await self._read(outbox_rows.read_due, self._reading, look)
+        return await self._reader.read(outbox_rows.read_due, look)
 
     async def totals(self, since: str) -> Totals:
-        found = await self._read(total_rows.read_totals, self._reading, since)
+        found = await self._reader.read(total_rows.read_totals, since)
         return summed(since, *found)
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
-        return await self._read(self._outputs.read, job, offset, limit)
+        return await self._reader.read(lambda _: self._outputs.read(job, offset, limit))
 
     async def aclose(self) -> None:
         """Nothing more is taken; what was taken is still written."""
@@ -219,7 +222,7 @@ class Journal:
                 for notice in notices:
                     self._tell(notice)
         except (OSError, sqlite3.Error) as wrong:
-            error = self._has_damage(wrong) if is_damage(wrong) else self._not_written(str(wrong))
+            error = self._failed(wrong)
         finally:
             for batch in batches:
                 batch.end(error)
@@ -242,69 +245,51 @@ class Journal:
                 texts.setdefault(job, []).append(text)
         for job, pieces in texts.items():
             self._outputs.append(job, b"".join(pieces))
-        for batch in batches:
-            for job in batch.settled:
-                self._outputs.make_durable(job)
         rows = [row for batch in batches for row in (*batch.spans, *batch.rows)]
+        settled = [job for batch in batches for job in batch.settled]
+        rows += [old_rows.size_row(job, size) for job in settled if (size := self._outputs.make_durable(job))]
         only_output = all(batch.only_output for batch in batches)
         self._seal.check()
         db.write(self._writing, [*rows, *notices], durable=not only_output)
         self._seal.renew()
         forgotten = tuple(job for batch in batches for job in batch.forgotten)
         for job in old_rows.read_strangers(self._writing, forgotten):
-            with suppress(OSError):  # it is written all the same, and strangers are looked for again
+            with suppress(OSError):  # it is on record as one that is to go
                 self._outputs.remove(job)
 
     # ---- reading
 
-    async def _read(self, call: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        try:
-            return await trio.to_thread.run_sync(call, *arguments, limiter=self._one_reader)
-        except sqlite3.ProgrammingError:
-            raise self._is_closed() from None
-        except _DAMAGE as error:
-            raise self._has_damage(error) from error
-        except (OSError, sqlite3.Error) as error:
-            if is_damage(error):
-                raise self._has_damage(error) from error
-            raise StoreError(
-                f"reading from the state directory {self.folder} failed: {error}",
-                hint="check its permissions and its disk",
-            ) from error
-
-    def _load(self) -> Remembered:
+    def _load(self, database: sqlite3.Connection) -> Remembered:
         return Remembered(
-            owner=db.read_owner(self._reading),
-            unsettled=open_rows.read_open(self._reading, self._outputs.take_back),
-            housed=open_rows.read_housed(self._reading),
-            attached=db.read_attached(self._reading),
-            last_seq=notice_rows.read_last(self._reading),
-            choices=db.read_choices(self._reading),
+            owner=db.read_owner(database),
+            unsettled=open_rows.read_open(database, self._outputs.take_back),
+            housed=open_rows.read_housed(database),
+            attached=db.read_attached(database),
+            last_seq=notice_rows.read_last(database),
+            choices=db.read_choices(database),
         )
 
-    def _old_jobs(self, limits: Limits) -> tuple[JobId, ...]:
-        sizes = self._outputs.sizes() if limits.outputs else {}
-        return old_rows.read_old_jobs(self._reading, limits, sizes)
-
-    def _remove_strangers(self) -> None:
-        """A job's row is there before any output of it is."""
-        for job in old_rows.read_strangers(self._reading, tuple(self._outputs.sizes())):
+    def _remove_some(self, database: sqlite3.Connection) -> tuple[JobId, ...]:
+        """Which are gone for good then, also after a power failure."""
+        found = old_rows.read_to_remove(database)
+        for job in old_rows.read_strangers(database, found):
             self._outputs.remove(job)
+        if found:
+            self._outputs.make_removals_durable()
+        return found
 
     # ---- errors
 
-    def _has_damage(self, error: Exception) -> StoreError:
-        self._seal.break_()
-        return damaged(self.folder / _JOURNAL, f"it has an entry that cannot be understood: {error!r}")
+    def _failed(self, wrong: Exception) -> StoreError:
+        if is_damage(wrong):
+            return has_damage(self.folder / _JOURNAL, self._seal, wrong)
+        return self._not_written(str(wrong))
 
     def _not_written(self, why: str) -> StoreError:
         return StoreError(
             f"writing to the state directory {self.folder} failed: {why}",
             hint="make room on the disk, or check its permissions; then start again",
         )
-
-    def _is_closed(self) -> StoreError:
-        return StoreError(f"the journal of {self.folder} is closed", hint="open a system again")
 
 
 def _waiting(receive: trio.MemoryReceiveChannel[Batch]) -> list[Batch]:
@@ -327,12 +312,13 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
         raise _not_opened(folder, error) from error
     try:
         seal = Seal(folder / _JOURNAL, lock.boot)
-        writing, reading = await _open_database(folder, seal, same_boot=lock.same_boot)
+        writing, *reading = await _open_database(folder, seal, same_boot=lock.same_boot)
         try:
             send, receive = trio.open_memory_channel[Batch](_QUEUE)
             last_seq, kept = _numbers(writing, folder)
             outputs = OutputFiles(folder / "outputs")
-            journal = Journal(folder, writing, reading, seal, outputs, send, last_seq, kept)
+            reader, housekeeper = (Reader(folder / _JOURNAL, one, seal) for one in reading)
+            journal = Journal(folder, writing, reader, housekeeper, seal, outputs, send, last_seq, kept)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal.write, receive)
                 try:
@@ -342,7 +328,7 @@ async def open_journal(folder: Path) -> AsyncGenerator[Journal]:
         finally:
             # Closing writes the last of the WAL into the file.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_WITHIN):
-                await trio.to_thread.run_sync(_close, (reading, writing), seal, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(_close, (*reading, writing), seal, abandon_on_cancel=True)
     finally:
         lock.release()
 
@@ -352,32 +338,31 @@ def _make_folder(folder: Path) -> None:
     (folder / "outputs").mkdir(exist_ok=True, mode=0o700)
 
 
-async def _open_database(
-    folder: Path, seal: Seal, *, same_boot: bool
-) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+async def _open_database(folder: Path, seal: Seal, *, same_boot: bool) -> list[sqlite3.Connection]:
     try:
-        return await trio.to_thread.run_sync(
-            partial(_open_both, folder / _JOURNAL, seal, same_boot=same_boot)
-        )
+        return await trio.to_thread.run_sync(partial(_open_all, folder / _JOURNAL, seal, same_boot=same_boot))
     except (OSError, sqlite3.Error) as error:
         raise _not_opened(folder, error) from error
 
 
-def _open_both(path: Path, seal: Seal, *, same_boot: bool) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+def _open_all(path: Path, seal: Seal, *, same_boot: bool) -> list[sqlite3.Connection]:
+    """One that writes, and two that read."""
     examine(path, same_boot=same_boot, sealed=seal.holds())
-    writing = db.open_for_writing(path)
-    seal.begin()
-    try:
-        return writing, db.open_for_reading(path)
-    except sqlite3.Error:
-        writing.close()
-        raise
+    with ExitStack() as undo:
+        opened = [db.open_for_writing(path)]
+        undo.callback(opened[0].close)
+        seal.begin()
+        for _ in range(2):
+            opened.append(db.open_for_reading(path))
+            undo.callback(opened[-1].close)
+        undo.pop_all()
+    return opened
 
 
 def _numbers(database: sqlite3.Connection, folder: Path) -> tuple[int, Kept]:
     try:
         return notice_rows.read_last(database), notice_rows.read_kept(database)
-    except (*_DAMAGE, sqlite3.Error) as error:
+    except (*DAMAGE, sqlite3.Error) as error:
         raise damaged(folder / _JOURNAL, f"its own numbers cannot be read: {error!r}") from error
 
 

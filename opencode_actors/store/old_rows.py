@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from itertools import islice
 from typing import cast
 
@@ -15,6 +15,8 @@ from opencode_actors.store.port import KnownSession, Limits
 
 # How many sessions one reading brings.
 PAGE = 32
+# And how many outputs that are to go: a millisecond of work, in which nobody else has the interpreter.
+_OUTPUTS_AT_ONCE = 64
 
 # The whole of it is read from one index. Not those of which somebody is still to be told, nor the last one of its
 # session, which says what can be gone on with, nor one that a client's key may still stand for.
@@ -26,8 +28,12 @@ SELECT id FROM jobs WHERE settled = 1 AND (number <= :upto OR created < :before)
 ORDER BY number
 """
 _BEHIND = "SELECT number FROM jobs WHERE settled = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
-_NEWEST_FIRST = "SELECT number, id FROM jobs WHERE settled = 1 ORDER BY number DESC"
-_LAST = "SELECT session, MAX(number) AS number FROM jobs GROUP BY session"
+# The newest that is too much, with all newer ones. What is there is added up first: mostly it is not too much.
+_TOO_LARGE = """
+SELECT MAX(number) FROM (SELECT number, SUM(bytes) OVER (ORDER BY number DESC) AS newer FROM outputs)
+    WHERE newer > :most AND :most < (SELECT SUM(bytes) FROM outputs)
+"""
+_SIZE = "INSERT OR REPLACE INTO outputs (number, bytes) SELECT number, ? FROM jobs WHERE id = ?"
 # Of jobs from one index, too. A session that was only forked off, or only has directories, was used when something was
 # announced of it last; where that is not kept any more, it is older than all others. An attached one is its server's.
 _SESSIONS = """
@@ -35,7 +41,7 @@ WITH used AS (
     SELECT jobs.session AS key, MAX(jobs.created) AS at FROM jobs GROUP BY jobs.session
     UNION ALL
     SELECT key, COALESCE((SELECT at FROM notices WHERE session = key ORDER BY seq DESC LIMIT 1), 0.0) FROM sessions
-        WHERE (conversation IS NOT NULL OR has_data = 1) AND key NOT IN (SELECT session FROM jobs)
+        WHERE (conversation IS NOT NULL OR has_data = 1) AND newest IS NULL
 ), ranked AS (
     SELECT key, at, ROW_NUMBER() OVER (ORDER BY COALESCE(at, 0.0) DESC, key DESC) AS place FROM used
         WHERE key NOT IN (SELECT key FROM sessions WHERE server IS NOT NULL)
@@ -45,10 +51,11 @@ SELECT key FROM ranked WHERE ((place > :most AND :most > 0) OR at < :before)
     AND key NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
 ORDER BY place DESC
 """
+_TO_REMOVE = "SELECT job FROM to_remove LIMIT ?"
 _OPEN_ONE = "SELECT 1 FROM jobs WHERE session = ? AND settled = 0 LIMIT 1"
 _OF_SESSION = "SELECT id FROM jobs WHERE session = ? ORDER BY number"
-_KNOWN = f"SELECT session FROM ({_LAST}) ORDER BY number DESC LIMIT ?"  # noqa: S608 - our words
-_FORKED = "SELECT key FROM sessions WHERE source IS NOT NULL AND key NOT IN (SELECT session FROM jobs)"
+_KNOWN = "SELECT key FROM sessions WHERE newest IS NOT NULL ORDER BY newest DESC LIMIT ?"
+_FORKED = "SELECT key FROM sessions WHERE source IS NOT NULL AND newest IS NULL"
 
 
 def job_row(record: JobForgotten) -> Row:
@@ -56,22 +63,29 @@ def job_row(record: JobForgotten) -> Row:
 
 
 def session_rows(record: SessionForgotten) -> tuple[Row, ...]:
-    """Where its files are still on the disk, its name stays given."""
+    """Where its files are still on the disk, its name stays given. One that has jobs stays known."""
     gone = "conversation = NULL, before = NULL, source = NULL, image = NULL, habits = NULL, has_data = 0"
     left = f"UPDATE sessions SET {gone} WHERE key = ?"  # noqa: S608 - our words
     return (
         Row("DELETE FROM notices WHERE session = ? AND job IS NULL", (record.session,)),
         Row("DELETE FROM choices WHERE scope = ? AND name = ?", (Scope.SESSION.value, record.session)),
-        Row("DELETE FROM sessions WHERE key = ? AND has_workspace = 0", (record.session,)),
+        Row("DELETE FROM sessions WHERE key = ? AND has_workspace = 0 AND newest IS NULL", (record.session,)),
         Row(left, (record.session,)),
     )
 
 
-def read_old_jobs(
-    database: sqlite3.Connection, limits: Limits, sizes: Mapping[JobId, int]
-) -> tuple[JobId, ...]:
-    """As `Store.old_jobs`; `sizes` are those of all outputs there are, of open jobs, too."""
-    upto = max(_behind(database, _BEHIND, limits.jobs), _too_large(database, limits.outputs, sizes))
+def size_row(job: JobId, size: int) -> Row:
+    """Of a settled one, to whose output nothing comes any more."""
+    return Row(_SIZE, (size, job))
+
+
+def gone_row(job: JobId) -> Row:
+    return Row("DELETE FROM to_remove WHERE job = ?", (job,))
+
+
+def read_old_jobs(database: sqlite3.Connection, limits: Limits) -> tuple[JobId, ...]:
+    """As `Store.old_jobs`."""
+    upto = max(_behind(database, limits.jobs), _too_large(database, limits.outputs))
     wanted = {"upto": upto, "before": limits.jobs_before, "unkeyed": limits.unkeyed_before}
     return tuple(
         JobId(found) for (found,) in cast("list[tuple[str]]", database.execute(_JOBS, wanted).fetchall())
@@ -107,20 +121,22 @@ def read_strangers(database: sqlite3.Connection, jobs: tuple[JobId, ...]) -> tup
     return tuple(job for job in jobs if database.execute(known, (job,)).fetchone() is None)
 
 
-def _behind(database: sqlite3.Connection, query: str, kept: int) -> int:
+def read_to_remove(database: sqlite3.Connection) -> tuple[JobId, ...]:
+    """Some of the forgotten jobs whose output may still be there."""
+    found = cast("list[tuple[str]]", database.execute(_TO_REMOVE, (_OUTPUTS_AT_ONCE,)).fetchall())
+    return tuple(JobId(id_) for (id_,) in found)
+
+
+def _behind(database: sqlite3.Connection, kept: int) -> int:
     """The number of the newest that is one too many; 0 stands for no bound, and for none."""
     if not kept:
         return 0
-    found = cast("tuple[int] | None", database.execute(query, (kept,)).fetchone())
+    found = cast("tuple[int] | None", database.execute(_BEHIND, (kept,)).fetchone())
     return 0 if found is None else found[0]
 
 
-def _too_large(database: sqlite3.Connection, most: int, sizes: Mapping[JobId, int]) -> int:
-    if not most or sum(sizes.values()) <= most:
+def _too_large(database: sqlite3.Connection, most: int) -> int:
+    if not most:
         return 0
-    total = 0
-    for number, job in database.execute(_NEWEST_FIRST):
-        total += sizes.get(job, 0)
-        if total > most:
-            return cast(int, number)
-    return 0
+    (found,) = cast("tuple[int | None]", database.execute(_TOO_LARGE, {"most": most}).fetchone())
+    return found or 0

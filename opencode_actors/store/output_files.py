@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from attrs import define
@@ -52,14 +51,15 @@ class OutputFiles:
             os.close(descriptor)
         return whole
 
-    def make_durable(self, job: JobId) -> None:
-        """What is appended so far outlives a power failure."""
+    def make_durable(self, job: JobId) -> int:
+        """What is appended so far outlives a power failure. Returns how many bytes that are."""
         try:
             descriptor = os.open(self._path(job), os.O_WRONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return
+            return 0
         try:
             os.fsync(descriptor)
+            return os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
 
@@ -87,19 +87,16 @@ class OutputFiles:
         finally:
             os.close(descriptor)
 
-    def sizes(self) -> dict[JobId, int]:
-        """Of all there are; the writer may take one away meanwhile."""
-        sizes: dict[JobId, int] = {}
-        with os.scandir(self.folder) as found:
-            for entry in found:
-                if entry.name.endswith(_SUFFIX):
-                    with suppress(FileNotFoundError):
-                        size = entry.stat(follow_symlinks=False).st_size
-                        sizes[JobId(entry.name.removesuffix(_SUFFIX))] = size
-        return sizes
-
     def remove(self, job: JobId) -> None:
         self._path(job).unlink(missing_ok=True)
+
+    def make_removals_durable(self) -> None:
+        """What is removed so far does not come back after a power failure."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _path(self, job: JobId) -> Path:
         return self.folder / f"{job}{_SUFFIX}"

@@ -210,7 +210,8 @@ class Store(Protocol):
         ...
 
     async def remove_strangers(self) -> None:
-        """Output of jobs that are not known: a process has ended between forgetting the one and the other."""
+        """Output of forgotten jobs that is still there: a process has ended between the one and the other. Output of
+        which nothing is recorded stays: its journal may have been moved away."""
         ...
 
     async def named(self, name: str, *, limit: int) -> tuple[JobSnapshot, ...]:

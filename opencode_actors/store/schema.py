@@ -167,6 +167,31 @@ _HABITS = """
 ALTER TABLE sessions ADD COLUMN habits TEXT;
 """
 
+# What tells what is too old without a look at each job and each file. `newest` is the number of a session's newest job,
+# `outputs` has the sizes of ended jobs' outputs, and what is `to_remove` was forgotten with its job, until its file is
+# certain to be gone: a process may end between the two. Of jobs that ended before, the size is what they said of it.
+_SIZES = """
+ALTER TABLE sessions ADD COLUMN newest INTEGER;
+UPDATE sessions SET newest = (SELECT MAX(number) FROM jobs WHERE session = sessions.key);
+CREATE INDEX by_newest ON sessions (newest) WHERE newest IS NOT NULL;
+CREATE TRIGGER newest_comes_with_a_job AFTER INSERT ON jobs BEGIN
+    INSERT INTO sessions (key, newest) VALUES (new.session, new.number)
+    ON CONFLICT (key) DO UPDATE SET newest = excluded.newest;
+END;
+CREATE TRIGGER newest_goes_with_its_job AFTER DELETE ON jobs BEGIN
+    UPDATE sessions SET newest = (SELECT MAX(number) FROM jobs WHERE session = old.session)
+        WHERE key = old.session AND newest = old.number;
+END;
+CREATE TABLE outputs (number INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+INSERT INTO outputs SELECT number, json_extract(snapshot, '$.output_bytes') FROM jobs
+    WHERE settled AND json_valid(snapshot) AND json_extract(snapshot, '$.output_bytes') > 0;
+CREATE TABLE to_remove (job TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TRIGGER outputs_go_with_their_job AFTER DELETE ON jobs BEGIN
+    DELETE FROM outputs WHERE number = old.number;
+    INSERT OR IGNORE INTO to_remove VALUES (old.id);
+END;
+"""
+
 MIGRATIONS = (
     _JOBS_AND_SESSIONS,
     _NOTICES,
@@ -181,6 +206,7 @@ MIGRATIONS = (
     _TOTALS,
     _ATTACHED,
     _HABITS,
+    _SIZES,
 )
 
 

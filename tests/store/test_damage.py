@@ -287,7 +287,7 @@ async def test_damage_that_is_met_on_the_way_is_said_as_such(tmp_path: Path) -> 
         with file.open("r+b") as pages:
             pages.seek(4096)
             pages.write(b"\xff" * (size(file) - 4096))
-        for connection in (journal._writing, journal._reading):
+        for connection in (journal._writing, journal._reader._database):
             connection.execute("PRAGMA shrink_memory")
         for reading in (True, False):
             with pytest.raises(StoreError, match=r"journal\.sqlite is damaged") as raised:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
+import trio
 from attrs import evolve
 
+from opencode_actors.errors import StoreError
 from opencode_actors.machines.matters import Choice, Matter, Scope
 from opencode_actors.machines.notices import (
     Accepted,
@@ -26,15 +31,19 @@ from opencode_actors.machines.notices import (
 )
 from opencode_actors.machines.vocabulary import JobId, JobStatus, SessionKey, SessionStatus
 from opencode_actors.ports import Prompt
+from opencode_actors.store import database as db
+from opencode_actors.store import old_rows
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.output_files import OutputFiles
 from opencode_actors.store.port import Limits, Store
+from opencode_actors.store.schema import _SIZES, MIGRATIONS, script
 
 from .samples import CONVERSATION, conversation, job, said
 from .test_store import OpenStore, open_store
 
 __all__ = ["open_store"]
 
+_WITHIN = 30.0
 ALL = Limits(jobs=0, jobs_before=0.0, outputs=0, unkeyed_before=0.0, sessions=0, sessions_before=0.0)
 
 
@@ -204,15 +213,85 @@ async def test_with_a_session_goes_what_was_chosen_for_it(open_store: OpenStore)
 # ---- the disk
 
 
-async def test_output_of_a_job_that_is_not_known_is_looked_for_P18(tmp_path: Path) -> None:
-    """A process may end between forgetting a job and removing its output."""
+async def forgotten_with_its_output_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 1
+) -> None:
+    """As by a process that ends between the one and the other."""
+
+    def leave(*_: object) -> None:
+        pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFiles, "remove", leave)
+        async with open_journal(folder) as journal:
+            for number in range(1, jobs + 1):
+                await journal.append((ended(number, "a"), output(number, "said")))
+            await journal.append(tuple(JobForgotten(job=JobId(f"job_{n}")) for n in range(1, jobs + 1)))
+
+
+def on_record(folder: Path) -> int:
+    """How many outputs are to go."""
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as database:
+        (count,) = cast("tuple[int]", database.execute("SELECT COUNT(*) FROM to_remove").fetchone())
+    return count
+
+
+async def test_output_of_a_forgotten_job_is_looked_for_P18(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may end between forgetting a job and removing its output; there are more than are looked at at once."""
+    outputs = tmp_path / "outputs"
+    await forgotten_with_its_output_left(tmp_path, monkeypatch, jobs=150)
+    assert len(list(outputs.iterdir())) == on_record(tmp_path) == 150
+    async with open_journal(tmp_path) as journal:
+        await journal.append((ended(999, "a"), output(999, "kept")))
+        await journal.remove_strangers()
+    assert [path.name for path in outputs.iterdir()] == ["job_999.txt"]
+    assert on_record(tmp_path) == 0
+
+
+async def test_an_output_is_to_go_until_it_is_certain_that_it_has_gone_P18(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power failure may bring a removed file back, and a process may end before it has written that it is gone."""
+    order: list[str] = []
+    certain, write = OutputFiles.make_removals_durable, db.write
+
+    def to_the_disk(self: OutputFiles) -> None:
+        order.append(f"certain, {on_record(tmp_path)} on record")
+        certain(self)
+
+    def fails(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    async with open_journal(tmp_path) as journal:
+        await journal.append((ended(1, "a"), output(1, "said")))
+        await journal.append((JobForgotten(job=JobId("job_1")),))
+    back = tmp_path / "outputs" / "job_1.txt"
+    assert not back.exists()
+    back.write_text("said")
+    monkeypatch.setattr(OutputFiles, "make_removals_durable", to_the_disk)
+    async with open_journal(tmp_path) as journal:
+        monkeypatch.setattr(db, "write", fails)
+        with pytest.raises(StoreError, match="disk full"):
+            await journal.remove_strangers()
+        monkeypatch.setattr(db, "write", write)
+        assert (back.exists(), on_record(tmp_path)) == (False, 1)
+        await journal.remove_strangers()
+        assert on_record(tmp_path) == 0
+        await journal.remove_strangers()
+    assert order == ["certain, 1 on record"] * 2  # and where there is nothing to do the disk is not asked
+
+
+async def test_output_that_the_journal_says_nothing_of_is_nobodys_to_remove(tmp_path: Path) -> None:
+    """Who has moved a damaged journal away was told that the output of its jobs stays."""
     async with open_journal(tmp_path) as journal:
         await journal.append((ended(1, "a"), output(1, "kept")))
-        (tmp_path / "outputs" / "job_9.txt").write_text("of nobody")
-        (tmp_path / "outputs" / "note").write_text("somebody's own")
+    (tmp_path / "journal.sqlite").unlink()
+    (tmp_path / "outputs" / "note").write_text("somebody's own")
     async with open_journal(tmp_path) as journal:
         await journal.remove_strangers()
-        assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"job_1.txt", "note"}
+    assert {path.name for path in (tmp_path / "outputs").iterdir()} == {"job_1.txt", "note"}
 
 
 async def test_a_file_that_cannot_be_removed_keeps_no_job(
@@ -231,26 +310,6 @@ async def test_a_file_that_cannot_be_removed_keeps_no_job(
         assert not (tmp_path / "outputs" / "job_1.txt").exists()
 
 
-def test_an_output_that_goes_while_all_are_measured_is_of_no_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The writer takes files away while the reader looks at them."""
-    outputs = OutputFiles(tmp_path)
-    for number in (1, 2):
-        outputs.append(JobId(f"job_{number}"), b"four")
-    scan = os.scandir
-
-    @contextmanager
-    def and_one_goes(folder: Path) -> Generator[list[os.DirEntry[str]]]:
-        with scan(folder) as found:
-            there = list(found)
-        outputs.remove(JobId("job_1"))
-        yield there
-
-    monkeypatch.setattr(os, "scandir", and_one_goes)
-    assert outputs.sizes() == {"job_2": 4}
-
-
 async def test_behind_a_page_of_sessions_that_cannot_go_are_others(tmp_path: Path) -> None:
     async with open_journal(tmp_path) as journal:
         await journal.append(tuple(ended(number, f"s{number:02}") for number in range(1, 41)))
@@ -260,3 +319,98 @@ async def test_behind_a_page_of_sessions_that_cannot_go_are_others(tmp_path: Pat
         assert await journal.old_sessions(most, but=set(page)) == tuple(
             f"s{number}" for number in range(33, 40)
         )
+
+
+# ---- who waits for whom
+
+
+@pytest.mark.parametrize("what", ["old_jobs", "old_sessions", "remove_strangers"])
+async def test_nobody_waits_for_what_looks_for_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It has to look at all that there ever was: a status behind it took a second with 100,000 jobs."""
+    await forgotten_with_its_output_left(tmp_path, monkeypatch)
+    begun, go_on = threading.Event(), threading.Event()
+    parts: dict[str, tuple[object, str]] = {
+        "old_jobs": (old_rows, "read_old_jobs"),
+        "old_sessions": (old_rows, "read_old_sessions"),
+        "remove_strangers": (OutputFiles, "make_removals_durable"),
+    }
+
+    def held(*_: object) -> tuple[JobId, ...]:
+        begun.set()
+        assert go_on.wait(_WITHIN)
+        return ()
+
+    async with open_journal(tmp_path) as journal, trio.open_nursery() as nursery:
+        await journal.append((ended(9, "a"), output(9, "said")))
+        monkeypatch.setattr(*parts[what], held)
+        looks: dict[str, Callable[[], Awaitable[object]]] = {
+            "old_jobs": partial(journal.old_jobs, ALL),
+            "old_sessions": partial(journal.old_sessions, ALL, but=set()),
+            "remove_strangers": journal.remove_strangers,
+        }
+        nursery.start_soon(looks[what])
+        try:
+            with trio.fail_after(_WITHIN):
+                assert await trio.to_thread.run_sync(begun.wait, _WITHIN)
+                known_job = await journal.job(JobId("job_9"))
+                assert known_job is not None
+                assert (await journal.output(JobId("job_9"), offset=0, limit=9)).text == "said"
+                assert await known(journal, 9) == ("a",)
+                await journal.append((conversation(),))
+                assert not go_on.is_set()
+        finally:
+            go_on.set()
+
+
+async def test_sessions_are_known_in_the_order_of_the_newest_jobs_that_are_kept(
+    open_store: OpenStore,
+) -> None:
+    async with open_store() as store:
+        await store.append((ended(1, "a"), ended(2, "b"), ended(3, "c"), ended(4, "a")))
+        assert await known(store, 9) == ("a", "c", "b")
+        await store.append((ended(2, "b"),))  # said again, and no newer
+        assert await known(store, 2) == ("a", "c")
+        await store.append((JobForgotten(job=JobId("job_3")),))
+        assert await known(store, 9) == ("a", "b")
+        await store.append((JobForgotten(job=JobId("job_4")),))
+        assert await known(store, 9) == ("b", "a")
+        await store.append((SessionForgotten(session=SessionKey("b")),))  # nobody does that: it has a job
+        assert await known(store, 9) == ("b", "a")
+
+
+async def test_the_last_sessions_are_found_without_a_look_at_all_jobs(tmp_path: Path) -> None:
+    async with open_journal(tmp_path):
+        pass
+    with closing(db.open_for_reading(tmp_path / "journal.sqlite")) as database:
+        plan = database.execute(f"EXPLAIN QUERY PLAN {old_rows._KNOWN}", (9,)).fetchall()
+    assert [step[3] for step in plan] == ["SEARCH sessions USING COVERING INDEX by_newest (newest>?)"]
+
+
+async def test_what_was_kept_before_there_were_sizes_is_as_old_as_it_was(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "journal.sqlite")
+    for number, step in enumerate(MIGRATIONS[: MIGRATIONS.index(_SIZES)], start=1):
+        old.executescript(script(step, number))
+    records = [
+        ended(1, "a"),
+        ended(2, "b"),
+        ended(3, "a"),
+        ended(4, "c"),
+        ended(5, "b", status=JobStatus.RUNNING),
+    ]
+    for record in records:
+        row = db.row_of(evolve(record, snapshot=evolve(record.snapshot, output_bytes=10)))
+        old.execute(row.statement, row.values)
+    old.execute("UPDATE jobs SET snapshot = '{' WHERE id = 'job_4'")  # nobody's size
+    old.commit()
+    old.close()
+    async with open_journal(tmp_path) as journal:
+        assert await known(journal, 9) == ("b", "c", "a")
+        assert await journal.old_jobs(evolve(ALL, outputs=30)) == ()
+        assert await journal.old_jobs(evolve(ALL, outputs=20)) == ("job_1",)
+        assert await journal.old_jobs(evolve(ALL, outputs=10)) == ("job_1", "job_2")
+        await journal.append((ended(6, "a"), output(6, "x" * 10)))
+        assert await journal.old_jobs(evolve(ALL, outputs=30)) == ("job_1",)
+        await journal.append((JobForgotten(job=JobId("job_1")),))
+        assert await journal.old_jobs(evolve(ALL, outputs=30)) == ()
