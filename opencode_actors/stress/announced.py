@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
 from opencode_actors.machines.vocabulary import JobId, JobStatus
+from opencode_actors.settings import Settings
+from opencode_actors.stress.due import overdue
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.receiver import Receiver, Taken
 from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.talk import Words, expected_of
 from opencode_actors.stress.windows import MARGIN, Hit, overlapping
 
 # Announcements that go out together come together, and no more of them than that.
 _SOON = 0.5
 _ROOM = 3
+# So many of an answer's last characters are looked for: none of them is the end of a line.
+_QUOTED = 12
 # What keeps an outbox from sending at once.
 _DISTURB = frozenset(
     {
@@ -46,7 +52,7 @@ class Wrong:
 
 
 def wrong_announcements(
-    receiver: Receiver, files: dict[JobId, JobFile], hits: Sequence[Hit]
+    receiver: Receiver, files: dict[JobId, JobFile], hits: Sequence[Hit], settings: Settings, slack: float
 ) -> Iterator[Wrong]:
     """Of each job that ended one announcement was taken; of a second one the service did not know that the
     first was, because it died, or could not write it down."""
@@ -69,7 +75,14 @@ def wrong_announcements(
         known = file.ended_at is not None and not file.was_doubtful
         if moments and known and moments[0] < file.ended_since - MARGIN:
             yield Wrong("it was announced before its end", file)
+        if file.unannounced and not _gives_up(file, receiver, hits, settings):
+            yield Wrong(
+                f"its end was told to be announced to nobody, and was taken: {file.unannounced}", file
+            )
     yield from _waited(receiver.taken, files, hits)
+    patience = settings.notify_timeout
+    for file, text in overdue(receiver.taken, files, hits, patience=patience, slack=slack):
+        yield Wrong(text, file)
     for job in taken:
         yield Wrong(f"{job} was announced, and never was")
 
@@ -97,6 +110,13 @@ def _waited(taken: Sequence[Taken], files: dict[JobId, JobFile], hits: Sequence[
                 )
 
 
+def _gives_up(file: JobFile, receiver: Receiver, hits: Sequence[Hit], settings: Settings) -> bool:
+    """Whether it may have been refused for good, or tried for too long."""
+    over = max((one.at for one in receiver.taken if one.job == file.id), default=math.inf)
+    stepped = any(hit.kind is FaultKind.CLOCK_STEP for hit in hits)
+    return bool(receiver.strange) or stepped or over - file.ended_since >= settings.notify_give_up
+
+
 def _untrue(file: JobFile, said: str) -> str | None:
     """What its first line says of its end, if that is not so."""
     end = file.end
@@ -107,7 +127,19 @@ def _untrue(file: JobFile, said: str) -> str | None:
     if end.failure is not None:
         wanted.append(f"({end.failure.cause.value}")
     missing = [words for words in wanted if words not in first]
-    return f"its announcement does not say {missing[0]!r}: {first[:160]!r}" if missing else None
+    if missing:
+        return f"its announcement does not say {missing[0]!r}: {first[:160]!r}"
+    return _unquoted(file, said) if end.status is JobStatus.COMPLETED else None
+
+
+def _unquoted(file: JobFile, said: str) -> str | None:
+    """The end of a whole answer stands in it, as its own words and not as those of the task."""
+    if file.planned is None or file.full or file.interrupted:
+        return None
+    last = [piece for piece in expected_of(file.planned.prompt) if isinstance(piece, Words)][-1:]
+    end = last[0].text.rstrip()[-_QUOTED:] if last else ""
+    quoted = [line for line in said.splitlines() if line.startswith(">")]
+    return None if any(end in line for line in quoted) else f"its announcement does not quote {end!r}"
 
 
 def _forgotten(taken_at: float, again_at: float, hits: Sequence[Hit]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from opencode_actors.machines.notices import InputEnd
 from opencode_actors.machines.vocabulary import JobId, JobSnapshot, Rung
 from opencode_actors.stress.plan import PlannedJob
 
@@ -38,10 +39,14 @@ class JobFile:
     early: set[str] = field(factory=set[str])  # requests whose end had no number yet
     text: list[str] = field(factory=list[str])
     size: int = 0
+    starts: int = 0  # so often it was told to have started
+    tools: int = 0  # so many it was told to have used
+    unannounced: str = ""  # why its end was announced to nobody, as it was told
     rungs: list[Rung] = field(factory=list[Rung])
     rung_since: float = 0.0  # when the last of them was tried
     wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
     wanted_at: dict[str, float] = field(factory=dict[str, float])
+    request_ends: dict[str, tuple[InputEnd, float]] = field(factory=dict[str, tuple[InputEnd, float]])
     answers: dict[str, str] = field(factory=dict[str, str])
     unsure: set[str] = field(factory=set[str])
 

@@ -15,11 +15,13 @@ from opencode_actors.stress.climbs import skipped, too_slow
 from opencode_actors.stress.earshot import Earshot
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.kept import differs, told_too_often, wrong_ends
 from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.scenario import FaultKind
+from opencode_actors.stress.starving import Starving
 from opencode_actors.stress.talk import expected_of, until_interrupted, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
 from opencode_actors.stress.windows import (
@@ -56,6 +58,7 @@ class Judge:
     tolerance: Tolerance = field(init=False)
     earshot: Earshot = field(init=False)
     evidence: Evidence = field(init=False)
+    starving: Starving = field(init=False)
     running: dict[str, JobId] = field(factory=dict[str, JobId])
     waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
@@ -65,6 +68,7 @@ class Judge:
     def __attrs_post_init__(self) -> None:
         self.tolerance = tolerance_of(self.late)
         self.earshot = Earshot(self.tolerance)
+        self.starving = Starving(self.earshot, self.hits)
         self.evidence = Evidence(self.settings, self.tolerance, self.hits, ledger=self.ledger)
 
     # ---- what clients and the world say
@@ -127,10 +131,23 @@ class Judge:
     def noticed(self, notice: n.Notice, now: float) -> None:
         count, _ = self.told.get(notice.session, (0, 0.0))
         self.told[notice.session] = count + 1, now
+        self._heard(notice, now)
+        wrong = self.starving.looked(notice.session, now, idle=self._idle(notice.session))
+        if wrong is not None:
+            self.findings.broke("nothing starves", now, wrong, session=notice.session)
+
+    def _idle(self, session: str) -> bool:
+        """Whether it could work, and does not."""
+        words = self.evidence.words.get(session)
+        ready = words is not None and words[-1].status is SessionStatus.READY
+        return ready and session not in self.running and bool(self.waiting[session])
+
+    def _heard(self, notice: n.Notice, now: float) -> None:
         if isinstance(notice, n.SessionChanged):
             self._session_changed(notice, now)
             return
         if isinstance(notice, n.NotificationFailed):
+            self._file(notice.about, notice.session).unannounced = notice.reason
             return
         file = self._file(notice.job, notice.session)
         if isinstance(notice, _SIGNS) and file.cancelling_at is None:
@@ -162,6 +179,7 @@ class Judge:
                 elif file.wanted.get(notice.request) is not False:
                     self._broke("requests end once", now, f"{notice.request} ended, and did not wait", file)
                 file.wanted[notice.request] = True
+                file.request_ends[notice.request] = notice.end, now
                 if notice.seq == 0:
                     file.early.add(notice.request)
                 self._saw(now, f"{notice.request} is {notice.end.value}", file)
@@ -180,11 +198,15 @@ class Judge:
             case n.ProviderRetrying():
                 file.retries += 1
                 self._saw(now, "OpenCode asks the model again", file)
-            case n.ToolStarted() | n.TodosChanged() | n.JobLasted() | n.JobReported():
+            case n.ToolStarted():
+                file.tools += 1
+                self._saw(now, f"uses {notice.tool}", file)
+            case n.TodosChanged() | n.JobLasted() | n.JobReported():
                 self._saw(now, type(notice).__name__, file)
 
     def _started(self, file: JobFile, now: float) -> None:
         self._saw(now, "started", file)
+        file.starts += 1
         other = self.running.get(file.session)
         if other is not None and other != file.id and not self._went_unheard(self.files[other], now):
             number = self.files[other].number
@@ -355,6 +377,12 @@ class Judge:
         if status.status is not file.end.status and self._recorded_at(file.ended_at):
             text = f"it ended {file.end.status.value}, and is said to be {status.status.value}"
             self._broke("settles once", now, text, file)
+        elif not file.was_doubtful and (wrong := differs(file.end, status)):
+            self._broke("what is kept was told", now, wrong, file)
+        if wrong := told_too_often(file, self.settings, self.hits):
+            self._broke("told once", now, wrong, file)
+        for wrong in wrong_ends(file, self.settings, self.tolerance, self.hits):
+            self._broke("requests end as they were answered", now, wrong, file)
         told = "".join(file.text)
         if told != output and self._recorded_at(file.ended_at):
             text = f"{len(told)} characters were told, and {len(output)} are kept"
@@ -395,7 +423,9 @@ class Judge:
         if receiver is None or self.unsettled:
             return
         rule = "one announcement for each job"
-        for wrong in wrong_announcements(receiver, self.files, self.hits):
+        for wrong in wrong_announcements(
+            receiver, self.files, self.hits, self.settings, self.tolerance.slack
+        ):
             if wrong.file is None:
                 self.findings.broke(rule, now, wrong.text)
             else:

@@ -54,6 +54,9 @@ def wrong_status(file: JobFile, said: JobSnapshot) -> str | None:
         return f"it is said to be {said.status.value}, and was told to be {want.value}"
     if said.output_bytes != file.size:
         return f"it is said to have put out {said.output_bytes} bytes, and {file.size} were told"
+    waits = {request for request, over in file.wanted.items() if not over}
+    if {one.id for one in said.pending} != waits:
+        return f"{len(said.pending)} requests are said to wait in it, and {len(waits)} were told to"
     return None
 
 

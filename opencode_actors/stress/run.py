@@ -32,7 +32,8 @@ from opencode_actors.stress.service import ANSWERED_WITHIN, NoAnswer, Service
 from opencode_actors.stress.weather import Weather
 from opencode_actors.stress.worlds import AIMED, BY_CLIENTS, Face, SystemFactory, World
 
-_PIECE = 1 << 20
+# Of a page of output, in bytes: from one, which is less than a character, to 64 KiB.
+_PAGE_BITS = 17
 # How long a service is away, as a share of the scenario's time.
 _DOWN, _LONGEST_DOWN = 1 / 5, 3.0
 _LOOKS = 50
@@ -104,6 +105,7 @@ class _Run:
     missed: dict[str, int] = field(factory=dict[str, int])
     cannot: set[FaultKind] = field(factory=set[FaultKind])
     memory: Memory = field(init=False)
+    _pages: random.Random = field(init=False)
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
@@ -112,6 +114,7 @@ class _Run:
     _asking: set[int] = field(factory=set[int])  # jobs that are neither accepted nor refused
 
     def __attrs_post_init__(self) -> None:
+        self._pages = random.Random(self.plan.seed)  # noqa: S311 - it has to be had again
         self.memory = Memory(_WARM_AFTER * self.plan.scenario.duration)
 
     async def whole(self) -> None:
@@ -364,7 +367,8 @@ class _Run:
         status = await service.call("status", lambda face: face.status(file.id))
         text, offset, more = "", 0, True
         while more:
-            read = partial(_read, file=file, offset=offset)
+            limit = self._pages.randint(1, 1 << self._pages.randrange(_PAGE_BITS))
+            read = partial(_read, file=file, offset=offset, limit=limit)
             piece = await service.call("output", read)
             text, offset, more = text + piece.text, piece.next_offset, piece.more
         self.judge.check_end(file, status, text, trio.current_time())
@@ -404,8 +408,8 @@ async def _reset(face: Face, *, session: str) -> object:
     return await face.reset_session(session)
 
 
-async def _read(face: Face, *, file: JobFile, offset: int) -> OutputSlice:
-    return await face.output(file.id, offset=offset, limit=_PIECE)
+async def _read(face: Face, *, file: JobFile, offset: int, limit: int) -> OutputSlice:
+    return await face.output(file.id, offset=offset, limit=limit)
 
 
 class _Bugs(logging.Handler):

@@ -30,7 +30,7 @@ _DEATHS: Mapping[Cause, frozenset[FaultKind]] = {
     Cause.REMOVED: frozenset({FaultKind.CONTAINER_REMOVED}),
 }
 DEATHS = frozenset({FaultKind.CONTAINER_CRASH, FaultKind.CONTAINER_OOM, FaultKind.CONTAINER_REMOVED})
-_ALL_DEATHS = DEATHS | {FaultKind.CRASH_LOOP}
+ALL_DEATHS = DEATHS | {FaultKind.CRASH_LOOP}
 
 # What makes a server one that does not answer, and for how many seconds after it is over that may still be found:
 # probes have their deadlines.
@@ -214,7 +214,7 @@ class Evidence:
         """Its own server, when that was decided. Who was killed before it had stopped one decides again later."""
         began, ended, decided = file.started_since, file.ended_at or 0.0, file.decided_at
         for hit in self.hits:
-            if hit.kind in _ALL_DEATHS and hit.session == file.session and began <= hit.at <= decided:
+            if hit.kind in ALL_DEATHS and hit.session == file.session and began <= hit.at <= decided:
                 if excused(Excuse.NOT_FOUND, self.hits, hit.at, decided):
                     return True
                 continue
@@ -247,7 +247,7 @@ class Evidence:
         ):
             return True
         return killed_between(self.hits, began, ended) > 0 and any(
-            hit.kind in _ALL_DEATHS and hit.session == file.session and began <= hit.at <= ended
+            hit.kind in ALL_DEATHS and hit.session == file.session and began <= hit.at <= ended
             for hit in self.hits
         )
 
