@@ -17,8 +17,8 @@ class Earshot:
     back_at: float = -math.inf
 
     def lost(self, now: float) -> None:
-        """Nothing is heard any more."""
-        self._lost_at, self.back_at = self.earliest(now), math.inf
+        """Nothing is heard any more, nor what was on its way."""
+        self._lost_at, self.back_at = self.earliest(now) - self.tolerance.late, math.inf
 
     def back(self, now: float) -> None:
         """It is heard again, and what was missed comes at once."""

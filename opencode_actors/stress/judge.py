@@ -322,7 +322,7 @@ class Judge:
         words.append(Word(now, notice.status, notice.detail))
         restarts = self._restarts.get(notice.session)
         if restarts is None:
-            restarts = self._restarts[notice.session] = Restarts(self.settings, self.late)
+            restarts = self._restarts[notice.session] = Restarts(self.settings, self.tolerance.late)
         wrong = restarts.changed(notice.status, now, self.earshot.earliest(now))
         if wrong:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)

@@ -139,7 +139,8 @@ class Evidence:
         if self._closed(file, failure.cause) or self._given_up(file, failure):
             return True
         if failure.cause is Cause.STORE:
-            return file.was_doubtful or excused(Excuse.NOT_RECORDED, self.hits, file.decided_at)
+            since = min(file.ended_since, file.decided_at)
+            return file.was_doubtful or excused(Excuse.NOT_RECORDED, self.hits, since, file.decided_at)
         if file.started_at is None:
             return False
         checks: dict[Cause, Callable[[], bool]] = {
@@ -196,7 +197,7 @@ class Evidence:
     def _died(self, file: JobFile, failure: Failure) -> bool:
         """Its own container, while it had its turn."""
         since = file.started_since - self.tolerance.found_within
-        until = (file.ended_at or 0.0) + self.tolerance.late
+        until = (file.ended_at or 0.0) + min(self.tolerance.late, self.tolerance.settles)
         for hit in self.hits:
             if hit.kind not in _DEATHS[failure.cause] or hit.session != file.session or hit.at > until:
                 continue
@@ -269,7 +270,7 @@ class Evidence:
     @property
     def _late_by(self) -> float:
         """On a host that does much else a sign was heard 1.5 s after the system had heard it."""
-        return self.tolerance.late + self.tolerance.slack
+        return max(self.tolerance.late, self.tolerance.slack)
 
     def _timed_out(self, file: JobFile) -> bool:
         bound = self.settings.job_timeout

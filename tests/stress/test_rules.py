@@ -23,6 +23,7 @@ from opencode_actors.machines.notices import (
     Notice,
     OutputAdded,
     OutputKind,
+    SessionChanged,
 )
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import (
@@ -36,6 +37,7 @@ from opencode_actors.machines.vocabulary import (
     RequestKind,
     Rung,
     SessionKey,
+    SessionStatus,
 )
 from opencode_actors.settings import Settings
 from opencode_actors.stress.clients import Clients
@@ -309,3 +311,25 @@ def test_a_job_that_was_asked_for_before_its_turn_was_told_runs_no_more_when_tha
     assert [violation.rule for violation in findings.violations] == []
     judge.noticed(JobStarted(job=JobId("job_3"), session=SESSION, seq=4), 20.3)
     assert [violation.rule for violation in findings.violations] == ["one at a time"]
+
+
+@pytest.mark.parametrize(("heard_at", "wrong"), [(30.5, ""), (60.0, "cannot have felt")])
+def test_what_ended_unheard_is_held_to_what_there_was_then(heard_at: float, wrong: str) -> None:
+    """It failed on a full disk while nobody listened, and was told with all the rest to whoever came back."""
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    file = judge.accepted(JOB, evolve(make_plan(DEFAULTS[0], 1).jobs[0], session=SESSION), 5.0, 5.0)
+    judge.earshot.lost(12.0)
+    judge.earshot.back(30.0)
+    end = snapshot(JobStatus.FAILED, Cause.STORE)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=end, seq=3), heard_at)
+    said = judge.evidence.untrue(file)
+    assert said is None if not wrong else wrong in (said or "")
+
+
+def test_a_restart_that_was_heard_late_is_not_said_to_have_come_too_soon() -> None:
+    """On a host that does much else both are told in one moment."""
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    for status in (SessionStatus.STOPPING, SessionStatus.BACKING_OFF, SessionStatus.CREATING):
+        judge.noticed(SessionChanged(session=SESSION, status=status, detail=""), 50.0)
+    assert judge.findings.violations == []
