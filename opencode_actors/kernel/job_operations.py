@@ -42,9 +42,9 @@ from opencode_actors.machines.job_messages import (
     SubmitPrompt,
 )
 from opencode_actors.machines.offers import objection
-from opencode_actors.machines.server_events import ConversationId, MessageId
+from opencode_actors.machines.server_events import ConversationId, MessageId, ToolPart, ToolState
 from opencode_actors.machines.vocabulary import Cause, Failure, RequestKind
-from opencode_actors.machines.work import permission, question
+from opencode_actors.machines.work import DELEGATES, permission, question
 from opencode_actors.ports import (
     ConversationState,
     Engine,
@@ -149,6 +149,9 @@ class JobOperations:
             ours = await self._answering(server, operation, (*questions, *permissions))
             # Last, so that what has ended meanwhile is seen to have.
             busy = frozenset(await server.status())
+            at_work = frozenset(
+                [child for child in sorted(children & busy) if await _runs_a_tool(server, child)]
+            )
         except OpenCodeError as error:
             return RequestsUnread(reason=error.message)
 
@@ -165,7 +168,7 @@ class JobOperations:
             *(permission(p, sub_agent=p.conversation != own) for p in permissions if waits(p)),
         )
         pending = listed if own in busy else ()
-        return RequestsRead(children=children, busy=busy, requests=pending, todos=todos)
+        return RequestsRead(children=children, busy=busy, requests=pending, todos=todos, at_work=at_work)
 
     async def _answering(
         self,
@@ -248,4 +251,14 @@ def _taken(operation: SubmitPrompt) -> Failure:
         cause=Cause.SERVER_REFUSED,
         message=f"conversation {operation.conversation} at {operation.endpoint.url} is at work on another prompt, "
         "and OpenCode would make one answer of both; nothing was sent",
+    )
+
+
+async def _runs_a_tool(server: OpenCodeServer, conversation: ConversationId) -> bool:
+    """One that waits for a sub-agent of its own does no more than that one."""
+    return any(
+        isinstance(part, ToolPart) and part.state is ToolState.RUNNING and part.tool != DELEGATES
+        for message in await server.messages(conversation)
+        if message.info.completed_at is None  # an abort leaves tools that run for ever
+        for part in message.parts
     )

@@ -1,7 +1,7 @@
 """Signs of life of a running job into active, processing, waiting or idle.
 
-Silence alone is not idleness: a tool that runs for ten minutes and a child session at work are work; a
-question that nobody has answered is a wait for somebody else. A busy processor is called processing, and is
+Silence alone is not idleness: a tool that runs for ten minutes is work, and so is a child session for as long as the
+server says that a tool of it runs; a question that nobody has answered is a wait for somebody else. A busy processor is called processing, and is
 no proof of work: the server's garbage collector keeps it busy while the model has long fallen silent.
 """
 
@@ -36,6 +36,7 @@ class Activity:
     cpu_load: float = 0.0
     load_at: float = 0.0
     tools: frozenset[PartId] = frozenset()
+    delegating: frozenset[PartId] = frozenset()  # those of the tools that only wait for a child session
     waiting_for: frozenset[str] = frozenset()
     children: int = 0
     retrying: Retrying | None = None
@@ -64,6 +65,13 @@ class Activity:
     def idle_for(self, now: float) -> float:
         """How long there has been no work at all; 0 while there is some, or somebody is waited for."""
         return 0.0 if self.waiting_for or self._engaged else now - self.sign_at
+
+    def delegated_for(self, now: float) -> float:
+        """How long nothing was heard while nobody but child sessions is at work, if that; 0 otherwise. What they do
+        only the server knows: the start of a tool may have been lost."""
+        if self.waiting_for or self.tools - self.delegating or not self._engaged:
+            return 0.0
+        return now - self.sign_at
 
     @property
     def _engaged(self) -> bool:

@@ -496,6 +496,9 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.RequestsRead():
             heard = looked(running.work, message, running.looked_with, running.looked_todos, now)
+            silence = heard.work.activity.delegated_for(now)
+            if not message.at_work and silence >= state.policy.idle_timeout - ROUNDING:
+                return _stop(state, running, verdicts.idle(state.policy, heard.work, silence, now), now)
             return _running_heard(state, running, heard, moment)
         case m.RequestsUnread():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY),))
@@ -576,7 +579,11 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
                 return _stop(state, running, verdicts.idle(state.policy, work, idle, now), now)
             rest = state.policy.idle_timeout - (now - work.activity.sign_at)
             seconds = rest if rest > ROUNDING else state.policy.idle_timeout
-            return Step(state=state, effects=(StartTimer(timer=JobTimer.IDLE, seconds=seconds),))
+            again = StartTimer(timer=JobTimer.IDLE, seconds=seconds)
+            if work.activity.delegated_for(now) < state.policy.idle_timeout - ROUNDING:
+                return Step(state=state, effects=(again,))
+            running = _about_to_look(running)
+            return Step(state=evolve(state, phase=running), effects=(again, _look(work)))
         case JobTimer.TOTAL:
             return _stop(state, running, verdicts.timed_out(state.policy), now)
         case JobTimer.REMIND:

@@ -195,12 +195,13 @@ class ReadFailed:
 @frozen(kw_only=True)
 class RequestsRead:
     """What waits for an answer by the server's own lists, without the ghosts that aborts leave there; and what is to
-    be done in the conversation."""
+    be done in the conversation. `at_work` are the busy children of which a tool runs."""
 
     children: frozenset[ConversationId]
     busy: frozenset[ConversationId]
     requests: tuple[PendingRequest, ...]
     todos: tuple[Todo, ...] = ()
+    at_work: frozenset[ConversationId] = frozenset()
 
 
 @frozen(kw_only=True)

@@ -51,6 +51,8 @@ HOLDS = 16
 LOOK_AT = 64
 # The time of day may be set while a timer runs.
 LONGEST_TIMER = 3600.0
+# The time of day is slewed by at most 500 ppm against the shell's clock: 1.8 s in the longest wait.
+CLOCKS_DIFFER = 5.0
 
 
 @frozen(kw_only=True)
@@ -74,7 +76,8 @@ class OutboxState:
     """`webhook` is whether there is one. `failures` of the endpoint in a row; until `opens_at` (on the
     shell's clock) nothing is sent to it. `busy` while a batch is under way, `sending` are those of it that
     have no answer yet. `looking` while the rows are read, `again` when one came meanwhile, `touched` those
-    that were decided meanwhile: what was read of them is old."""
+    that were decided meanwhile: what was read of them is old. `put_off_until` (on the shell's clock too) is the end of
+    the longest wait that was ordered here: what says that it waits longer was written by another clock."""
 
     policy: OutboxPolicy
     webhook: bool
@@ -88,6 +91,7 @@ class OutboxState:
     again: bool = False
     touched: frozenset[JobId] = frozenset()
     flushing: tuple[AskId, ...] = ()
+    put_off_until: float = 0.0
 
 
 OutboxStep: TypeAlias = Step[OutboxState, OutboxEffect]
@@ -161,7 +165,7 @@ def _look(state: OutboxState, moment: Moment, records: tuple[Record, ...] = ()) 
         return Step(state=state, effects=_wake_when_open(state, moment), records=records)
     operation = m.LookForNotifications(
         now=moment.wall,
-        latest=moment.wall + LONGEST_RETRY_AFTER,
+        latest=moment.wall + max(state.put_off_until - moment.now, 0.0) + CLOCKS_DIFFER,
         limit=LOOK_AT,
         aimed_only=not _can_send(state, moment),
     )
@@ -207,6 +211,7 @@ def _found(state: OutboxState, message: m.NotificationsFound, moment: Moment) ->
             effects.append(told)
         elif attendant is not None:
             offered, until = evolve(one, last_offer=attendant), moment.wall + state.policy.claim
+            state = _put_off(state, state.policy.claim, moment)
             state = evolve(state, held=(*state.held, Held(notification=offered, attendant=attendant)))
             records.append(_record(offered, NotificationState.CLAIMED, due=until))
             effects.append(m.OfferNotification(attendant=attendant, job=one.job))
@@ -215,7 +220,8 @@ def _found(state: OutboxState, message: m.NotificationsFound, moment: Moment) ->
         elif not state.webhook or closed:
             # Nothing can be done for it now, and left where it is it would hide those behind it.
             left = one if closed else evolve(one, attempts=one.attempts + 1, last_offer=0)
-            due = moment.wall + (closed or delay(left.attempts, moment.roll))
+            wait = closed or delay(left.attempts, moment.roll)
+            state, due = _put_off(state, wait, moment), moment.wall + wait
             records.append(_record(left, NotificationState.PENDING, due=due))
     if batch:
         state = evolve(state, busy=True, sending=tuple(batch))
@@ -328,7 +334,13 @@ def _later(state: OutboxState, one: Notification, answer: HookAnswer, moment: Mo
     if due - one.since >= state.policy.give_up_after:
         record, told = _expired(state, one, last=answer)
         return Step(state=state, effects=(told,), records=(record,))
-    return Step(state=state, records=(_record(one, NotificationState.PENDING, due=due),))
+    return Step(
+        state=_put_off(state, wait, moment), records=(_record(one, NotificationState.PENDING, due=due),)
+    )
+
+
+def _put_off(state: OutboxState, wait: float, moment: Moment) -> OutboxState:
+    return evolve(state, put_off_until=max(state.put_off_until, moment.now + wait))
 
 
 def _expired(

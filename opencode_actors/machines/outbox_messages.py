@@ -112,8 +112,8 @@ OutboxMessage = (
 
 @frozen(kw_only=True)
 class LookForNotifications:
-    """Up to `limit` of those that are due at `now`, the longest due first. None is ever put off until after
-    `latest`: what says so was written before the clock was set back, and is due."""
+    """Up to `limit` of those that are due at `now`, the longest due first. None was put off until after
+    `latest` by who asks: what says so was written by a process before, or before the clock was set back, and is due."""
 
     now: float
     latest: float

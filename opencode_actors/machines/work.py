@@ -46,6 +46,9 @@ from opencode_actors.ports import (
     Process,
 )
 
+# OpenCode's tool that asks a sub-agent, and waits for it.
+DELEGATES = "task"
+
 
 @frozen(kw_only=True)
 class Request:
@@ -128,12 +131,15 @@ def looked(
 ) -> Heard:
     """The lists of what waits for an answer. Of the requests that were `known` before they were read, those
     that are not on them are over; what was asked or answered since is not on them yet. The list of what is to be
-    done is the conversation's: it is taken over where the job has one, and none newer than `todos` was heard."""
+    done is the conversation's: it is taken over where the job has one, and none newer than `todos` was heard. A child
+    that is found at work, and was not known to be, may have been heard of by nobody: that is a sign of life."""
     children = work.children | read.children
+    found = (read.busy & children) - work.busy_children
     listed = {about.id: about for about in read.requests}
     over = frozenset(id_ for id_ in work.requests if id_ in known and id_ not in listed)
     after = evolve(work, children=children, busy_children=read.busy & children)
-    after = evolve(after, activity=evolve(after.activity, children=len(after.busy_children)))
+    activity = after.activity.progressed(now) if found else after.activity
+    after = evolve(after, activity=evolve(activity, children=len(after.busy_children)))
     after = without_requests(after, over, now)
     for about in listed.values():
         after = _with_request(after, about, now, listed=True)
@@ -269,7 +275,8 @@ def _written(
     work = heard.work
     running = transcript.running_tools
     started = tuple(tool for id_, tool in running.items() if id_ not in work.seen_tools)
-    activity = evolve(work.activity, tools=frozenset(running))
+    delegating = frozenset(id_ for id_, tool in running.items() if tool.tool == DELEGATES)
+    activity = evolve(work.activity, tools=frozenset(running), delegating=delegating)
     if transcript.answers.keys() > work.transcript.answers.keys():
         # The server has taken the next step. An error that was heard before is not this prompt's.
         work = evolve(work, error=None)

@@ -144,6 +144,21 @@ async def test_p8_p9_what_a_sub_agent_asks_while_nobody_hears_is_found_when_the_
         assert (await job.wait()).status is JobStatus.COMPLETED
 
 
+async def test_p4_p9_a_silent_sub_agent_of_a_patient_server_ends_its_job_and_one_with_a_tool_does_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    settings = evolve(SETTINGS, idle_timeout=60.0, header_timeout=1e6, chunk_timeout=1e6)
+    async with open_world() as world, world.system(settings) as system:
+        builds = await system.start("::task ::bash sleep 900\\n::say built", session="builds")
+        silent = await system.start("::task ::say so far\\n::hang\n::say end", session="silent")
+        before = trio.current_time()
+        failure = (await silent.wait()).failure
+        assert failure is not None
+        assert failure.cause is Cause.IDLE_TIMEOUT
+        assert trio.current_time() - before == pytest.approx(60.0, abs=5.0)
+        assert (await builds.wait()).status is JobStatus.COMPLETED
+
+
 async def test_a_ghost_of_an_aborted_job_is_not_the_next_ones_question(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -345,14 +345,49 @@ def test_p4_a_server_that_is_busy_with_itself_keeps_no_stalled_job_alive() -> No
     book.advance(5.1).expect_some(JobCancelling)
 
 
-def test_p9_a_child_session_at_work_is_work_and_its_end_is_not_the_jobs() -> None:
-    book = says(
-        running(idle_timeout=120.0, job_timeout=0.0), CHILD_BORN, e.ConversationBusy(conversation=CHILD)
+def delegated(*, at_work: bool) -> j.RequestsRead:
+    busy = frozenset((CONVERSATION, CHILD))
+    tools = frozenset((CHILD,)) if at_work else frozenset[e.ConversationId]()
+    return j.RequestsRead(children=frozenset((CHILD,)), busy=busy, requests=(), at_work=tools)
+
+
+def delegating() -> Book:
+    return says(
+        running(idle_timeout=120.0, job_timeout=0.0),
+        e.PartUpdated(conversation=CONVERSATION, part=evolve(samples.BASH, tool="task")),
+        CHILD_BORN,
+        e.ConversationBusy(conversation=CHILD),
     )
-    book.advance(1000.0)
+
+
+def test_p9_a_child_session_at_work_is_work_and_its_end_is_not_the_jobs() -> None:
+    book = delegating()
+    for _ in range(9):
+        book.advance(120.0).answer(j.ReadRequests, delegated(at_work=True))
     assert not book.noticed(JobCancelling)
-    says(book, e.ConversationIdle(conversation=CHILD)).expect_nothing()
-    book.advance(121.0).expect_some(JobCancelling)
+    says(book, e.ConversationIdle(conversation=CHILD), tool(e.ToolState.COMPLETED)).advance(119.0)
+    assert not book.noticed(JobCancelling)
+    book.advance(2.0).expect_some(JobCancelling)
+
+
+def test_p4_p9_a_child_session_of_which_no_tool_runs_is_as_idle_as_it_is_silent() -> None:
+    book = delegating().advance(120.0).expect_some(j.ReadRequests)
+    book.answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling, j.AbortConversation)
+
+
+def test_p9_a_child_session_that_speaks_while_it_is_looked_at_is_not_idle() -> None:
+    book = says(delegating().advance(120.0), e.MessageUpdated(info=samples.answer(conversation=CHILD)))
+    book.answer(j.ReadRequests, delegated(at_work=False))
+    assert not book.noticed(JobCancelling)
+    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
+
+
+def test_p9_a_child_session_of_an_earlier_job_that_is_asked_again_is_found_before_it_is_called_idle() -> None:
+    asked_again = e.PartUpdated(conversation=CONVERSATION, part=evolve(samples.BASH, tool="task"))
+    book = says(running(idle_timeout=120.0, job_timeout=0.0), asked_again).advance(120.0)
+    book.answer(j.ReadRequests, delegated(at_work=False))
+    assert not book.noticed(JobCancelling)
+    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
 
 
 def test_p2_a_question_is_announced_and_waiting_is_not_idle() -> None:

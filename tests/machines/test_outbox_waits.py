@@ -8,6 +8,7 @@ from attrs import evolve
 from opencode_actors.machines import outbox_messages as m
 from opencode_actors.machines.notices import NotificationRecorded
 from opencode_actors.machines.outbox import (
+    CLOCKS_DIFFER,
     FIRST_DELAY,
     JITTER,
     Meaning,
@@ -18,7 +19,7 @@ from opencode_actors.machines.outbox import (
     meaning,
 )
 from opencode_actors.machines.outbox_messages import AttendantId, Notification
-from opencode_actors.machines.vocabulary import JobId, Moment, NotificationState
+from opencode_actors.machines.vocabulary import JobId, Moment, NotificationState, Run
 from opencode_actors.ports import HookAnswer
 
 from .outbox_world import POLICY, SESSION
@@ -99,3 +100,25 @@ def test_without_a_webhook_it_is_offered_to_everybody_again_later() -> None:
     record = found(evolve(sending(), webhook=False))
     assert record.due == NOW.wall + delay(ONE.attempts + 1, NOW.roll)
     assert (record.attempts, record.last_offer) == (3, 0)
+
+
+def look(state: OutboxState, moment: Moment) -> m.LookForNotifications:
+    step = handle(state, m.OutboxTimerFired(timer=m.OutboxTimer.LOOK), moment)
+    (operation,) = (effect.operation for effect in step.effects if isinstance(effect, Run))
+    assert isinstance(operation, m.LookForNotifications)
+    return operation
+
+
+def test_what_another_process_put_off_for_longer_than_this_one_did_is_due() -> None:
+    """It may have been another clock, set back by less than the longest wait there is."""
+    assert look(OutboxState(policy=POLICY, webhook=True), NOW).latest == NOW.wall + CLOCKS_DIFFER
+
+
+@pytest.mark.parametrize("set_back", [0.0, 1800.0])
+def test_nothing_waits_for_longer_than_it_was_put_off_though_the_clock_is_set_back(set_back: float) -> None:
+    step = answered(sending(), 500, retry_after=40.0)
+    state = handle(step.state, m.SendingOver(), NOW).state
+    state = evolve(state, busy=False, looking=False)
+    later = evolve(NOW, now=NOW.now + 30.0, wall=NOW.wall + 30.0 - set_back)
+    is_due = record_of(step).due > look(state, later).latest
+    assert is_due is (set_back > 0)
