@@ -8,8 +8,8 @@ its own, which starts them fifty at a time, lets them idle, gives each a job tha
 word, and then a few long answers. Memory is the resident one; what Python keeps for later counts, too. CPU is this
 process's own, in thousandths of a core or in seconds of one. What counts is each column's ratio to the first. Each
 number of sessions runs once, so a ratio close to one says nothing. From the CPU of the long answers what all sessions use
-while they idle is subtracted. The pages that Python asks the system for come in pieces, and what it had kept for later is
-used first: with ten sessions a running job has little of its own to ask for, and its row's ratios are no growth for each.
+while they idle is subtracted. Python asks the system for memory in large pieces, and uses first what it kept: with
+ten sessions a running job took 2, 7 and 19 KB in three runs, with a hundred 15, so that row's ratios are no growth.
 """
 
 from __future__ import annotations
