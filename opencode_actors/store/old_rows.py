@@ -28,10 +28,11 @@ SELECT id FROM jobs WHERE settled = 1 AND (number <= :upto OR created < :before)
 ORDER BY number
 """
 _BEHIND = "SELECT number FROM jobs WHERE settled = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
-# The newest that is too much, with all newer ones. What is there is added up first: mostly it is not too much.
+_WHOLE = "SELECT COALESCE(SUM(bytes), 0) FROM outputs"
+# The newest that is too much, with all newer ones: ten times the work of the sum.
 _TOO_LARGE = """
-SELECT MAX(number) FROM (SELECT number, SUM(bytes) OVER (ORDER BY number DESC) AS newer FROM outputs)
-    WHERE newer > :most AND :most < (SELECT SUM(bytes) FROM outputs)
+SELECT MAX(number) FROM (SELECT number,
+    SUM(bytes) OVER (ORDER BY number DESC ROWS UNBOUNDED PRECEDING) AS newer FROM outputs) WHERE newer > ?
 """
 _SIZE = "INSERT OR REPLACE INTO outputs (number, bytes) SELECT number, ? FROM jobs WHERE id = ?"
 # Of jobs from one index, too. A session that was only forked off, or only has directories, was used when something was
@@ -136,7 +137,8 @@ def _behind(database: sqlite3.Connection, kept: int) -> int:
 
 
 def _too_large(database: sqlite3.Connection, most: int) -> int:
-    if not most:
+    (whole,) = cast(tuple[int], database.execute(_WHOLE).fetchone())
+    if not most or whole <= most:
         return 0
-    (found,) = cast("tuple[int | None]", database.execute(_TOO_LARGE, {"most": most}).fetchone())
-    return found or 0
+    (number,) = cast(tuple[int], database.execute(_TOO_LARGE, (most,)).fetchone())
+    return number

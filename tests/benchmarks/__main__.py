@@ -24,15 +24,13 @@ _HEAD = """\
 Figures of one machine say little; ratios to something that was measured in the same run, in turns, say more. Each
 benchmark prints its own; `python -m tests.benchmarks` runs all of them and writes this page, and with names it runs
 those alone. Nothing in the tests depends on the figures.
-
-Measured on {cores} cores ({machine}, Python {python}).
 """
 _ONE = """\
 ## {title}
 
 {about}
 
-{day}, load {load:.1f} at the beginning:
+{day}, on {cores} cores ({machine}, Python {python}), load {load:.1f} at the beginning:
 
 ```
 {printed}
@@ -60,13 +58,13 @@ def main(names: tuple[str, ...]) -> int:
             about=_about(name),
             day=datetime.now(UTC).date(),
             load=load,
+            cores=os.cpu_count(),
+            machine=platform.machine(),
+            python=platform.python_version(),
             printed=done.stdout.rstrip(),
         )
-        head = _HEAD.format(
-            cores=os.cpu_count(), machine=platform.machine(), python=platform.python_version()
-        )
         found = (there[one] for one in (*BENCHMARKS, "before and after") if one in there)
-        PAGE.write_text("\n".join([head, *found]), encoding="utf-8")
+        PAGE.write_text("\n".join([_HEAD, *found]), encoding="utf-8")
     return 0
 
 
