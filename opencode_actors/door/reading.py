@@ -20,6 +20,7 @@ from opencode_actors.machines.vocabulary import (
     JobSnapshot,
     JobStatus,
     OnUnanswered,
+    PendingRequest,
     RequestKind,
     Rung,
     SessionKey,
@@ -123,6 +124,20 @@ def snapshot_of(status: Document) -> JobSnapshot:
         last_output_seconds_ago=status["lastOutputSecondsAgo"],
         model=status["model"] or "",
         memory_bytes=status["metrics"]["memoryBytes"],
+        pending=tuple(_request_of(request) for request in status["pending"]),
+    )
+
+
+def _request_of(request: Document) -> PendingRequest:
+    return PendingRequest(
+        id=request["requestId"],
+        kind=RequestKind(request["kind"]),
+        text=request["text"],
+        options=tuple(request["options"]),
+        questions=request["questions"],
+        conversation=ConversationId(""),
+        sub_agent=request["subAgent"],
+        waiting_seconds=request["waitingSeconds"],
     )
 
 

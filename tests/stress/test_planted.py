@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 
 from opencode_actors.errors import OpenCodeError, RequestGone, UsageError
 from opencode_actors.kernel import jobs, outbox_operations, recovery, system
@@ -37,41 +37,14 @@ from opencode_actors.machines.vocabulary import JobStatus, NotificationState, Ru
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.local import run_local
 from opencode_actors.stress.plan import make_plan
-from opencode_actors.stress.report import Report
 from opencode_actors.stress.scenario import FaultKind, FaultPlan, Scenario, Talk
 from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.shrink import shrink
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.testing.memory_store import MemoryStore
 
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-@frozen
-class Bug:
-    """`rule` is what it breaks, `says` stands in what is said of it, and `shown_by` is the usual scenario that shows
-    it, with that `seed`."""
-
-    name: str
-    rule: str
-    says: str
-    plant: Plant
-    shown_by: str = "fair weather"
-    seed: int = 0
-
-
-def _in(target: object, name: str, wrong: Callable[..., Any]) -> Plant:
-    """`wrong` is called with what stood there, and the arguments."""
-
-    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        right = getattr(target, name)
-
-        def instead(*arguments: Any, **named: Any) -> Any:
-            return wrong(right, *arguments, **named)
-
-        monkeypatch.setattr(target, name, instead)
-
-    return plant
+from .planting import Bug, found_by
+from .planting import planted as _in
 
 
 def _no_wake_up(right: Any, state: Any, message: Any, moment: Any) -> Any:
@@ -559,12 +532,6 @@ BUGS = (
         "containers die",
     ),
 )
-
-
-def found_by(bug: Bug) -> Report:
-    """The run that is known to show it."""
-    (scenario,) = (scenario for scenario in DEFAULTS if scenario.name == bug.shown_by)
-    return run_virtual(make_plan(scenario, bug.seed))
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
