@@ -85,7 +85,7 @@ def _waits_long(right: Any, failures: int, roll: float) -> Any:
 
 def _looks_seldom(right: Any, state: Any, moment: Any, next_due: Any) -> Any:
     return tuple(
-        evolve(e, seconds=60 * e.seconds) if isinstance(e, StartTimer) else e
+        evolve(e, seconds=60 * e.seconds) if hasattr(e, "seconds") else e
         for e in right(state, moment, next_due)
     )
 
