@@ -67,11 +67,11 @@ async def test_an_engine_that_goes_away_when_the_jobs_are_taken_over_does_not_en
             address = Address(host="127.0.0.1", port=0)
             statuses.append(await serve.serve_until_told(loaded, address, _model(settings), Leave.NOTHING))
 
-        with trio.fail_after(30):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(run)
-                said = ""
-                while "READY=1" not in said:
-                    said = (await trio.to_thread.run_sync(told.recv, 4096)).decode()
-                os.kill(os.getpid(), signal.SIGTERM)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + 30.0
+            nursery.start_soon(run)
+            said = ""
+            while "READY=1" not in said:
+                said = (await trio.to_thread.run_sync(told.recv, 4096)).decode()
+            os.kill(os.getpid(), signal.SIGTERM)
     assert statuses == [Status.OK]
