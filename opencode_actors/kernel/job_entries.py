@@ -19,8 +19,8 @@ JobActor = Actor[JobState, JobMessage, JobEffect]
 
 @define(eq=False, repr=False)
 class JobEntry:
-    """`plan` is what is recorded of it besides its state. `accepted` is set when it is recorded, or
-    `refused`; `ended` is what was announced of its end, if its machine did not."""
+    """`plan` is what is recorded of it besides its state. `accepted` is set when it is known whether it is `recorded`,
+    `refused` says why it is not; `ended` is what was announced of its end, if its machine did not."""
 
     actor: JobActor
     id: JobId
@@ -28,6 +28,7 @@ class JobEntry:
     name: str
     plan: Accepted
     accepted: trio.Event = field(factory=trio.Event, init=False)
+    recorded: bool = field(default=False, init=False)
     refused: StoreError | None = field(default=None, init=False)
     ended: JobEnded | None = field(default=None, init=False)
     done: trio.Event = field(factory=trio.Event, init=False)

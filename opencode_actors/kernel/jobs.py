@@ -190,6 +190,11 @@ class Jobs:
                 entry.actor.mailbox.put(CancelJob(ask=NOBODY))
         if entry.refused is not None:
             raise entry.refused
+        if not entry.recorded:
+            raise StoreError(
+                "opencode-actors ended before it had written the job down",
+                hint="start it again, under the same key if it had one: where it was written after all, it is that job",
+            )
         return job, session
 
     async def wait(self, job: JobId) -> JobSnapshot:
@@ -375,6 +380,7 @@ class Jobs:
         if left is not None:
             state = evolve(taken_over(state, left, moment), gives_way_to=last.interrupted_by)
         entry = self._entry(state, plan)
+        entry.recorded = True
         self.entries.add(entry)
         here.addresses[last.id] = JobAddress(last.session, entry.actor.mailbox)
         entry.accepted.set()
@@ -405,6 +411,7 @@ class Jobs:
                 entry.refused = error
                 self._tell_session(entry, JobOver(job=state.id))
                 return
+            entry.recorded = True
             entry.accepted.set()
             if entry.plan.first:
                 self._make_way_for(entry)

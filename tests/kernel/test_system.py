@@ -357,3 +357,25 @@ def _server_of(world: World) -> FakeServer:
 
 def _unknown_job() -> JobId:
     return JobId("job_000000000000")
+
+
+async def test_a_job_that_was_not_written_down_when_its_system_ended_was_not_accepted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    refused: list[StoreError] = []
+
+    async with open_world(BEHAVIOUR) as world, trio.open_nursery() as nursery:
+        async with world.system() as system:
+
+            async def start() -> None:
+                with pytest.raises(StoreError, match="ended before it had written") as error:
+                    await system.start("::say hello", session="demo")
+                refused.append(error.value)
+
+            first = await system.start("::say first", session="demo")
+            await first.wait()
+            world.store.slow = math.inf
+            nursery.start_soon(start)
+            await trio.sleep(1)
+        assert [job.id for job in world.store.jobs()] == [first.id]
+    assert refused
