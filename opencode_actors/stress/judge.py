@@ -213,12 +213,12 @@ class Judge:
             self._broke("one at a time", now, f"it started while job {number} ran", file)
         self.running[file.session] = file.id
         for before in tuple(self.waiting[file.session].values()):
-            if before is not file and self._went_unheard(before, now):
+            # Of two that were asked for at the same time either may come first.
+            if before is file or before.accepted_at is None or before.accepted_at >= (file.asked_at or 0.0):
                 continue
             if before.waits_at > self.earshot.earliest(now):
                 continue  # it had ended for nobody to remember, and waits again since a moment after this start
-            # Of two that were asked for at the same time either may come first.
-            if before.accepted_at is not None and before.accepted_at < (file.asked_at or 0.0):
+            if not self._went_unheard(before, now):
                 text = f"it started before job {before.number}, which was accepted before it was asked for"
                 self._broke("in order", now, text, file)
         self.waiting[file.session].pop(file.id, None)

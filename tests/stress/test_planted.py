@@ -513,7 +513,7 @@ BUGS = (
         "until another was taken",
         _in(OutboxOperations, "perform", _one_after_another),
         "nobody wants to hear",
-        2,
+        10,
     ),
     Bug("a follower that is kept", "nothing is left", "followers", _keeps_followers, "clients misbehave"),
     Bug("a word of each job that is kept", "bounded", "things more than before", _keeps_a_word_of_each),
