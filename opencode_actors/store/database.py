@@ -189,9 +189,14 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Beside the writer, which it neither waits for nor makes wait."""
+    """Beside the writer, which it neither waits for nor makes wait. All files that it needs are open from now on: who
+    has no more of them to open fails here, and not in an hour."""
     database = sqlite3.connect(path, check_same_thread=False, timeout=_LOCKED_AT_MOST)
-    database.execute("PRAGMA query_only = ON")
+    with ExitStack() as undo:
+        undo.callback(database.close)
+        database.execute("PRAGMA query_only = ON")
+        database.execute("PRAGMA user_version").fetchone()
+        undo.pop_all()
     return database
 
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from opencode_actors.machines.vocabulary import Climb, Rung
+from opencode_actors.machines.vocabulary import Climb, Rung, SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, killed_between, overlapping
+from opencode_actors.stress.truth import DEATHS, Word
+from opencode_actors.stress.windows import (
+    SERVICE_GOES,
+    Excuse,
+    Hit,
+    Tolerance,
+    excused,
+    killed_between,
+    overlapping,
+)
 
 # Without an engine nothing can be ended: that is waited for, and then the rung has its time again.
 _NO_ENGINE = frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW})
+_DOES = {Rung.STOP: "stop", Rung.KILL: "kill", Rung.REMOVE: "remove"}
+_HAS_A_CONTAINER = frozenset({SessionStatus.READY, SessionStatus.UNREADY})
+_ENDS = DEATHS | {FaultKind.CRASH_LOOP}
 _WRITES = 10.0  # on a slow disk, for what a rung has to record
 _BEGINS_AGAIN = 15.0  # a service, with a look at all that the one before it left
 
@@ -35,6 +47,36 @@ def skipped(climb: Climb | None) -> str | None:
     ):
         return f"the rungs were {', '.join(rung.name for rung in rungs)}"
     return None
+
+
+def not_done(
+    files: Iterable[JobFile],
+    asked: Sequence[tuple[float, str]],
+    words: Mapping[str, Sequence[Word]],
+    tolerance: Tolerance,
+    hits: Sequence[Hit],
+) -> Iterator[tuple[JobFile, str]]:
+    """Each rung that was told of was tried, by the word of the engine, which `asked` is what it was asked and when. A
+    service that goes may not come to that, and a container that has ended by itself, or that its session was ending
+    anyhow, needs none."""
+    for file in files:
+        first = min((at for rung, at in file.climbed if rung in _DOES), default=0.0)
+        before = [word.status for word in words.get(file.session, ()) if word.at < first]
+        for rung, at in file.climbed:
+            since, until = at - tolerance.slack, at + tolerance.slack
+            if excused(Excuse.WRITTEN_LATE, hits, at):
+                until += _WRITES
+            spared = (
+                (hit.kind in SERVICE_GOES or (hit.kind in _ENDS and hit.session == file.session))
+                and since <= hit.until
+                and hit.at <= until
+                for hit in hits
+            )
+            verb = _DOES.get(rung)
+            if verb is None or any(spared) or (before and before[-1] not in _HAS_A_CONTAINER):
+                continue
+            if not any(said == verb and since <= when <= until for when, said in asked):
+                yield file, f"{rung.name} was told, and the engine was not asked to {verb} anything"
 
 
 def too_slow(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Sequence[Hit]) -> Iterator[str]:

@@ -37,6 +37,7 @@ class EmbeddedWorld:
     receiver: Receiver | None = None
     late: float = 0.3
     leave: Leave | None = None
+    asked: None = None
     _felt_before: dict[int, int] = field(factory=dict[int, int], init=False)
     _wire: Wire = field(factory=Wire, init=False)
     _system: System | None = field(default=None, init=False)
@@ -51,7 +52,11 @@ class EmbeddedWorld:
 
     @property
     def unchecked(self) -> tuple[str, ...]:
-        rules = ["one announcement for each job", "an end ends the work"]
+        rules = [
+            "one announcement for each job",
+            "an end ends the work",
+            "that each rung which is told is tried",
+        ]
         if self.weather is None:
             rules += ["each prompt reaches the model once", "the true cause, where it is the provider"]
         if self.look_left_over is None:

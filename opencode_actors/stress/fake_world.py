@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from attrs import define, field
@@ -63,6 +63,10 @@ class FakeWorld:
     @property
     def reached(self) -> Reached:
         return self.faults.outside.weather.reached
+
+    @property
+    def asked(self) -> Sequence[tuple[float, str]]:
+        return self.faults.engine.asked
 
     @asynccontextmanager
     async def system(self) -> AsyncGenerator[Live]:

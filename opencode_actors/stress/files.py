@@ -43,6 +43,9 @@ class JobFile:
     tools: int = 0  # so many it was told to have used
     unannounced: str = ""  # why its end was announced to nobody, as it was told
     rungs: list[Rung] = field(factory=list[Rung])
+    climbed: list[tuple[Rung, float]] = field(
+        factory=list[tuple[Rung, float]]
+    )  # all of them, with when they were told
     rung_since: float = 0.0  # when the last of them was tried
     wanted: dict[str, bool] = field(factory=dict[str, bool])  # whether it has ended
     wanted_at: dict[str, float] = field(factory=dict[str, float])

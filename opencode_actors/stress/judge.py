@@ -255,6 +255,7 @@ class Judge:
                 self._broke("the ladder only climbs", now, text, file)
             file.rungs.clear()
         file.rungs.append(notice.rung)
+        file.climbed.append((notice.rung, now))
         file.rung_since = self.earshot.earliest(now)
         if file.cancelling_at is None:
             file.cancelling_at = now

@@ -128,7 +128,8 @@ class RealWorld:
     leaves: Iterator[Leave]
     name: str = "real"
     late: float = 0.3
-    unchecked: tuple[str, ...] = ()
+    asked: None = None
+    unchecked: tuple[str, ...] = ("that each rung which is told is tried",)
     leave: Leave = Leave.ALL
     _served: ServedProcess | None = None
     _ended_badly: list[str] = field(factory=list[str])

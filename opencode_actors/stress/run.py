@@ -18,6 +18,7 @@ from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
+from opencode_actors.stress.climbs import not_done
 from opencode_actors.stress.embedded import EmbeddedWorld, LeftOver
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
@@ -178,6 +179,7 @@ class _Run:
         await self._closed(service)
         self.judge.check_taken(self.world.receiver, trio.current_time())
         self._check_reached()
+        self._check_climbs()
 
     async def _job(self, clients: Clients, job: PlannedJob) -> None:
         await trio.sleep_until(self.began + job.at)
@@ -277,6 +279,20 @@ class _Run:
         for file, wrong in () if reached is None else reached.wrong(self.judge.files.values(), patience):
             self.judge.findings.broke(
                 "each prompt reaches the model once",
+                trio.current_time(),
+                wrong,
+                session=file.session,
+                job=file.number,
+            )
+
+    def _check_climbs(self) -> None:
+        asked, judge = self.world.asked, self.judge
+        if asked is None:
+            return
+        words = judge.evidence.words
+        for file, wrong in not_done(judge.files.values(), asked, words, judge.tolerance, judge.hits):
+            judge.findings.broke(
+                "the ladder only climbs",
                 trio.current_time(),
                 wrong,
                 session=file.session,

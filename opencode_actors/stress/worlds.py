@@ -133,6 +133,11 @@ class World(Protocol):
         ...
 
     @property
+    def asked(self) -> Sequence[tuple[float, str]] | None:
+        """What its engine was asked to do, and when, if that is known."""
+        ...
+
+    @property
     def unchecked(self) -> tuple[str, ...]:
         """Rules of which it cannot see whether they hold."""
         ...

@@ -86,6 +86,7 @@ class FakeEngine:
         factory=dict[ContainerId, FakeContainer], init=False, repr=False
     )
     calls: deque[tuple[Verb, str]] = field(factory=lambda: deque(maxlen=10_000), init=False)
+    asked: deque[tuple[float, Verb]] = field(factory=lambda: deque(maxlen=10_000), init=False)  # and when
     _counts: Counter[str] = field(factory=Counter[str], init=False)
     _refusals: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
     _delays: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
@@ -399,6 +400,7 @@ class FakeEngine:
 
     def _note(self, verb: Verb, what: str) -> None:
         self.calls.append((verb, what))
+        self.asked.append((trio.current_time(), verb))
         self._counts[verb] += 1
 
     def _call(self, verb: Verb, what: str = "") -> None:

@@ -16,6 +16,7 @@ from opencode_actors.machines.vocabulary import StartTimer
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import FaultKind, FaultPlan, Scenario
 from opencode_actors.stress.virtual import run_virtual
+from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.memory_store import MemoryStore
 
 from .planting import Bug, found_by, planted
@@ -82,6 +83,12 @@ def _wakes_up_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_serving_timer", serving_timer)
 
 
+async def _kills(right: Any, self: FakeEngine, container: Any, *, grace: float) -> None:
+    """As if it were the kill that the system had called."""
+    del right, grace
+    await self.kill(container)
+
+
 def _waits_long(right: Any, failures: int, roll: float) -> Any:
     return 100 * right(failures, roll)
 
@@ -90,6 +97,14 @@ _ENDS = "requests end as they were answered"
 _ANNOUNCED = "one announcement for each job"
 
 BUGS = (
+    Bug(
+        "a stop that kills",
+        "the ladder only climbs",
+        "was not asked to stop",
+        planted(FakeEngine, "stop", _kills),
+        "crowds",
+        7,
+    ),
     Bug(
         "an end without its reason",
         "what is kept was told",
