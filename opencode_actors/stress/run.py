@@ -7,34 +7,28 @@ import random
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from functools import partial
 
 import trio
 from attrs import define, evolve, field
 
-from opencode_actors.errors import OpencodeActorsError, StoreError, UnknownSession
-from opencode_actors.kernel.system import System
+from opencode_actors.errors import StoreError
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.settings import Settings
-from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
-from opencode_actors.stress.climbs import not_done
+from opencode_actors.stress.conclusion import Conclusion, reset_stuck
 from opencode_actors.stress.embedded import EmbeddedWorld, LeftOver
-from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.heap import kept
-from opencode_actors.stress.innards import holds, holds_more
+from opencode_actors.stress.innards import holds
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.memory import Memory
 from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob, make_plan
 from opencode_actors.stress.report import Progress, Report, make_report
 from opencode_actors.stress.scenario import FaultKind, Scenario
-from opencode_actors.stress.service import ANSWERED_WITHIN, NoAnswer, Service
+from opencode_actors.stress.service import NoAnswer, Service
 from opencode_actors.stress.weather import Weather
-from opencode_actors.stress.worlds import AIMED, BY_CLIENTS, Face, SystemFactory, World
+from opencode_actors.stress.worlds import AIMED, BY_CLIENTS, SystemFactory, World
 
-# Of a page of output, in bytes: from one, which is less than a character, to 64 KiB.
-_PAGE_BITS = 17
 # How long a service is away, as a share of the scenario's time.
 _DOWN, _LONGEST_DOWN = 1 / 5, 3.0
 _LOOKS = 50
@@ -43,15 +37,10 @@ _WARM_AFTER = 0.25
 _LOOK_EVERY = 1.0
 # What a system that has just begun takes to have all that it needs without any job.
 _SETTLES = 0.5
-_GONE_ON_WITH = 30.0
-# What a session may leave in the system's memory: six things were measured; of eight jobs one may leave one.
-_KEPT_OF_EACH, _JOBS_OF_EACH = 7, 8
 _RELENTS_WITHIN = 30.0
 # How long a fault waits for something to hit, as a share of the scenario's time, and what it takes at least until a
 # service that has just begun has jobs at work again.
 _PATIENCE, _LEAST_PATIENCE = 0.1, 5.0
-# All that is asked when all is over, however many jobs there were.
-_LOOKED_AT_WITHIN = 2 * ANSWERED_WITHIN
 
 
 async def run_stress(
@@ -106,16 +95,12 @@ class _Run:
     missed: dict[str, int] = field(factory=dict[str, int])
     cannot: set[FaultKind] = field(factory=set[FaultKind])
     memory: Memory = field(init=False)
-    _pages: random.Random = field(init=False)
     refused: dict[str, int] = field(factory=dict[str, int])
     took: float = 0.0
     began: float = 0.0
-    _held_before: Counter[str] = field(factory=Counter[str])
-    _kept_before: int = 0
     _asking: set[int] = field(factory=set[int])  # jobs that are neither accepted nor refused
 
     def __attrs_post_init__(self) -> None:
-        self._pages = random.Random(self.plan.seed)  # noqa: S311 - it has to be had again
         self.memory = Memory(_WARM_AFTER * self.plan.scenario.duration)
 
     async def whole(self) -> None:
@@ -146,9 +131,10 @@ class _Run:
         service.begin(nursery)
         nursery.start_soon(self._report_progress, service)
         first = await service.wait_begun()
+        held_before, kept_before = Counter[str](), 0
         if first is not None and first.inside is not None:
             await trio.sleep(_SETTLES)
-            self._held_before, self._kept_before = holds(first.inside), kept(first.inside)
+            held_before, kept_before = holds(first.inside), kept(first.inside)
             self.began = trio.current_time()
         async with trio.open_nursery() as looking:
             # Until all has settled: what a look asks then would be taken for an ask that nobody answered.
@@ -166,20 +152,15 @@ class _Run:
             self._starved()
         self._check_memory()
         self._check_accepted()
-        # An announcement that was put off before the clock was set back may wait for an hour: nothing tells that from
-        # what a receiver asked for.
-        looked_at_within = self.plan.scenario.settle_within + _LOOKED_AT_WITHIN
-        with trio.move_on_after(looked_at_within) as scope:
-            if await service.wait_begun() is not None:
-                await self._at_rest(service)
-                await self._all_told(service, clients)
-        if scope.cancelled_caught:
-            text = f"what is asked when all is over took {looked_at_within:g} s"
-            self._broke("every ask is answered", text)
-        await self._closed(service)
-        self.judge.check_taken(self.world.receiver, trio.current_time())
-        self._check_reached()
-        self._check_climbs()
+        await Conclusion(
+            world=self.world,
+            plan=self.plan,
+            judge=self.judge,
+            service=service,
+            clients=clients,
+            held_before=held_before,
+            kept_before=kept_before,
+        ).reach()
 
     async def _job(self, clients: Clients, job: PlannedJob) -> None:
         await trio.sleep_until(self.began + job.at)
@@ -273,129 +254,12 @@ class _Run:
                     job=job.number,
                 )
 
-    def _check_reached(self) -> None:
-        reached, settings = self.world.reached, self.world.settings
-        patience = min(settings.header_timeout, settings.chunk_timeout)
-        for file, wrong in () if reached is None else reached.wrong(self.judge.files.values(), patience):
-            self.judge.findings.broke(
-                "each prompt reaches the model once",
-                trio.current_time(),
-                wrong,
-                session=file.session,
-                job=file.number,
-            )
-
-    def _check_climbs(self) -> None:
-        asked, judge = self.world.asked, self.judge
-        if asked is None:
-            return
-        words = judge.evidence.words
-        for file, wrong in not_done(judge.files.values(), asked, words, judge.tolerance, judge.hits):
-            judge.findings.broke(
-                "the ladder only climbs",
-                trio.current_time(),
-                wrong,
-                session=file.session,
-                job=file.number,
-            )
-
-    async def _at_rest(self, service: Service) -> None:
-        """All has settled: what is kept of it, and that nothing else goes on."""
-        try:
-            # A session that was given up may have left something to an engine that was away: no clean-up ends it.
-            await self._reset(service, SessionStatus.QUARANTINED, SessionStatus.GIVEN_UP)
-            for file in tuple(self.judge.files.values()):
-                await self._check(service, file)
-        except NoAnswer:
-            return
-        except OpencodeActorsError as error:
-            self._broke("every ask is answered", error.message)
-            return
-        self.judge.check_unknown(trio.current_time())
-        live = service.live
-        if live is None or live.inside is None or self.judge.unsettled:
-            return
-        statistics = live.inside.statistics()
-        if statistics.jobs:
-            self._broke("nothing is left", f"{statistics.jobs} jobs are in memory")
-        for name, actor in statistics.actors.items():
-            if actor.asks:
-                self._broke("every ask is answered", f"{actor.asks} wait for {name}")
-
     async def _see_to_the_cause(self, service: Service) -> None:
         """With the next service, if this one ends meanwhile."""
         while await service.wait_begun() is not None:
             with suppress(NoAnswer):
-                await self._reset(service, SessionStatus.QUARANTINED)
+                await reset_stuck(service, SessionStatus.QUARANTINED)
                 return
-
-    async def _reset(self, service: Service, *stuck: SessionStatus) -> None:
-        """As somebody does who has seen to the cause."""
-        for session in await service.call("sessions", lambda face: face.sessions()):
-            if session.status in stuck:
-                with suppress(UnknownSession):
-                    await service.call("reset", partial(_reset, session=session.key))
-
-    async def _all_told(self, service: Service, clients: Clients) -> None:
-        """Whoever came back has all of it, and whoever is told of ends was told of all."""
-        live, upto = service.live, service.reached
-        for number, wanderer in enumerate(clients.wanderers):
-            if live is None:
-                return
-            for wrong in await wanderer.finish(live, service.record, upto):
-                self._broke("every notice is told", f"follower {number}, who came back: {wrong}")
-        receiver = self.world.receiver
-        if receiver is not None and not self.judge.unsettled:
-            ended = frozenset(file.id for file in self.judge.files.values())
-            with trio.move_on_after(self.plan.scenario.settle_within):
-                await receiver.wait_taken(ended)
-        # Not before: until then the outbox waits for its next try.
-        await self._let_go(service)
-
-    async def _let_go(self, service: Service) -> None:
-        """In half of all runs: in the others the system is closed with all that its sessions have."""
-        live = service.live
-        if live is None or self.judge.unsettled or self.plan.seed % 2:
-            return
-        try:
-            await service.call("cleanup", lambda face: face.cleanup())
-            if live.inside is not None and live.inside.statistics().sessions:
-                # What a full disk kept from being recorded may just have been gone on with.
-                await trio.sleep(_GONE_ON_WITH)
-                await service.call("cleanup", lambda face: face.cleanup())
-        except (NoAnswer, OpencodeActorsError):
-            return
-        for text in await self.world.at_rest(live):
-            self._broke("nothing is left", text)
-        if live.inside is not None and (more := await holds_more(live.inside, self._held_before)):
-            self._broke("nothing is left", f"with all its sessions ended the system still holds {more}")
-        self._check_kept(live.inside)
-
-    def _check_kept(self, system: System | None) -> None:
-        """What a session leaves is a constant, and so is what a system makes when it is first used."""
-        if system is None:
-            return
-        more, jobs = kept(system) - self._kept_before, len(self.judge.files)
-        if more > _KEPT_OF_EACH * self.plan.scenario.sessions + jobs // _JOBS_OF_EACH:
-            self._broke("bounded", f"after {jobs} jobs the system keeps {more} things more than before them")
-
-    async def _check(self, service: Service, file: JobFile) -> None:
-        status = await service.call("status", lambda face: face.status(file.id))
-        text, offset, more = "", 0, True
-        while more:
-            limit = self._pages.randint(1, 1 << self._pages.randrange(_PAGE_BITS))
-            read = partial(_read, file=file, offset=offset, limit=limit)
-            piece = await service.call("output", read)
-            text, offset, more = text + piece.text, piece.next_offset, piece.more
-        self.judge.check_end(file, status, text, trio.current_time())
-
-    async def _closed(self, service: Service) -> None:
-        settings = self.world.settings
-        graces = settings.stop_grace + settings.kill_grace + settings.remove_grace
-        with trio.move_on_after(graces + 60.0) as scope:
-            await service.close()
-        if scope.cancelled_caught:
-            self._broke("the system closes", f"it did not within {graces + 60.0:g} s")
 
     async def _report_progress(self, service: Service) -> None:
         whole = self.plan.over_at
@@ -418,14 +282,6 @@ class _Run:
 
     def _broke(self, rule: str, text: str) -> None:
         self.judge.findings.broke(rule, trio.current_time(), text)
-
-
-async def _reset(face: Face, *, session: str) -> object:
-    return await face.reset_session(session)
-
-
-async def _read(face: Face, *, file: JobFile, offset: int, limit: int) -> OutputSlice:
-    return await face.output(file.id, offset=offset, limit=limit)
 
 
 class _Bugs(logging.Handler):

@@ -203,7 +203,11 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     assert report.passed, report.violations
     assert report.accepted == 20
     assert report.hits["service_killed"] == 2
-    assert report.unchecked == ("one announcement for each job", "an end ends the work")
+    assert report.unchecked == (
+        "one announcement for each job",
+        "an end ends the work",
+        "that each rung which is told is tried",
+    )
 
 
 def test_what_somebodys_own_system_leaves_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
