@@ -525,7 +525,7 @@ async def abandoned(world: World) -> Job:
 
     async def live_and_die() -> None:
         async with world.system() as system:
-            kept.append(await system.start("::say begun\n::pause 20\n::say and done", session="demo"))
+            kept.append(await system.start("::say begun\n::pause 100\n::say and done", session="demo"))
             await trio.sleep(10)
             world.store.full = True
             for verb in ENDING:
