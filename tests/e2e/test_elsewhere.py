@@ -29,7 +29,7 @@ from opencode_actors.adapters import opencode_connection
 from opencode_actors.machines.notices import InputWanted
 from opencode_actors.testing.fake_engine import FakeEngine
 from tests.contract.engines import within
-from tests.contract.servers import ASKED_FOR, PASSWORD
+from tests.contract.servers import ASKED_FOR, IMPATIENT, PASSWORD
 
 from .elsewhere import a_remote, with_tls
 from .rig import PLENTY, containers, eventually, open_rig, short_folder, until, whole_output
@@ -140,8 +140,8 @@ async def test_their_conversations_are_listed_and_joined_in_their_own_directory(
                 again = await (await system.start("::say mine", session="two")).wait()
                 assert again.status is JobStatus.COMPLETED
                 models = await system.offered("one")
-                assert [model.name for model in models.catalog.models] == ["scripted/demo"]
-                assert models.catalog.models[0].priced
+                assert {model.name for model in models.catalog.models} == {"scripted/demo", IMPATIENT}
+                assert all(model.priced for model in models.catalog.models)
                 assert {"build", "plan"} <= {agent.name for agent in models.catalog.agents}
                 with pytest.raises(UsageError, match=r"no agent 'biuld'; nearest: build"):
                     await system.start("::say x", session="one", agent="biuld")
