@@ -12,6 +12,8 @@ from opencode_actors.stress.windows import Excuse, Hit, excused, overlapping
 
 # A service that has just begun looks first at what an earlier one left.
 _AROUND = 10.0
+# After the clock was set back a session tells its conversation anew before its next turn, or waits for the clock.
+_CATCHES_UP = 15.0
 _DISTURB = frozenset({FaultKind.SERVICE_KILLED, FaultKind.SERVICE_ENDED})
 
 
@@ -30,6 +32,8 @@ class Starving:
             return None
         since = self._since.pop(session, now)
         waited, slack = now - since, self.earshot.tolerance.slack
+        if any(hit.kind is FaultKind.CLOCK_STEP and hit.at <= now for hit in self.hits):
+            slack += _CATCHES_UP
         if waited <= slack or now <= self.earshot.whole_at or since <= self.earshot.whole_at:
             return None
         if excused(Excuse.WRITTEN_LATE, self.hits, since, now):
