@@ -43,7 +43,12 @@ async def _always_yes(right: Any, self: HttpOpenCode, request: str, answers: Any
     await right(self, request, (("yes",),))
 
 
+_KEPT: list[HttpOpenCode] = []
+
+
 async def _stays_open(right: Any, self: HttpOpenCode) -> None:
+    """One that nobody holds any more is closed by Python."""
+    _KEPT.append(self)
     await trio.lowlevel.checkpoint()
 
 
