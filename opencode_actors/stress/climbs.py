@@ -9,7 +9,7 @@ from opencode_actors.machines.vocabulary import Climb, Rung, SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.scenario import FaultKind
-from opencode_actors.stress.truth import DEATHS, Word
+from opencode_actors.stress.truth import ALL_DEATHS, Word
 from opencode_actors.stress.windows import (
     SERVICE_GOES,
     Excuse,
@@ -24,7 +24,31 @@ from opencode_actors.stress.windows import (
 _NO_ENGINE = frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW})
 _DOES = {Rung.STOP: "stop", Rung.KILL: "kill", Rung.REMOVE: "remove"}
 _HAS_A_CONTAINER = frozenset({SessionStatus.READY, SessionStatus.UNREADY})
-_ENDS = DEATHS | {FaultKind.CRASH_LOOP}
+# What keeps an abort from ending what it is asked to end, or whoever climbs from hearing that it has.
+_DISTURBS = ALL_DEATHS | frozenset(
+    {
+        FaultKind.SERVER_FROZEN,
+        FaultKind.SERVER_SLOW,
+        FaultKind.ANSWERS_LOST,
+        FaultKind.STREAM_DROPPED,
+        FaultKind.STREAM_TRUNCATED,
+        FaultKind.EVENTS_DUPLICATED,
+        FaultKind.EVENTS_REORDERED,
+        FaultKind.ENGINE_AWAY,
+        FaultKind.ENGINE_SLOW,
+        FaultKind.ENGINE_LIES,
+        FaultKind.ENGINE_REFUSES,
+        FaultKind.IGNORES_SIGTERM,
+        FaultKind.JOURNAL_SLOW,
+        FaultKind.DISK_FULL,
+        FaultKind.CLOCK_STEP,
+        FaultKind.CLOSE_STORM,
+        FaultKind.CLEANUP_STORM,
+        *SERVICE_GOES,
+    }
+)
+_HEALS = 60.0  # so long after a fault a client may still look for what it has missed
+_DAEMON = "setsid "  # in a prompt: what that begins no abort ends
 _WRITES = 10.0  # on a slow disk, for what a rung has to record
 _BEGINS_AGAIN = 15.0  # a service, with a look at all that the one before it left
 
@@ -67,7 +91,7 @@ def not_done(
             if excused(Excuse.WRITTEN_LATE, hits, at):
                 until += _WRITES
             spared = (
-                (hit.kind in SERVICE_GOES or (hit.kind in _ENDS and hit.session == file.session))
+                (hit.kind in SERVICE_GOES or (hit.kind in ALL_DEATHS and hit.session == file.session))
                 and since <= hit.until
                 and hit.at <= until
                 for hit in hits
@@ -77,6 +101,29 @@ def not_done(
                 continue
             if not any(said == verb and since <= when <= until for when, said in asked):
                 yield file, f"{rung.name} was told, and the engine was not asked to {verb} anything"
+
+
+def too_steep(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Sequence[Hit]) -> Iterator[str]:
+    """Where nothing is in its way an abort ends all that is not in a process session of its own, and a rung that is
+    left had its whole grace. What is said of each rung's time is what was seen of it."""
+    end, ended_at = file.end, file.ended_at
+    if end is None or ended_at is None or end.climb is None or file.planned is None or not file.climbed:
+        return
+    own, rungs = graces(settings), end.climb.seconds
+    since = min(file.climbed[0][1], file.decided_at) - _HEALS
+    if any(hit.session in (None, file.session) for hit in overlapping(hits, _DISTURBS, since, ended_at)):
+        return
+    # Whoever takes over a turn does not know what an earlier job had left in the container on purpose.
+    taken_over = killed_between(hits, file.started_since, ended_at) > 0
+    if end.climb.ended_by is not Rung.ABORT and _DAEMON not in file.planned.prompt and not taken_over:
+        last = "nothing" if end.climb.ended_by is None else end.climb.ended_by.name
+        yield f"{last} ended it, and an abort would have"
+    for rung, spent in rungs[:-1]:
+        if spent < own[rung] - tolerance.slack:
+            yield f"{rung.name} had {spent:.1f} s, and its grace is {own[rung]:g} s"
+    took, said = ended_at - file.climbed[0][1], sum(spent for _, spent in rungs)
+    if abs(took - said) > tolerance.slack:
+        yield f"its climb took {took:.1f} s, and is said to have taken {said:.1f} s"
 
 
 def too_slow(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Sequence[Hit]) -> Iterator[str]:

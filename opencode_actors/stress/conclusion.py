@@ -15,7 +15,7 @@ from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
-from opencode_actors.stress.climbs import not_done
+from opencode_actors.stress.climbs import not_done, too_steep
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.heap import kept
 from opencode_actors.stress.innards import holds_more
@@ -151,27 +151,21 @@ class Conclusion:
         reached, settings = self.world.reached, self.world.settings
         patience = min(settings.header_timeout, settings.chunk_timeout)
         for file, wrong in () if reached is None else reached.wrong(self.judge.files.values(), patience):
-            self.judge.findings.broke(
-                "each prompt reaches the model once",
-                trio.current_time(),
-                wrong,
-                session=file.session,
-                job=file.number,
-            )
+            self._broke_of("each prompt reaches the model once", wrong, file)
 
     def _check_climbs(self) -> None:
         asked, judge = self.world.asked, self.judge
+        files, words = judge.files.values(), judge.evidence.words
+        for file in files:
+            for wrong in too_steep(file, judge.settings, judge.tolerance, judge.hits):
+                self._broke_of("the ladder is bounded", wrong, file)
         if asked is None:
             return
-        words = judge.evidence.words
-        for file, wrong in not_done(judge.files.values(), asked, words, judge.tolerance, judge.hits):
-            judge.findings.broke(
-                "the ladder only climbs",
-                trio.current_time(),
-                wrong,
-                session=file.session,
-                job=file.number,
-            )
+        for file, wrong in not_done(files, asked, words, judge.tolerance, judge.hits):
+            self._broke_of("the ladder only climbs", wrong, file)
+
+    def _broke_of(self, rule: str, text: str, file: JobFile) -> None:
+        self.judge.findings.broke(rule, trio.current_time(), text, session=file.session, job=file.number)
 
     def _broke(self, rule: str, text: str) -> None:
         self.judge.findings.broke(rule, trio.current_time(), text)

@@ -11,6 +11,7 @@ from opencode_actors.machines import notices as n
 from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, JobStatus, OnCrash, SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
+from opencode_actors.stress.bounds import out_of_bounds
 from opencode_actors.stress.climbs import skipped, too_slow
 from opencode_actors.stress.earshot import Earshot
 from opencode_actors.stress.files import JobFile
@@ -323,7 +324,7 @@ class Judge:
         words.append(Word(now, notice.status, notice.detail))
         restarts = self._restarts.get(notice.session)
         if restarts is None:
-            restarts = self._restarts[notice.session] = Restarts(self.settings, self.tolerance.late)
+            restarts = self._restarts[notice.session] = Restarts(self.settings, self.tolerance, self.hits)
         wrong = restarts.changed(notice.status, now, self.earshot.earliest(now))
         if wrong:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)
@@ -395,6 +396,8 @@ class Judge:
         wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
         if wrong:
             self._broke("whole output", now, wrong, file)
+        for wrong in out_of_bounds(file, output, self.settings, self.tolerance, self.hits):
+            self._broke("a bound is kept", now, wrong, file)
         if file.full is not file.end.output_truncated and self._recorded_at(file.ended_at):
             self._broke(
                 "whole output", now, f"it is full: {file.full}, and said to be: {not file.full}", file
