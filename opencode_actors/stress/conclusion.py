@@ -62,6 +62,7 @@ class Conclusion:
         self.judge.check_taken(self.world.receiver, trio.current_time())
         self._check_reached()
         self._check_climbs()
+        self.judge.check_frozen(trio.current_time())
 
     async def _at_rest(self) -> None:
         """All has settled: what is kept of it, and that nothing else goes on."""

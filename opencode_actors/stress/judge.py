@@ -11,11 +11,12 @@ from opencode_actors.machines import notices as n
 from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, JobStatus, OnCrash, SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.stress.announced import wrong_announcements
-from opencode_actors.stress.bounds import out_of_bounds
+from opencode_actors.stress.bounds import Bounds
 from opencode_actors.stress.climbs import skipped, too_slow
 from opencode_actors.stress.earshot import Earshot
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
+from opencode_actors.stress.housing import Housing
 from opencode_actors.stress.kept import differs, told_too_often, wrong_ends
 from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
@@ -60,6 +61,8 @@ class Judge:
     earshot: Earshot = field(init=False)
     evidence: Evidence = field(init=False)
     starving: Starving = field(init=False)
+    housing: Housing = field(init=False)
+    bounds: Bounds = field(init=False)
     running: dict[str, JobId] = field(factory=dict[str, JobId])
     waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
@@ -70,6 +73,8 @@ class Judge:
         self.tolerance = tolerance_of(self.late)
         self.earshot = Earshot(self.tolerance)
         self.starving = Starving(self.earshot, self.hits)
+        self.housing = Housing(self.settings, self.earshot, self.hits)
+        self.bounds = Bounds(self.settings, self.tolerance, self.hits, self.ledger)
         self.evidence = Evidence(self.settings, self.tolerance, self.hits, ledger=self.ledger)
 
     # ---- what clients and the world say
@@ -136,6 +141,9 @@ class Judge:
         wrong = self.starving.looked(notice.session, now, idle=self._idle(notice.session))
         if wrong is not None:
             self.findings.broke("nothing starves", now, wrong, session=notice.session)
+        used = notice.session in self.running or bool(self.waiting[notice.session])
+        if wrong := self.housing.looked(notice.session, now, used=used):
+            self.findings.broke("a bound is kept", now, wrong, session=notice.session)
 
     def _idle(self, session: str) -> bool:
         """Whether it could work, and does not."""
@@ -328,6 +336,8 @@ class Judge:
         wrong = restarts.changed(notice.status, now, self.earshot.earliest(now))
         if wrong:
             self.findings.broke("restart intensity", now, wrong, session=notice.session)
+        if wrong := self.housing.changed(notice.session, notice.status, now):
+            self.findings.broke("a bound is kept", now, wrong, session=notice.session)
         if restarts.took is not None:
             self.latencies["restart"].append(restarts.took)
 
@@ -340,6 +350,7 @@ class Judge:
         """The next one begins with sessions that know nothing of crashes, and may go on with what ended while
         the disk was full: who knows whether there was room for that since."""
         self._restarts.clear()
+        self.housing.begun_anew()
         self.began_at = now
         for file in self.files.values():
             self._may_go_on(file, now)
@@ -396,7 +407,7 @@ class Judge:
         wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
         if wrong:
             self._broke("whole output", now, wrong, file)
-        for wrong in out_of_bounds(file, output, self.settings, self.tolerance, self.hits):
+        for wrong in self.bounds.broken(file, output):
             self._broke("a bound is kept", now, wrong, file)
         if file.full is not file.end.output_truncated and self._recorded_at(file.ended_at):
             self._broke(
@@ -434,6 +445,11 @@ class Judge:
                 self.findings.broke(rule, now, wrong.text)
             else:
                 self._broke(rule, now, wrong.text, wrong.file)
+
+    def check_frozen(self, now: float) -> None:
+        for session, words in self.evidence.words.items():
+            for wrong in self.housing.never_found(words, session):
+                self.findings.broke("a bound is kept", now, wrong, session=session)
 
     def check_unknown(self, now: float) -> None:
         for file in self.files.values():

@@ -30,7 +30,8 @@ class Restarts:
     _crashed: list[float] = field(factory=list[float])
     _ever: list[float] = field(factory=list[float])  # also those before it rested or was closed
     _stopping_at: float = 0.0
-    _backed_off_at: float = 0.0
+    _backed_off_at: float = 0.0  # at the earliest
+    _backed_off_by: float = 0.0
     _fruitless: int = 0
     _failed: int = 0  # starts in a row
     _failed_ever: int = 0  # likewise
@@ -38,13 +39,12 @@ class Restarts:
 
     def changed(self, status: SessionStatus, now: float, since: float) -> str | None:
         """What is wrong with this change, if anything; it came to pass `since` then at the earliest."""
-        late = self.tolerance.late
         before, self._status, self.took = self._status, status, None
         if status is SessionStatus.STOPPING and before is not status:
             self._stopping_at = now
         elif status is SessionStatus.BACKING_OFF:
             self._lost_at = self._stopping_at if self._lost_at is None else self._lost_at
-            self._backed_off_at = since
+            self._backed_off_at, self._backed_off_by = since, now
             self._failed += 1
             self._failed_ever += 1
             self._crashed.append(self._stopping_at)
@@ -58,12 +58,13 @@ class Restarts:
             if self._fruitless > self.settings.max_restarts + 1:
                 return f"start {self._fruitless} in a row without a server that got ready"
             waited, least = now - self._backed_off_at, self._least()
-            if before is SessionStatus.BACKING_OFF and waited < least - late:
+            if before is SessionStatus.BACKING_OFF and waited < least - self.tolerance.late:
                 return f"started again after {waited:.3f} s, and its delay is {least:g} s at least"
             most = self._most()
-            if before is SessionStatus.BACKING_OFF and waited > most + self.tolerance.slack:
-                if not excused(Excuse.WRITTEN_LATE, self.hits, self._backed_off_at, now):
-                    return f"started again after {waited:.3f} s, and its delay is {most:g} s at most"
+            waited = now - self._backed_off_by
+            late = before is SessionStatus.BACKING_OFF and waited > most + self.tolerance.slack
+            if late and not excused(Excuse.WRITTEN_LATE, self.hits, self._backed_off_by, now):
+                return f"started again after {waited:.3f} s, and its delay is {most:g} s at most"
         elif status is SessionStatus.READY:
             self._fruitless = self._failed = self._failed_ever = 0
             if self._lost_at is not None:

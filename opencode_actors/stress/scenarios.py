@@ -44,6 +44,10 @@ def _scenario(
 
 _HARD_TIMES = (60.0, 200.0, 340.0, 480.0, 620.0, 760.0)
 
+# A service begins, and the server that it finds is frozen: it does not get ready.
+_FREEZES = tuple(float(at) for at in range(60, 900, 90))
+_WHILE_FROZEN = tuple(at + 4.0 for at in _FREEZES[::2])
+
 _OFTEN = tuple(float(at) for at in range(40, 900, 20))
 
 DEFAULTS: tuple[Scenario, ...] = (
@@ -163,6 +167,21 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.SERVICE_KILLED,
         maxOutputSize="100k",
         jobTimeout=130.0,
+    ),
+    evolve(
+        _scenario(
+            "bounds are tight",
+            maxSessions=2,
+            sessionIdleTimeout=20.0,
+            serverReadyTimeout=10.0,
+            maxProviderRetries=1,
+        ),
+        faults=(
+            FaultPlan(kind=FaultKind.SERVER_FROZEN, at=_FREEZES, lasts=40.0),
+            FaultPlan(kind=FaultKind.SERVICE_KILLED, at=_WHILE_FROZEN, lasts=2.0),
+            FaultPlan(kind=FaultKind.PROVIDER_429, times=3, lasts=60.0),
+            FaultPlan(kind=FaultKind.PROVIDER_500, times=3, lasts=60.0),
+        ),
     ),
     _scenario(
         "gone on with after a crash",
