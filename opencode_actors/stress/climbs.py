@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from opencode_actors.machines.names import directory_name, session_key
 from opencode_actors.machines.vocabulary import Climb, Rung, SessionStatus
 from opencode_actors.settings import Settings
 from opencode_actors.stress.files import JobFile
@@ -19,6 +20,7 @@ from opencode_actors.stress.windows import (
     killed_between,
     overlapping,
 )
+from opencode_actors.testing.fake_container import Deed
 
 # Without an engine nothing can be ended: that is waited for, and then the rung has its time again.
 _NO_ENGINE = frozenset({FaultKind.ENGINE_AWAY, FaultKind.ENGINE_SLOW})
@@ -47,6 +49,7 @@ _DISTURBS = ALL_DEATHS | frozenset(
         *SERVICE_GOES,
     }
 )
+_MISLEADS = _DISTURBS - {FaultKind.SERVER_FROZEN, FaultKind.SERVER_SLOW}
 _HEALS = 60.0  # so long after a fault a client may still look for what it has missed
 _DAEMON = "setsid "  # in a prompt: what that begins no abort ends
 _WRITES = 10.0  # on a slow disk, for what a rung has to record
@@ -75,14 +78,15 @@ def skipped(climb: Climb | None) -> str | None:
 
 def not_done(
     files: Iterable[JobFile],
-    asked: Sequence[tuple[float, str]],
+    asked: Sequence[Deed],
     words: Mapping[str, Sequence[Word]],
     tolerance: Tolerance,
     hits: Sequence[Hit],
 ) -> Iterator[tuple[JobFile, str]]:
-    """Each rung that was told of was tried, by the word of the engine, which `asked` is what it was asked and when. A
+    """Each rung that was told of was tried, by the word of the engine, of what it was `asked`. A
     service that goes may not come to that, and a container that has ended by itself, or that its session was ending
-    anyhow, needs none."""
+    anyhow, needs none. The engine remembers so much and no more."""
+    remembered = asked[0].at if asked else 0.0
     for file in files:
         first = min((at for rung, at in file.climbed if rung in _DOES), default=0.0)
         before = [word.status for word in words.get(file.session, ()) if word.at < first]
@@ -97,10 +101,39 @@ def not_done(
                 for hit in hits
             )
             verb = _DOES.get(rung)
-            if verb is None or any(spared) or (before and before[-1] not in _HAS_A_CONTAINER):
+            if (
+                verb is None
+                or since < remembered
+                or any(spared)
+                or (before and before[-1] not in _HAS_A_CONTAINER)
+            ):
                 continue
-            if not any(said == verb and since <= when <= until for when, said in asked):
+            if not any(deed.verb == verb and since <= deed.at <= until for deed in asked):
                 yield file, f"{rung.name} was told, and the engine was not asked to {verb} anything"
+
+
+def torn(
+    asked: Sequence[Deed],
+    words: Mapping[str, Sequence[Word]],
+    settings: Settings,
+    tolerance: Tolerance,
+    hits: Sequence[Hit],
+) -> Iterator[tuple[str, Deed]]:
+    """Each removal of a session's container that had a server at work, and that nobody had tried to kill."""
+    within = settings.kill_grace + tolerance.slack
+    for session, said in words.items():
+        name = directory_name(session_key(session))
+        for deed in asked:
+            if deed.verb != "remove" or deed.ran is None or not deed.whom.endswith(name):
+                continue
+            before = [word.status for word in said if word.at < deed.at - tolerance.slack]
+            if not before or before[-1] not in _HAS_A_CONTAINER:
+                continue
+            if overlapping(hits, _MISLEADS, deed.at - _HEALS, deed.at):
+                continue
+            tried = (one for one in asked if one.verb == "kill" and one.whom == deed.whom)
+            if not any(deed.at - within <= one.at <= deed.at for one in tried):
+                yield session, deed
 
 
 def too_steep(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Sequence[Hit]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from opencode_actors.kernel.system import System
 from opencode_actors.machines.vocabulary import SessionStatus
 from opencode_actors.store.port import OutputSlice
 from opencode_actors.stress.clients import Clients
-from opencode_actors.stress.climbs import not_done, too_steep
+from opencode_actors.stress.climbs import not_done, too_steep, torn
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.heap import kept
 from opencode_actors.stress.innards import holds_more
@@ -164,6 +164,9 @@ class Conclusion:
             return
         for file, wrong in not_done(files, asked, words, judge.tolerance, judge.hits):
             self._broke_of("the ladder only climbs", wrong, file)
+        for session, deed in torn(asked, words, judge.settings, judge.tolerance, judge.hits):
+            text = f"container {deed.whom} was removed while it ran, and nobody had tried to kill it"
+            judge.findings.broke("the ladder only climbs", deed.at, text, session=session)
 
     def _broke_of(self, rule: str, text: str, file: JobFile) -> None:
         self.judge.findings.broke(rule, trio.current_time(), text, session=file.session, job=file.number)

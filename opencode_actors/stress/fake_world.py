@@ -25,6 +25,7 @@ from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wire import Wire
 from opencode_actors.stress.worlds import Live, embedded
+from opencode_actors.testing.fake_container import Deed
 from opencode_actors.workdirs import Directories
 
 # Real servers end them with their parents, and would hide a system that does not ask for it. What begins at that moment
@@ -65,7 +66,7 @@ class FakeWorld:
         return self.faults.outside.weather.reached
 
     @property
-    def asked(self) -> Sequence[tuple[float, str]]:
+    def asked(self) -> Sequence[Deed]:
         return self.faults.engine.asked
 
     @asynccontextmanager

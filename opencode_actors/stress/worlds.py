@@ -21,6 +21,7 @@ from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.windows import Hit
 from opencode_actors.stress.wire import Wire
+from opencode_actors.testing.fake_container import Deed
 
 SystemFactory = Callable[[Wire], AbstractAsyncContextManager[System]]
 
@@ -133,8 +134,8 @@ class World(Protocol):
         ...
 
     @property
-    def asked(self) -> Sequence[tuple[float, str]] | None:
-        """What its engine was asked to do, and when, if that is known."""
+    def asked(self) -> Sequence[Deed] | None:
+        """What its engine was asked to do, if that is known."""
         ...
 
     @property

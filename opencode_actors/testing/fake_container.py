@@ -56,12 +56,23 @@ class EngineTrouble:
     over: bool = False
 
 
+@frozen(kw_only=True)
+class Deed:
+    """What the engine was asked to do, to whom, and for how long that one had been running; None when it was not."""
+
+    at: float
+    verb: str
+    whom: str
+    ran: float | None = None
+
+
 @define(eq=False)
 class FakeRun:
     """One run of a container, from a start to its death."""
 
     pid: int
     port: int | None
+    since: float = field(factory=trio.current_time)
     death: Death | None = None
     ended: trio.Event = field(factory=trio.Event, repr=False)
 

@@ -45,6 +45,7 @@ from opencode_actors.ports import (
 )
 from opencode_actors.testing.fake_container import (
     FAKE_INFO,
+    Deed,
     EngineTrouble,
     FakeContainer,
     FakeEngineStatistics,
@@ -86,7 +87,7 @@ class FakeEngine:
         factory=dict[ContainerId, FakeContainer], init=False, repr=False
     )
     calls: deque[tuple[Verb, str]] = field(factory=lambda: deque(maxlen=10_000), init=False)
-    asked: deque[tuple[float, Verb]] = field(factory=lambda: deque(maxlen=10_000), init=False)  # and when
+    asked: deque[Deed] = field(factory=lambda: deque(maxlen=10_000), init=False)
     _counts: Counter[str] = field(factory=Counter[str], init=False)
     _refusals: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
     _delays: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
@@ -400,7 +401,10 @@ class FakeEngine:
 
     def _note(self, verb: Verb, what: str) -> None:
         self.calls.append((verb, what))
-        self.asked.append((trio.current_time(), verb))
+        now, found = trio.current_time(), self.containers.get(self._named.get(what, ContainerId(what)))
+        run = None if found is None or not found.is_alive else found.run
+        whom, ran = what if found is None else found.name, None if run is None else now - run.since
+        self.asked.append(Deed(at=now, verb=verb, whom=whom, ran=ran))
         self._counts[verb] += 1
 
     def _call(self, verb: Verb, what: str = "") -> None:
