@@ -5,6 +5,7 @@ Failures come back as facts.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from contextlib import suppress
 from typing import assert_never
 
@@ -149,9 +150,7 @@ class JobOperations:
             ours = await self._answering(server, operation, (*questions, *permissions))
             # Last, so that what has ended meanwhile is seen to have.
             busy = frozenset(await server.status())
-            at_work = frozenset(
-                [child for child in sorted(children & busy) if await _runs_a_tool(server, child)]
-            )
+            at_work = await _running_tools(server, children & busy) if operation.tools else None
         except OpenCodeError as error:
             return RequestsUnread(reason=error.message)
 
@@ -252,6 +251,12 @@ def _taken(operation: SubmitPrompt) -> Failure:
         message=f"conversation {operation.conversation} at {operation.endpoint.url} is at work on another prompt, "
         "and OpenCode would make one answer of both; nothing was sent",
     )
+
+
+async def _running_tools(
+    server: OpenCodeServer, conversations: Set[ConversationId]
+) -> frozenset[ConversationId]:
+    return frozenset([one for one in sorted(conversations) if await _runs_a_tool(server, one)])
 
 
 async def _runs_a_tool(server: OpenCodeServer, conversation: ConversationId) -> bool:

@@ -1,8 +1,9 @@
 """Signs of life of a running job into active, processing, waiting or idle.
 
 Silence alone is not idleness: a tool that runs for ten minutes is work, and so is a child session for as long as the
-server says that a tool of it runs; a question that nobody has answered is a wait for somebody else. A busy processor is called processing, and is
-no proof of work: the server's garbage collector keeps it busy while the model has long fallen silent.
+server says that a tool of it runs; a question that nobody has answered is a wait for somebody else. A busy processor is
+called processing, and is no proof of work: the server's garbage collector keeps it busy while the model has long fallen
+silent.
 """
 
 from __future__ import annotations

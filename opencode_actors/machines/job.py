@@ -201,12 +201,13 @@ def _read(work: Work) -> Run[m.JobOperation]:
     )
 
 
-def _look(work: Work) -> Run[m.JobOperation]:
+def _look(work: Work, *, tools: bool) -> Run[m.JobOperation]:
     return Run(
         operation=m.ReadRequests(
             endpoint=work.endpoint,
             conversation=work.transcript.conversation,
             since=work.transcript.prompt,
+            tools=tools,
         )
     )
 
@@ -347,7 +348,7 @@ def _pick_up(state: JobState, known: Interrupted, turn: m.TurnGranted, now: floa
         return _stop(state, running, known.verdict, now, known.stopping)
     effects: list[JobEffect] = [
         _read(work),
-        _look(work),
+        _look(work, tools=False),
         # For a prompt that was taken, and is not answered: only an event told why.
         StartTimer(timer=JobTimer.START, seconds=BEGIN_WITHIN),
         StartTimer(timer=JobTimer.IDLE, seconds=state.policy.idle_timeout),
@@ -491,14 +492,14 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
         case m.StreamOpened():
             work = evolve(running.work, transcript=running.work.transcript.after_gap())
             running = _about_to_look(evolve(running, work=work))
-            return Step(state=evolve(state, phase=running), effects=(_read(work), _look(work)))
+            effects = (_read(work), _look(work, tools=False))
+            return Step(state=evolve(state, phase=running), effects=effects)
         case m.ReadFailed():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.RequestsRead():
             heard = looked(running.work, message, running.looked_with, running.looked_todos, now)
-            silence = heard.work.activity.delegated_for(now)
-            if not message.at_work and silence >= state.policy.idle_timeout - ROUNDING:
-                return _stop(state, running, verdicts.idle(state.policy, heard.work, silence, now), now)
+            if message.at_work == frozenset():
+                return _nothing_delegated_runs(state, running, heard, moment)
             return _running_heard(state, running, heard, moment)
         case m.RequestsUnread():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY),))
@@ -532,6 +533,22 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
 def _about_to_look(running: Running) -> Running:
     work = running.work
     return evolve(running, looked_with=frozenset(work.requests), looked_todos=work.todos)
+
+
+def _delegates_in_silence(state: JobState, work: Work, now: float) -> bool:
+    return work.activity.delegated_for(now) >= state.policy.idle_timeout - ROUNDING
+
+
+def _nothing_delegated_runs(state: JobState, running: Running, heard: Heard, moment: Moment) -> JobStep:
+    """By the server's word. It is asked twice: a tool may just have ended, and the word of that be on its way."""
+    now, activity = moment.now, heard.work.activity
+    if not _delegates_in_silence(state, heard.work, now):
+        return _running_heard(state, running, heard, moment)
+    if running.found_idle_at is not None and running.found_idle_at >= activity.sign_at:
+        silence = activity.delegated_for(now)
+        return _stop(state, running, verdicts.idle(state.policy, heard.work, silence, now), now)
+    step = _running_heard(state, evolve(running, found_idle_at=now), heard, moment)
+    return _also(step, [StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY)], [])
 
 
 def _acted(acted: requests.Acted) -> JobStep:
@@ -580,10 +597,10 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             rest = state.policy.idle_timeout - (now - work.activity.sign_at)
             seconds = rest if rest > ROUNDING else state.policy.idle_timeout
             again = StartTimer(timer=JobTimer.IDLE, seconds=seconds)
-            if work.activity.delegated_for(now) < state.policy.idle_timeout - ROUNDING:
+            if not _delegates_in_silence(state, work, now):
                 return Step(state=state, effects=(again,))
             running = _about_to_look(running)
-            return Step(state=evolve(state, phase=running), effects=(again, _look(work)))
+            return Step(state=evolve(state, phase=running), effects=(again, _look(work, tools=True)))
         case JobTimer.TOTAL:
             return _stop(state, running, verdicts.timed_out(state.policy), now)
         case JobTimer.REMIND:
@@ -595,8 +612,8 @@ def _running_timer(state: JobState, running: Running, timer: JobTimer, now: floa
             report = n.JobReported(job=state.id, session=state.session, seconds=lasted)
             return Step(state=state, effects=(Publish(notice=report), *_next_report(state, lasted)))
         case JobTimer.LOOK:
-            running = _about_to_look(running)
-            return Step(state=evolve(state, phase=running), effects=(_look(work),))
+            running, tools = _about_to_look(running), _delegates_in_silence(state, work, now)
+            return Step(state=evolve(state, phase=running), effects=(_look(work, tools=tools),))
         case JobTimer.UNANSWERED:
             return _unanswered(state, running, now)
         case JobTimer.RUNG:

@@ -195,13 +195,13 @@ class ReadFailed:
 @frozen(kw_only=True)
 class RequestsRead:
     """What waits for an answer by the server's own lists, without the ghosts that aborts leave there; and what is to
-    be done in the conversation. `at_work` are the busy children of which a tool runs."""
+    be done in the conversation. `at_work` are the busy children of which a tool runs; None when that was not asked."""
 
     children: frozenset[ConversationId]
     busy: frozenset[ConversationId]
     requests: tuple[PendingRequest, ...]
     todos: tuple[Todo, ...] = ()
-    at_work: frozenset[ConversationId] = frozenset()
+    at_work: frozenset[ConversationId] | None = None
 
 
 @frozen(kw_only=True)
@@ -316,11 +316,13 @@ class ReadConversation:
 
 @frozen(kw_only=True)
 class ReadRequests:
-    """After a gap: the conversation's children, and what they and it wait for. `since` is the prompt."""
+    """After a gap: the conversation's children, and what they and it wait for. `since` is the prompt. With `tools`
+    each busy child's messages are read as well."""
 
     endpoint: Endpoint
     conversation: ConversationId
     since: MessageId
+    tools: bool
 
 
 @frozen(kw_only=True)

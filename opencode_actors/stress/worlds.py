@@ -135,7 +135,7 @@ class World(Protocol):
 
     @property
     def asked(self) -> Sequence[Deed] | None:
-        """What its engine was asked to do, if that is known."""
+        """How its engine was asked to end containers, if that is known."""
         ...
 
     @property

@@ -58,7 +58,7 @@ class EngineTrouble:
 
 @frozen(kw_only=True)
 class Deed:
-    """What the engine was asked to do, to whom, and for how long that one had been running; None when it was not."""
+    """How the engine was asked to end whom, and for how long that one had been running; None when it was not."""
 
     at: float
     verb: str

@@ -57,6 +57,7 @@ Verb = Literal[
     "info", "image", "create", "start", "stop", "kill", "pause", "unpause",
     "remove", "inspect", "list", "events", "usage", "processes", "log", "wait_exit",
 ]  # fmt: skip
+_ENDS: tuple[Verb, ...] = ("stop", "kill", "remove")
 
 # As long as the real adapter waits for an engine that is away before it reports a death without a cause.
 ENGINE_BACK_WITHIN = 5.0
@@ -401,11 +402,15 @@ class FakeEngine:
 
     def _note(self, verb: Verb, what: str) -> None:
         self.calls.append((verb, what))
+        self._counts[verb] += 1
+        if verb in _ENDS:
+            self.asked.append(self._deed(verb, what))
+
+    def _deed(self, verb: Verb, what: str) -> Deed:
         now, found = trio.current_time(), self.containers.get(self._named.get(what, ContainerId(what)))
         run = None if found is None or not found.is_alive else found.run
         whom, ran = what if found is None else found.name, None if run is None else now - run.since
-        self.asked.append(Deed(at=now, verb=verb, whom=whom, ran=ran))
-        self._counts[verb] += 1
+        return Deed(at=now, verb=verb, whom=whom, ran=ran)
 
     def _call(self, verb: Verb, what: str = "") -> None:
         self._note(verb, what)

@@ -243,6 +243,12 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
     ),
     j.RequestsRead(children=frozenset(), busy=frozenset((CONVERSATION,)), requests=()),
     j.RequestsRead(children=frozenset((CHILD,)), busy=frozenset((CONVERSATION, CHILD)), requests=(QUESTION,)),
+    j.RequestsRead(
+        children=frozenset((CHILD,)),
+        busy=frozenset((CONVERSATION, CHILD)),
+        requests=(),
+        at_work=frozenset(),
+    ),
     j.RequestsUnread(reason="no answer came"),
     j.ReplyTaken(),
     j.ReplyFailed(gone=True, reason="no such request"),

@@ -101,8 +101,8 @@ def outcomes(world: World, flying: Flying, *, faults: frozenset[str]) -> list[Ou
             found = _submit(world, flying, world.at(endpoint), faults=faults)
         case j.ReadConversation(endpoint=endpoint):
             found = _read(world, flying, world.at(endpoint), faults=faults)
-        case j.ReadRequests(endpoint=endpoint):
-            found = _list(flying, world.at(endpoint), faults=faults)
+        case j.ReadRequests(endpoint=endpoint, tools=tools):
+            found = _list(flying, world.at(endpoint), tools=tools, faults=faults)
         case j.ReplyToRequest(endpoint=endpoint):
             found = _reply(world, flying, world.at(endpoint), faults=faults)
         case j.AbortConversation(endpoint=endpoint):
@@ -276,14 +276,19 @@ def _read(world: World, flying: Flying, box: Box, *, faults: frozenset[str]) -> 
     return [honest, *([failed] if "read" in faults else [])]
 
 
-def _list(flying: Flying, box: Box, *, faults: frozenset[str]) -> list[Outcome]:
+def _list(flying: Flying, box: Box, *, tools: bool, faults: frozenset[str]) -> list[Outcome]:
     def arrive() -> _OnItsWay:
         flying.arrived = True
         server = box.server
         busy = server.children()
         if server.turn is not None:
             busy |= {CONVERSATION}
-        flying.found = j.RequestsRead(children=server.children(), busy=busy, requests=server.waits())
+        flying.found = j.RequestsRead(
+            children=server.children(),
+            busy=busy,
+            requests=server.waits(),
+            at_work=frozenset() if tools else None,
+        )
         return _OnItsWay()
 
     failed: Outcome = ("fails", lambda: j.RequestsUnread(reason="no answer came"))

@@ -372,14 +372,26 @@ def test_p9_a_child_session_at_work_is_work_and_its_end_is_not_the_jobs() -> Non
 
 def test_p4_p9_a_child_session_of_which_no_tool_runs_is_as_idle_as_it_is_silent() -> None:
     book = delegating().advance(120.0).expect_some(j.ReadRequests)
-    book.answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling, j.AbortConversation)
+    book.answer(j.ReadRequests, delegated(at_work=False)).expect_some(j.JobTimer.LOOK)
+    assert not book.noticed(JobCancelling)
+    book.advance(1.0).answer(j.ReadRequests, delegated(at_work=False))
+    book.expect_some(JobCancelling, j.AbortConversation)
+
+
+def test_p9_a_tool_of_a_child_session_that_ends_while_it_is_looked_for_is_heard_of() -> None:
+    book = delegating().advance(120.0).answer(j.ReadRequests, delegated(at_work=False))
+    says(book, e.MessageUpdated(info=samples.answer(conversation=CHILD))).advance(1.0)
+    book.answer(j.ReadRequests, j.RequestsRead(children=frozenset((CHILD,)), busy=frozenset(), requests=()))
+    book.advance(118.5)
+    assert not book.noticed(JobCancelling)
 
 
 def test_p9_a_child_session_that_speaks_while_it_is_looked_at_is_not_idle() -> None:
     book = says(delegating().advance(120.0), e.MessageUpdated(info=samples.answer(conversation=CHILD)))
     book.answer(j.ReadRequests, delegated(at_work=False))
     assert not book.noticed(JobCancelling)
-    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
+    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False))
+    book.advance(1.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
 
 
 def test_p9_a_child_session_of_an_earlier_job_that_is_asked_again_is_found_before_it_is_called_idle() -> None:
@@ -387,7 +399,8 @@ def test_p9_a_child_session_of_an_earlier_job_that_is_asked_again_is_found_befor
     book = says(running(idle_timeout=120.0, job_timeout=0.0), asked_again).advance(120.0)
     book.answer(j.ReadRequests, delegated(at_work=False))
     assert not book.noticed(JobCancelling)
-    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
+    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False))
+    book.advance(1.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
 
 
 def test_p2_a_question_is_announced_and_waiting_is_not_idle() -> None:

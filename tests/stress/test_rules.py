@@ -58,6 +58,14 @@ from opencode_actors.stress.worlds import Face
 
 JOB, OTHER, SESSION = JobId("job_1"), JobId("job_2"), SessionKey("demo")
 STARTED = JobStarted(job=JOB, session=SESSION)
+WANTED = InputWanted(
+    job=JOB,
+    session=SESSION,
+    request="que_1",
+    kind=RequestKind.QUESTION,
+    text="Which?",
+    conversation=ConversationId("ses_1"),
+)
 MIB = 1 << 20
 
 
@@ -226,22 +234,14 @@ async def test_an_answer_may_be_lost_with_a_service_that_was_killed_just_before(
     assert autojump_clock.autojump_threshold == 0
     findings, rng = Findings(), random.Random(2)
     judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
-    wanted = InputWanted(
-        job=JOB,
-        session=SESSION,
-        request="que_1",
-        kind=RequestKind.QUESTION,
-        text="Which?",
-        conversation=ConversationId("ses_1"),
-    )
-    judge.noticed(wanted, trio.current_time())
+    judge.noticed(WANTED, trio.current_time())
     async with trio.open_nursery() as nursery:
         clients = Clients(cast(Service, _NeverSure()), judge, rng, nursery, 0, look_every=1.0)
         again = random.Random(2)
         assert again.random() > 0.3
         killed_at = trio.current_time() + again.uniform(0.0, 20.0) - killed_ago
         judge.hit(Hit(kind=FaultKind.SERVICE_KILLED, at=killed_at, until=killed_at), killed_at)
-        clients.wanted(wanted)
+        clients.wanted(WANTED)
     assert [violation.rule for violation in findings.violations] == broken
 
 
@@ -261,16 +261,8 @@ def test_a_start_that_went_with_its_service_may_be_cancelled_in_its_turn(ended_a
 
 def test_a_request_ends_once_though_a_full_disk_has_its_end_told_before_it_is_recorded() -> None:
     judge = Judge(Settings(), Findings())
-    asked = InputWanted(
-        job=JOB,
-        session=SESSION,
-        request="que_1",
-        kind=RequestKind.QUESTION,
-        text="Which?",
-        conversation=ConversationId("ses_1"),
-    )
     gone = InputAnswered(job=JOB, session=SESSION, request="que_1", end=InputEnd.GONE)
-    notices: tuple[Notice, ...] = (evolve(asked, seq=1), gone, evolve(gone, seq=2))
+    notices: tuple[Notice, ...] = (evolve(WANTED, seq=1), gone, evolve(gone, seq=2))
     for seq, notice in enumerate(notices):
         judge.noticed(notice, float(seq))
     assert judge.findings.violations == []
