@@ -85,8 +85,7 @@ def not_done(
 ) -> Iterator[tuple[JobFile, str]]:
     """Each rung that was told of was tried, by the word of the engine, of what it was `asked`. A
     service that goes may not come to that, and a container that has ended by itself, or that its session was ending
-    anyhow, needs none. The engine remembers so much and no more."""
-    remembered = asked[0].at if asked else 0.0
+    anyhow, needs none."""
     for file in files:
         first = min((at for rung, at in file.climbed if rung in _DOES), default=0.0)
         before = [word.status for word in words.get(file.session, ()) if word.at < first]
@@ -101,12 +100,7 @@ def not_done(
                 for hit in hits
             )
             verb = _DOES.get(rung)
-            if (
-                verb is None
-                or since < remembered
-                or any(spared)
-                or (before and before[-1] not in _HAS_A_CONTAINER)
-            ):
+            if verb is None or any(spared) or (before and before[-1] not in _HAS_A_CONTAINER):
                 continue
             if not any(deed.verb == verb and since <= deed.at <= until for deed in asked):
                 yield file, f"{rung.name} was told, and the engine was not asked to {verb} anything"
