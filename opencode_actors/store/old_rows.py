@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 from itertools import islice
 from typing import cast
 
@@ -13,45 +14,56 @@ from opencode_actors.machines.vocabulary import JobId, SessionKey
 from opencode_actors.store.database import Row, read_session
 from opencode_actors.store.port import KnownSession, Limits
 
+# When it was used, or 0.0, its key, when it was used, and whether it may go.
+_Used = tuple[float, SessionKey, float | None, int]
+
 # How many sessions one reading brings.
 PAGE = 32
 # And how many outputs that are to go: a millisecond of work, in which nobody else has the interpreter.
 _OUTPUTS_AT_ONCE = 64
 
-# The whole of it is read from one index. Not those of which somebody is still to be told, nor the last one of its
-# session, which says what can be gone on with, nor one that a client's key may still stand for.
+# Each of the two is read from an index. Not those of which somebody is still to be told, nor the last one of its session,
+# which says what can be gone on with, nor one that a client's key may still stand for.
 _JOBS = """
-SELECT id FROM jobs WHERE settled = 1 AND (number <= :upto OR created < :before)
-    AND number < (SELECT MAX(number) FROM jobs AS later WHERE later.session = jobs.session)
+WITH old AS (
+    SELECT number, session, created, key, id FROM jobs WHERE settled = 1 AND number <= :upto
+    UNION
+    SELECT number, session, created, key, id FROM jobs WHERE settled = 1 AND created < :before
+)
+SELECT id FROM old
+    WHERE number < (SELECT newest FROM sessions WHERE sessions.key = old.session)
     AND (key IS NULL OR created < :unkeyed)
-    AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job = jobs.id AND outbox.state IN ('pending', 'claimed'))
+    AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.job = old.id AND outbox.state IN ('pending', 'claimed'))
 ORDER BY number
 """
+_KEPT = "SELECT ended, bytes FROM kept"
 _BEHIND = "SELECT number FROM jobs WHERE settled = 1 ORDER BY number DESC LIMIT 1 OFFSET ?"
-_WHOLE = "SELECT COALESCE(SUM(bytes), 0) FROM outputs"
-# The newest that is too much, with all newer ones: ten times the work of the sum.
+# The newest that is too much, with all newer ones: ten times the work of a sum.
 _TOO_LARGE = """
 SELECT MAX(number) FROM (SELECT number,
     SUM(bytes) OVER (ORDER BY number DESC ROWS UNBOUNDED PRECEDING) AS newer FROM outputs) WHERE newer > ?
 """
-_SIZE = "INSERT OR REPLACE INTO outputs (number, bytes) SELECT number, ? FROM jobs WHERE id = ?"
-# Of jobs from one index, too. A session that was only forked off, or only has directories, was used when something was
-# announced of it last; where that is not kept any more, it is older than all others. An attached one is its server's.
-_SESSIONS = """
-WITH used AS (
-    SELECT jobs.session AS key, MAX(jobs.created) AS at FROM jobs GROUP BY jobs.session
-    UNION ALL
-    SELECT key, COALESCE((SELECT at FROM notices WHERE session = key ORDER BY seq DESC LIMIT 1), 0.0) FROM sessions
-        WHERE (conversation IS NOT NULL OR has_data = 1) AND newest IS NULL
-), ranked AS (
-    SELECT key, at, ROW_NUMBER() OVER (ORDER BY COALESCE(at, 0.0) DESC, key DESC) AS place FROM used
-        WHERE key NOT IN (SELECT key FROM sessions WHERE server IS NOT NULL)
-)
-SELECT key FROM ranked WHERE ((place > :most AND :most > 0) OR at < :before)
-    AND key NOT IN (SELECT session FROM jobs WHERE settled = 0)
-    AND key NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
-ORDER BY place DESC
+_SIZE = """
+INSERT INTO outputs (number, bytes) SELECT number, ? FROM jobs WHERE id = ?
+ON CONFLICT (number) DO UPDATE SET bytes = excluded.bytes
 """
+# In the order in which they were used, and whether they may go. An attached one is its server's.
+_MAY_GO = """
+    NOT EXISTS (SELECT 1 FROM jobs WHERE session = sessions.key AND settled = 0)
+    AND sessions.key NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
+"""
+_SPOKEN = f"""
+SELECT COALESCE(used, 0.0), key, used, {_MAY_GO} FROM sessions INDEXED BY by_use
+    WHERE newest IS NOT NULL AND server IS NULL ORDER BY COALESCE(used, 0.0), key
+"""  # noqa: S608 - our words
+_HOW_MANY_SPOKEN = "SELECT COUNT(*) FROM sessions WHERE newest IS NOT NULL AND server IS NULL"
+# One that was only forked off, or only has directories, was used when something was announced of it last; where that is
+# not kept any more, it is older than all others.
+_UNSPOKEN = f"""
+SELECT COALESCE((SELECT at FROM notices WHERE session = key ORDER BY seq DESC LIMIT 1), 0.0) AS at, key, {_MAY_GO}
+    FROM sessions INDEXED BY unspoken
+    WHERE newest IS NULL AND server IS NULL AND (conversation IS NOT NULL OR has_data = 1) ORDER BY at, key
+"""  # noqa: S608 - our words
 _TO_REMOVE = "SELECT job FROM to_remove LIMIT ?"
 _OPEN_ONE = "SELECT 1 FROM jobs WHERE session = ? AND settled = 0 LIMIT 1"
 _OF_SESSION = "SELECT id FROM jobs WHERE session = ? ORDER BY number"
@@ -96,9 +108,21 @@ def read_old_jobs(database: sqlite3.Connection, limits: Limits) -> tuple[JobId, 
 def read_old_sessions(
     database: sqlite3.Connection, limits: Limits, but: Set[SessionKey]
 ) -> tuple[SessionKey, ...]:
-    wanted = {"most": limits.sessions, "before": limits.sessions_before}
-    found = (SessionKey(key) for (key,) in cast("Iterable[tuple[str]]", database.execute(_SESSIONS, wanted)))
-    return tuple(islice((key for key in found if key not in but), PAGE))
+    unspoken = [(at, key, at, may) for at, key, may in database.execute(_UNSPOKEN)]
+    (spoken,) = cast(tuple[int], database.execute(_HOW_MANY_SPOKEN).fetchone())
+    too_many = spoken + len(unspoken) - limits.sessions if limits.sessions else 0
+    by_use = cast("Iterable[_Used]", heapq.merge(database.execute(_SPOKEN), unspoken))
+    old = _old(by_use, too_many, limits.sessions_before)
+    return tuple(islice((key for key in old if key not in but), PAGE))
+
+
+def _old(by_use: Iterable[_Used], too_many: int, before: float) -> Iterator[SessionKey]:
+    """Of one with jobs of which nobody knows when they came nobody knows its age, either."""
+    for place, (rank, key, at, may_go) in enumerate(by_use):
+        if place >= too_many and rank >= before:
+            return
+        if may_go and (place < too_many or (at is not None and at < before)):
+            yield key
 
 
 def read_jobs_of(database: sqlite3.Connection, session: SessionKey) -> tuple[JobId, ...] | None:
@@ -130,15 +154,20 @@ def read_to_remove(database: sqlite3.Connection) -> tuple[JobId, ...]:
 
 def _behind(database: sqlite3.Connection, kept: int) -> int:
     """The number of the newest that is one too many; 0 stands for no bound, and for none."""
-    if not kept:
+    if not kept or _kept(database)[0] <= kept:
         return 0
     found = cast("tuple[int] | None", database.execute(_BEHIND, (kept,)).fetchone())
     return 0 if found is None else found[0]
 
 
 def _too_large(database: sqlite3.Connection, most: int) -> int:
-    (whole,) = cast(tuple[int], database.execute(_WHOLE).fetchone())
-    if not most or whole <= most:
+    if not most or _kept(database)[1] <= most:
         return 0
-    (number,) = cast(tuple[int], database.execute(_TOO_LARGE, (most,)).fetchone())
-    return number
+    (number,) = cast("tuple[int | None]", database.execute(_TOO_LARGE, (most,)).fetchone())
+    return number or 0
+
+
+def _kept(database: sqlite3.Connection) -> tuple[int, int]:
+    """How many have ended, and the size of their outputs. Whether there is anything to look for; what goes is counted
+    one by one, for a turned bit in here would take everything with it."""
+    return cast(tuple[int, int], database.execute(_KEPT).fetchone())

@@ -192,6 +192,41 @@ CREATE TRIGGER outputs_go_with_their_job AFTER DELETE ON jobs BEGIN
 END;
 """
 
+# Nothing that has to be looked at is found by a walk over all that there ever was: `kept` is how many jobs have ended and
+# what their outputs come to, and `used` when the newest job of a session came. An index has those that were used first,
+# and one those that nobody spoke to, which never had a job.
+_USED = """
+CREATE TABLE kept (ended INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO kept SELECT
+    (SELECT COUNT(*) FROM jobs WHERE settled = 1), (SELECT COALESCE(SUM(bytes), 0) FROM outputs);
+CREATE TRIGGER kept_grows_with_an_end AFTER UPDATE OF settled ON jobs WHEN new.settled <> old.settled
+    BEGIN UPDATE kept SET ended = ended + new.settled - old.settled; END;
+CREATE TRIGGER kept_grows_with_an_ended_job AFTER INSERT ON jobs WHEN new.settled
+    BEGIN UPDATE kept SET ended = ended + 1; END;
+CREATE TRIGGER kept_shrinks_with_a_job AFTER DELETE ON jobs WHEN old.settled
+    BEGIN UPDATE kept SET ended = ended - 1; END;
+CREATE TRIGGER kept_grows_with_an_output AFTER INSERT ON outputs
+    BEGIN UPDATE kept SET bytes = bytes + new.bytes; END;
+CREATE TRIGGER kept_follows_an_output AFTER UPDATE OF bytes ON outputs
+    BEGIN UPDATE kept SET bytes = bytes + new.bytes - old.bytes; END;
+CREATE TRIGGER kept_shrinks_with_an_output AFTER DELETE ON outputs
+    BEGIN UPDATE kept SET bytes = bytes - old.bytes; END;
+CREATE INDEX ended_by_age ON jobs (created, number, session, key, id) WHERE settled = 1;
+ALTER TABLE sessions ADD COLUMN used REAL;
+UPDATE sessions SET used = (SELECT MAX(created) FROM jobs WHERE session = sessions.key);
+CREATE TRIGGER used_comes_with_a_job AFTER INSERT ON jobs WHEN new.created IS NOT NULL BEGIN
+    INSERT INTO sessions (key, used) VALUES (new.session, new.created)
+    ON CONFLICT (key) DO UPDATE SET used = MAX(COALESCE(used, 0.0), excluded.used);
+END;
+CREATE TRIGGER used_goes_with_its_job AFTER DELETE ON jobs BEGIN
+    UPDATE sessions SET used = (SELECT MAX(created) FROM jobs WHERE session = old.session)
+        WHERE key = old.session AND used = old.created;
+END;
+CREATE INDEX by_use ON sessions (COALESCE(used, 0.0), key) WHERE newest IS NOT NULL AND server IS NULL;
+CREATE INDEX unspoken ON sessions (key)
+    WHERE newest IS NULL AND server IS NULL AND (conversation IS NOT NULL OR has_data = 1);
+"""
+
 MIGRATIONS = (
     _JOBS_AND_SESSIONS,
     _NOTICES,
@@ -207,6 +242,7 @@ MIGRATIONS = (
     _ATTACHED,
     _HABITS,
     _SIZES,
+    _USED,
 )
 
 
