@@ -7,9 +7,9 @@ notices, its announcement and its file of output, and a few that are open. Then:
 and after SIGKILL; opening one that somebody else has written to, of which every page is examined; what a start loads,
 and the calls behind `status`, `output`, `start(key=...)`, `follow`, the outbox, `cleanup`, the list of ended sessions,
 and one append alone. `cleanup` has eight sessions to list (the others were cleaned up before), and the list of ended
-sessions is of 200: with 10 jobs there is one. Then what is done each hour, call by call: what is beyond the limits (all
-that there is is within them), one job that is forgotten, and the removal of its output for certain. A status beside it
-is asked for while those looks go on without a rest.
+sessions is of 200 at most: with 10 jobs there is one, with 1,000 fifty. Then what is done each hour, call by call: what
+is beyond the limits (all that there is is within them), one job that is forgotten, and the removal of its output for
+certain. A status beside it is asked for while those looks go on without a rest.
 
 All journals are open, and asked in turns, call by call: the first row is a call in a thread that does nothing, and it
 takes 0.05 ms or 0.12 ms as the processor pleases, for seconds on end. Each journal was asked everything before the next
