@@ -28,7 +28,9 @@ from opencode_actors.machines.outbox_messages import (
     AttendantCame,
     AttendantId,
     AttendantLeft,
+    EndOutbox,
     FlushOutbox,
+    HangUp,
     NotificationQueued,
     OfferNotification,
     OutboxEffect,
@@ -164,6 +166,11 @@ class Outbox:
         with trio.move_on_after(within), suppress(ActorGone):
             await self._actor.ask(lambda ask: FlushOutbox(ask=ask))
 
+    async def end(self, *, within: float) -> None:
+        """Nobody is told anything more; what was taken is on record, so that no other process tells it again."""
+        with trio.move_on_after(within), suppress(ActorGone):
+            await self._actor.ask(lambda ask: EndOutbox(ask=ask))
+
     async def run(self) -> None:
         """Until it is cancelled. After a bug, or a journal that failed, it begins again from its rows."""
         failures = 0
@@ -178,7 +185,7 @@ class Outbox:
             await trio.sleep(wait)
             self._actor = self._new_actor()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Nobody who attends is offered anything more."""
         for attendance in self._attending.values():
             attendance.end()
@@ -231,6 +238,8 @@ class _Shell:
     def deliver(self, effect: OutboxEffect) -> None:
         if isinstance(effect, OfferNotification):
             self.outbox.offer(effect)
+        elif isinstance(effect, HangUp):
+            self.operations.hang_up()
 
     async def record(self, records: tuple[Record, ...], notices: tuple[Notice, ...], at: float) -> None:
         await self.outbox.surroundings.store.append(records, notices, at=at)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from opencode_actors.kernel.actor import Post
 from opencode_actors.machines.chat_words import room_for
@@ -41,6 +41,7 @@ class OutboxOperations:
     webhook: Webhook | None
     url: str
     matrix: Callable[[], Matrix]
+    _attempts: set[trio.CancelScope] = field(factory=set[trio.CancelScope], init=False)
 
     async def perform(self, operation: OutboxOperation, post: Post[OutboxMessage]) -> OutboxMessage:
         match operation:
@@ -73,7 +74,20 @@ class OutboxOperations:
         return self.matrix().tells(matter_of_end(job), session=job.session, channel=channel)
 
     async def _send(self, one: Notification, post: Post[OutboxMessage]) -> None:
-        await post(NotificationAnswered(job=one.job, answer=await self._answer(one.job)))
+        answer = None
+        with trio.CancelScope() as attempt:
+            self._attempts.add(attempt)
+            try:
+                answer = await self._answer(one.job)
+            finally:
+                self._attempts.remove(attempt)
+        if answer is not None:
+            await post(NotificationAnswered(job=one.job, answer=answer))
+
+    def hang_up(self) -> None:
+        """What is under way ends without an answer: whoever took it may be told it again."""
+        for attempt in self._attempts:
+            attempt.cancel()
 
     async def _answer(self, job: JobId) -> HookAnswer:
         said = await words_of(self.store, job)

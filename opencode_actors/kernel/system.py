@@ -62,6 +62,8 @@ from opencode_actors.workdirs import Directories
 LONGEST_LOOK_BACK = 3660  # days
 # What ended with the system is announced at once, if OpenClaw takes it; the rest by the next process.
 _FLUSH_WITHIN = 5.0
+# A slow disk writes one after another what was taken.
+_RECORDED_WITHIN = 5.0
 
 
 @frozen
@@ -522,10 +524,11 @@ class System:
             await self._jobs.wait_all(but=left)
             if self._outbox is not None:
                 await self._outbox.flush(within=_FLUSH_WITHIN)
+                await self._outbox.end(within=_RECORDED_WITHIN)
         finally:
             self._surroundings.hub.close()
             if self._outbox is not None:
-                self._outbox.end()
+                self._outbox.close()
 
     def _place(self, key: SessionKey) -> SessionPlace:
         name = directory_name(key)

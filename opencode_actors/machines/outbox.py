@@ -27,6 +27,7 @@ from opencode_actors.machines.outbox_messages import Notification, OutboxEffect,
 from opencode_actors.machines.vocabulary import (
     ROUNDING,
     AskId,
+    Forget,
     JobId,
     Moment,
     NotificationState,
@@ -77,7 +78,8 @@ class OutboxState:
     shell's clock) nothing is sent to it. `busy` while a batch is under way, `sending` are those of it that
     have no answer yet. `looking` while the rows are read, `again` when one came meanwhile, `touched` those
     that were decided meanwhile: what was read of them is old. `put_off_until` (on the shell's clock too) is the end of
-    the longest wait that was ordered here: what says that it waits longer was written by another clock."""
+    the longest wait that was ordered here: what says that it waits longer was written by another clock. When it is
+    `ending` nothing new is begun."""
 
     policy: OutboxPolicy
     webhook: bool
@@ -92,6 +94,7 @@ class OutboxState:
     touched: frozenset[JobId] = frozenset()
     flushing: tuple[AskId, ...] = ()
     put_off_until: float = 0.0
+    ending: bool = False
 
 
 OutboxStep: TypeAlias = Step[OutboxState, OutboxEffect]
@@ -145,6 +148,8 @@ def _decided(state: OutboxState, message: OutboxMessage, moment: Moment) -> Outb
             return _acknowledged(state, message)
         case m.FlushOutbox():
             return _look(evolve(state, flushing=(*state.flushing, message.ask)), moment)
+        case m.EndOutbox():
+            return _ending(state, message.ask)
         case m.NotificationsFound():
             return _found(state, message, moment)
         case m.NotificationAnswered():
@@ -161,6 +166,8 @@ def _decided(state: OutboxState, message: OutboxMessage, moment: Moment) -> Outb
 def _look(state: OutboxState, moment: Moment, records: tuple[Record, ...] = ()) -> OutboxStep:
     if state.looking:
         return Step(state=evolve(state, again=True), records=records)
+    if state.ending:
+        return Step(state=state, records=records)
     if not (_can_send(state, moment) or state.attendants):
         return Step(state=state, effects=_wake_when_open(state, moment), records=records)
     operation = m.LookForNotifications(
@@ -295,6 +302,16 @@ def _without(state: OutboxState, job: JobId) -> OutboxState:
     )
 
 
+def _ending(state: OutboxState, ask: AskId) -> OutboxStep:
+    """An answer that has come is decided before this is, or is on its way and waited for: what was taken and is not
+    on record would be told again by the next process."""
+    nothing = frozenset[JobId]()
+    state = evolve(state, looking=False, again=False, touched=nothing)
+    state = evolve(state, ending=True, flushing=(*state.flushing, ask))
+    hang_up = (m.HangUp(),) if state.busy else ()
+    return Step(state=state, effects=(Forget(kind=m.LookForNotifications), *hang_up))
+
+
 # ---- what came of an attempt
 
 
@@ -382,7 +399,7 @@ def hint(answer: HookAnswer) -> str:
 
 def _flushed(step: OutboxStep) -> OutboxStep:
     state = step.state
-    if not state.flushing or state.looking or state.busy or state.held:
+    if not state.flushing or state.looking or state.busy or (state.held and not state.ending):
         return step
     replies = tuple(Reply(ask=ask, value=None) for ask in state.flushing)
     return evolve(step, state=evolve(state, flushing=()), effects=(*step.effects, *replies))

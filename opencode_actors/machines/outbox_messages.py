@@ -10,6 +10,7 @@ from attrs import field, frozen
 from opencode_actors.machines.notices import Publish
 from opencode_actors.machines.vocabulary import (
     AskId,
+    Forget,
     JobId,
     Reply,
     Run,
@@ -70,6 +71,14 @@ class FlushOutbox:
 
 
 @frozen(kw_only=True)
+class EndOutbox:
+    """Nothing more is sent or offered, and who is being sent something is hung up on. Answered with None when all that
+    was answered is on record."""
+
+    ask: AskId
+
+
+@frozen(kw_only=True)
 class NotificationsFound:
     """The oldest that are due, and when the next one after them is, in epoch seconds."""
 
@@ -103,6 +112,7 @@ OutboxMessage = (
     | AttendantLeft
     | AcknowledgeNotification
     | FlushOutbox
+    | EndOutbox
     | NotificationsFound
     | NotificationAnswered
     | SendingOver
@@ -123,7 +133,7 @@ class LookForNotifications:
 
 @frozen(kw_only=True)
 class SendNotifications:
-    """All of them beside each other; says `NotificationAnswered` once for each."""
+    """All of them beside each other; says `NotificationAnswered` once for each that has an answer."""
 
     batch: tuple[Notification, ...] = field(repr=False)
 
@@ -139,4 +149,17 @@ class OfferNotification:
     job: JobId
 
 
-OutboxEffect = Run[OutboxOperation] | StartTimer[OutboxTimer] | Reply | Publish | OfferNotification
+@frozen(kw_only=True)
+class HangUp:
+    """On whoever has not answered yet; `SendingOver` follows."""
+
+
+OutboxEffect = (
+    Run[OutboxOperation]
+    | Forget[OutboxOperation]
+    | StartTimer[OutboxTimer]
+    | Reply
+    | Publish
+    | OfferNotification
+    | HangUp
+)

@@ -355,6 +355,26 @@ async def test_P17_what_the_end_of_the_service_ends_is_announced_before_it_is_ov
         assert states(world) == [DONE]
 
 
+async def test_P17_what_was_taken_before_the_end_is_on_record_though_the_disk_is_slow_and_not_told_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Four answers come at once, near the end of what a flush may take, and each is written after the other."""
+    webhook, later = FakeWebhook(seconds=4.0), FakeWebhook()
+    settings = evolve(SETTINGS, max_sessions=BATCH)
+    async with open_world(BEHAVIOUR) as world:
+        async with world.system(settings, webhook=webhook) as system:
+            jobs = [await system.start("::say hello\n::pause 5", session=f"s{n}") for n in range(BATCH)]
+            for job in jobs:
+                await job.wait()
+            await webhook.wait(BATCH)
+            world.store.slow = 0.9
+        assert states(world) == [DONE] * BATCH
+        world.store.slow = 0.0
+        async with world.system(settings, webhook=later):
+            await trio.sleep(1000)
+        assert later.requests == []
+
+
 async def test_a_gateway_that_hangs_does_not_hold_the_end(autojump_clock: trio.testing.MockClock) -> None:
     webhook = FakeWebhook(seconds=1e6)
     async with open_world(BEHAVIOUR) as world:

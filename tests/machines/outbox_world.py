@@ -14,6 +14,7 @@ from opencode_actors.machines.outbox import BATCH, HOLDS, OutboxPolicy, OutboxSt
 from opencode_actors.machines.outbox_messages import AttendantId, Notification, OutboxMessage
 from opencode_actors.machines.vocabulary import (
     AskId,
+    Forget,
     JobId,
     Moment,
     NotificationState,
@@ -132,6 +133,16 @@ class World:
         self.batch = None
         self.tell(m.SendingOver())
 
+    def end(self) -> None:
+        """In order; then the next process finds what stands in the journal, and nobody who attends."""
+        self.tell(m.EndOutbox(ask=AskId(99)))
+        if self.batch is not None:
+            self.over()
+        assert self.replies[-1] == AskId(99)
+        self.timer, self.attendants, self.offered = None, [], {}
+        self.state = OutboxState(policy=self.policy, webhook=self.webhook)
+        self.tell(m.NotificationQueued())
+
     def advance(self, seconds: float) -> None:
         self.now += seconds
         if self.timer is not None and self.now >= self.timer:
@@ -174,6 +185,11 @@ class World:
                     self.failed.append(effect.notice)
                 case m.OfferNotification():
                     self._offer(effect)
+                case Forget():
+                    assert effect.kind is m.LookForNotifications
+                    self.look = None
+                case m.HangUp():
+                    self.batch = []
         self._check()
 
     def _record(self, record: NotificationRecorded) -> None:
@@ -184,6 +200,7 @@ class World:
         row.notification = evolve(row.notification, attempts=record.attempts, last_offer=record.last_offer)
 
     def _begin(self, operation: m.OutboxOperation) -> None:
+        assert not self.state.ending
         if isinstance(operation, m.SendNotifications):
             self._send(operation)
             return
@@ -203,6 +220,7 @@ class World:
 
     def _offer(self, offer: m.OfferNotification) -> None:
         assert offer.attendant in self.attendants
+        assert not self.state.ending
         row = self.rows[offer.job]
         assert row.notification.aimed
         assert row.state is NotificationState.CLAIMED

@@ -366,6 +366,35 @@ def test_a_flush_is_answered_when_nothing_more_can_be_done_now() -> None:
     assert nowhere.replies == [8]
 
 
+def test_an_end_hangs_up_begins_nothing_and_is_answered_when_what_was_taken_is_on_record() -> None:
+    world = World()
+    taken, cut = world.settle("taken"), world.settle("cut")
+    world.land()
+    world.answer(200, job=taken)
+    world.tell(m.EndOutbox(ask=AskId(7)))
+    assert (world.replies, world.batch) == ([], [])
+    world.over()
+    world.advance(1000)
+    assert world.replies == [7]
+    assert world.sent == [taken, cut]
+    assert [world.rows[job].state for job in (taken, cut)] == [
+        NotificationState.DONE,
+        NotificationState.PENDING,
+    ]
+
+
+def test_an_end_waits_neither_for_who_was_offered_something_nor_for_rows_that_are_read() -> None:
+    world = World()
+    world.attend(1)
+    world.settle("one", aimed=True)
+    world.settle_down()
+    world.settle("two")
+    assert world.look is not None
+    world.tell(m.EndOutbox(ask=AskId(7)))
+    assert world.replies == [7]
+    assert world.sent == []
+
+
 # ---- every message, whatever happened before
 
 ONE = Notification(job=JobId("one"), session=SESSION, aimed=True, since=EPOCH)
@@ -375,6 +404,7 @@ MESSAGES: tuple[m.OutboxMessage, ...] = (
     m.AttendantLeft(attendant=AttendantId(1)),
     m.AcknowledgeNotification(ask=AskId(1), job=ONE.job),
     m.FlushOutbox(ask=AskId(2)),
+    m.EndOutbox(ask=AskId(3)),
     m.NotificationsFound(found=(ONE,), next_due=EPOCH + 5),
     m.NotificationsFound(found=(), next_due=None),
     *(
@@ -399,6 +429,7 @@ def test_every_message_is_decided_in_every_state() -> None:
             evolve(idle, attendants=(AttendantId(1),), held=(held,)),
             evolve(idle, looking=True, touched=frozenset({ONE.job}), again=True),
             evolve(idle, busy=True, sending=(ONE,)),
+            evolve(idle, ending=True, busy=True, sending=(ONE,), flushing=(AskId(9),)),
             evolve(idle, failures=3, opens_at=100.0, flushing=(AskId(9),)),
             evolve(idle, looking=True, busy=True, sending=(ONE,), attendants=(AttendantId(1),)),
         ]
@@ -478,6 +509,11 @@ class Outboxes(RuleBasedStateMachine):
     @rule()
     def over(self) -> None:
         self.world.over()
+
+    @rule()
+    def end(self) -> None:
+        """And the next process begins."""
+        self.world.end()
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 5.0, 15.0, 16.0, 400.0, 90_000.0]))
     def advance(self, seconds: float) -> None:
