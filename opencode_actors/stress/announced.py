@@ -143,14 +143,11 @@ def _unquoted(file: JobFile, said: str) -> str | None:
 
 
 def _forgotten(taken_at: float, again_at: float, hits: Sequence[Hit]) -> bool:
-    """Whether something kept the service from writing down that it was taken: one that ends waits for its journal,
-    and not for ever."""
-    slow = bool(overlapping(hits, frozenset({FaultKind.JOURNAL_SLOW}), taken_at, again_at))
+    """Whether something kept the service from writing down that it was taken."""
     return any(
         hit.at <= again_at
         and (
             (hit.kind is FaultKind.SERVICE_KILLED and abs(hit.at - taken_at) <= MARGIN)
-            or (slow and hit.kind is FaultKind.SERVICE_ENDED and hit.at <= taken_at <= hit.until + MARGIN)
             or (hit.kind is FaultKind.DISK_FULL and hit.at - MARGIN <= taken_at <= hit.until + MARGIN)
         )
         for hit in hits
