@@ -163,13 +163,22 @@ Written = tuple[Transcript, tuple[Piece, ...]]
 
 def from_prompt(messages: tuple[Message, ...], prompt: MessageId) -> tuple[Message, ...]:
     """Of a conversation, in the server's order: the prompt and what came behind it. What answers it and stands
-    before it was made when the clock had been set back."""
+    before it was made when the clock had been set back. Where what came behind has come to an end, OpenCode had asked
+    again: it makes nothing more after that, so what stands before was made earlier, and is no part of the answer."""
     ids = [message.info.id for message in messages]
     if prompt not in ids:
         return tuple(message for message in messages if message.info.id > prompt)
     first = ids.index(prompt)
+    behind = messages[first:]
+    if any(_ends_answer(message.info, prompt) for message in behind):
+        return behind
     early = tuple(message for message in messages[:first] if message.info.parent == prompt)
-    return (*messages[first:], *early)
+    return (*behind, *early)
+
+
+def _ends_answer(info: MessageInfo, prompt: MessageId) -> bool:
+    whole = info.completed_at is not None and info.error is None and not info.summary
+    return whole and info.parent == prompt and info.finish is not None and info.finish not in _GOES_ON
 
 
 def message_updated(transcript: Transcript, info: MessageInfo) -> Transcript:

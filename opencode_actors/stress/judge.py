@@ -24,7 +24,7 @@ from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.starving import Starving
-from opencode_actors.stress.talk import expected_of, until_interrupted, without_remark, wrong_output
+from opencode_actors.stress.talk import expected_of, repeats, until_interrupted, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
 from opencode_actors.stress.windows import (
     Excuse,
@@ -404,8 +404,10 @@ class Judge:
         whole = file.end.status.value == "completed" and not file.full and not file.interrupted
         said = without_remark(output) if file.full else output
         said = until_interrupted(said) if file.interrupted else said
-        wrong = wrong_output(expected_of(file.planned.prompt), said, whole=whole)
-        if wrong:
+        expected = expected_of(file.planned.prompt)
+        wrong = wrong_output(expected, said, whole=whole)
+        # A model that is asked again, because an older message is taken for the last one, says it again.
+        if wrong and (whole or not self._set_back(file) or not repeats(expected, said)):
             self._broke("whole output", now, wrong, file)
         for wrong in self.bounds.broken(file, output):
             self._broke("a bound is kept", now, wrong, file)
@@ -432,6 +434,13 @@ class Judge:
                 hit.kind in DEATHS and hit.session == file.session and hit.at >= file.started_since
                 for hit in self.hits
             )
+        )
+
+    def _set_back(self, file: JobFile) -> bool:
+        """Whether its turn may have been under way when the clock was."""
+        return any(
+            hit.kind is FaultKind.CLOCK_STEP and file.started_since <= hit.at <= (file.ended_at or hit.at)
+            for hit in self.hits
         )
 
     def check_taken(self, receiver: Receiver | None, now: float) -> None:

@@ -121,6 +121,15 @@ def wrong_output(expected: Expected, output: str, *, whole: bool) -> str | None:
     return _differs("", output[at:], at) if at != len(output) else None
 
 
+def repeats(expected: Expected, output: str) -> bool:
+    """Whether each of its lines is one that was said, or begins one, however often and in whatever order."""
+    lines = {line for piece in expected if isinstance(piece, Words) for line in piece.text.splitlines()}
+    tools = tuple(f"[{piece.tool}] " for piece in expected if isinstance(piece, ToolLine))
+    return all(
+        line.startswith(tools) or any(one.startswith(line) for one in lines) for line in output.splitlines()
+    )
+
+
 def _ended_well(tool: str, line: str) -> bool:
     return "(exit 0" in line if tool == "bash" else "(failed" not in line
 

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from attrs import define, evolve
 
-from opencode_actors import Cause, InputWanted, JobStatus, SessionChanged, System
+from opencode_actors import Cause, InputWanted, JobStatus, Leave, SessionChanged, System
 from opencode_actors.errors import OpenCodeError, ServerRefused, ServerSilent
 from opencode_actors.machines.server_events import ConversationId
 from opencode_actors.machines.vocabulary import JobId
@@ -115,6 +115,26 @@ async def test_an_answer_that_the_clock_is_set_back_under_is_kept_and_not_asked_
             "::say third",
             "third",
         ]
+
+
+async def test_of_two_answers_that_nobody_was_there_to_hear_the_one_that_ended_it_is_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """OpenCode asked again, and its clock was ahead of the prompt by then: it came to an end."""
+    clock = Clock()
+    async with open_world(clock.behaviour()) as world:
+        async with world.system(ahead=clock.offset, leave=Leave.ALL) as system:
+            job = (await system.start("::bash sleep 20\n::say second", session="demo")).id
+            await trio.sleep(10)
+            clock.ahead = -21.0
+        await trio.sleep(60)
+        async with world.system(ahead=clock.offset) as system:
+            ended = await system.wait(job)
+            assert ended.status is JobStatus.COMPLETED, ended.failure
+            (server,) = world.servers.running()
+            asked = sum(count for key, count in server.attempts.items() if "second" in key[1])
+            assert asked == 3  # for the command, for the answer, and for another one
+            assert (await system.output(job)).text.count("second") == 1
 
 
 async def test_work_that_the_clock_is_set_back_under_ends_and_says_why(

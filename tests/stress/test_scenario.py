@@ -9,7 +9,7 @@ import pytest
 from opencode_actors import Settings, UsageError
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import Arrival, FaultKind, Scenario, Talk, load_scenario, read_scenario
-from opencode_actors.stress.talk import ToolLine, Words, expected_of, write_prompt, wrong_output
+from opencode_actors.stress.talk import ToolLine, Words, expected_of, repeats, write_prompt, wrong_output
 
 WHOLE = """
 name = "a busy hour"
@@ -123,6 +123,15 @@ def test_what_a_prompt_leads_to_is_known_without_any_system() -> None:
     assert wrong_output(expected, good.replace("ab", "aab"), whole=False) is not None
     assert wrong_output(expected, good.replace("exit 0", "exit 1"), whole=True) is not None
     assert wrong_output(expected, "ab\n[bash] echo x (0.1 s)\n", whole=False) is None
+
+
+def test_what_a_model_says_again_is_its_own_words_and_no_others() -> None:
+    expected = expected_of('::echo "a\\n"\n::bash echo x\n::say bye')
+    again = "a\n[bash] echo x (exit 0, 0.1 s)\nbye\na\n[bash] echo x (exit 0)\nby"
+    assert wrong_output(expected, again, whole=False) is not None
+    assert repeats(expected, again)
+    assert not repeats(expected, again + "t")
+    assert not repeats(expected, again.replace("[bash]", "[read]"))
 
 
 def test_every_talk_has_words_of_its_own() -> None:
