@@ -264,7 +264,9 @@ class Clients:
                 did = self._has_a_victim(fault) or did
                 await self._once(fault, mine)
                 await trio.sleep(0.5 + fault.roll)
-        if not did:
+        if did:
+            self.judge.over(hit, trio.current_time())
+        else:
             self.judge.hits.remove(hit)
         return did
 

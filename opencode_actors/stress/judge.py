@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from opencode_actors.machines import notices as n
 from opencode_actors.machines.vocabulary import Cause, JobId, JobSnapshot, JobStatus, OnCrash, SessionStatus
@@ -101,6 +101,11 @@ class Judge:
         lasts = "" if hit.until <= hit.at else f" for {hit.until - hit.at:g} s"
         self.findings.saw(now, f"FAULT {hit.kind.value}{lasts}{code}", session=hit.session)
 
+    def over(self, hit: Hit, now: float) -> None:
+        """It has ended: on a busy host later than it was to, and it excuses what came to pass meanwhile."""
+        if hit.at < hit.until < now:
+            self.hits[self.hits.index(hit)] = evolve(hit, until=now)
+
     def cancel_asked(self, job: JobId, now: float) -> None:
         file = self.files[job]
         if file.cancel_asked_at is None:
@@ -163,7 +168,7 @@ class Judge:
             file.sign_at = self.earshot.earliest(now)
         # What the disk had no room for is told at once, and again with the number that it gets later.
         # What was asked for may be ahead of what was told.
-        over = file.end is not None and not file.recalled and self._recorded_at(file.ended_at or now)
+        over = file.end is not None and not file.recalled and self._is_recorded(file)
         if over and not isinstance(notice, n.JobEnded):
             self._broke("nothing after the end", now, f"{type(notice).__name__} came after its end", file)
         match notice:
@@ -280,7 +285,7 @@ class Judge:
             return
         if file.end is not None:
             text = f"it ended {file.end.status.value}, and then {end.status.value}{why}"
-            if self._recorded_at(file.ended_at or now):
+            if self._is_recorded(file):
                 self._broke("settles once", now, text, file)
             return
         file.end, file.ended_at, file.ended_since = end, now, self.earshot.earliest(now)
@@ -302,9 +307,11 @@ class Judge:
             text = f"an answer was waited for for {now - since:.1f} s, and questionTimeout is {bound:g} s"
             self._broke("a silence ends", now, text, file)
 
-    def _recorded_at(self, moment: float) -> bool:
-        """Whether what ended then was durable: on a full disk it is told all the same."""
-        return not excused(Excuse.NOT_RECORDED, self.hits, moment)
+    def _is_recorded(self, file: JobFile) -> bool:
+        """Whether its end was durable: on a full disk it is told all the same, and may be heard later."""
+        if file.ended_at is None:
+            return True
+        return not excused(Excuse.NOT_RECORDED, self.hits, file.ended_since, file.ended_at)
 
     def _climbed(self, file: JobFile, end: JobSnapshot, now: float) -> None:
         wrong = skipped(end.climb)
@@ -358,7 +365,7 @@ class Judge:
     def _may_go_on(self, file: JobFile, now: float) -> None:
         if file.ended_at is None or file.numbered:
             return
-        if owed_to_the_disk(self.hits, file.ended_at, now):
+        if owed_to_the_disk(self.hits, file.ended_since, file.ended_at, now):
             self._doubt(file, now)
             file.end = file.ended_at = None
             file.wanted |= dict.fromkeys(file.early, False)
@@ -374,7 +381,7 @@ class Judge:
         self.doubtful.discard(job)
         file = self.files[job]
         if status.settled and file.end is None:
-            file.end, file.ended_at, file.recalled = status, now, True
+            file.end, file.ended_at, file.ended_since, file.recalled = status, now, now, True
         elif status.status is JobStatus.PENDING and file.started_at is None and file.end is None:
             # Nothing is told of that it waits again.
             self.waiting[file.session][job], file.waits_at = file, now
@@ -387,7 +394,7 @@ class Judge:
             return
         if file.heard_at is not None and file.asked_at is not None:
             self.latencies["first text"].append(file.heard_at - file.asked_at)
-        if status.status is not file.end.status and self._recorded_at(file.ended_at):
+        if status.status is not file.end.status and self._is_recorded(file):
             text = f"it ended {file.end.status.value}, and is said to be {status.status.value}"
             self._broke("settles once", now, text, file)
         elif not file.was_doubtful and (wrong := differs(file.end, status)):
@@ -397,7 +404,7 @@ class Judge:
         for wrong in wrong_ends(file, self.settings, self.tolerance, self.hits):
             self._broke("requests end as they were answered", now, wrong, file)
         told = "".join(file.text)
-        if told != output and self._recorded_at(file.ended_at):
+        if told != output and self._is_recorded(file):
             text = f"{len(told)} characters were told, and {len(output)} are kept"
             self._broke("whole output", now, text, file)
         file.interrupted = self._gone_on_with(file, output)
@@ -411,7 +418,7 @@ class Judge:
             self._broke("whole output", now, wrong, file)
         for wrong in self.bounds.broken(file, output):
             self._broke("a bound is kept", now, wrong, file)
-        if file.full is not file.end.output_truncated and self._recorded_at(file.ended_at):
+        if file.full is not file.end.output_truncated and self._is_recorded(file):
             self._broke(
                 "whole output", now, f"it is full: {file.full}, and said to be: {not file.full}", file
             )

@@ -199,7 +199,9 @@ class _Run:
             # Also when time is up: what is looked at then is not under the fault any more.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _RELENTS_WITHIN):
                 felt = await self.world.relent(fault)
-        if not felt:
+        if felt:
+            self.judge.over(hit, trio.current_time())
+        else:
             self.judge.hits.remove(hit)
             self._missed(fault)
         if fault.kind is FaultKind.ENGINE_LIES:

@@ -154,11 +154,12 @@ def excused(
     )
 
 
-def owed_to_the_disk(hits: Iterable[Hit], ended_at: float, now: float) -> bool:
-    """Whether what ended then may still not be recorded: what failed is tried again every few seconds."""
+def owed_to_the_disk(hits: Iterable[Hit], ended_since: float, ended_at: float, now: float) -> bool:
+    """Whether what ended between the two may still not be recorded: what failed is tried again every few seconds."""
     return any(
         hit.kind is FaultKind.DISK_FULL
-        and hit.at <= ended_at <= hit.until + MARGIN
+        and hit.at <= ended_at
+        and ended_since <= hit.until + MARGIN
         and now <= hit.until + 2 * MARGIN
         for hit in hits
     )

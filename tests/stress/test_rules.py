@@ -319,6 +319,32 @@ def test_what_ended_unheard_is_held_to_what_there_was_then(heard_at: float, wron
     assert said is None if not wrong else wrong in (said or "")
 
 
+@pytest.mark.parametrize(("lasted", "broken"), [(2.0, ["settles once"]), (12.0, [])])
+def test_a_fault_excuses_for_as_long_as_it_lasted_and_not_as_it_was_planned(
+    lasted: float, broken: list[str]
+) -> None:
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    full = Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0)
+    judge.hit(full, 9.0)
+    judge.over(full, 9.0 + lasted)
+    for status in (JobStatus.FAILED, JobStatus.COMPLETED):
+        judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=snapshot(status)), 20.0)
+    assert [violation.rule for violation in judge.findings.violations] == broken
+
+
+@pytest.mark.parametrize(("lost_at", "broken"), [(12.0, []), (25.0, ["settles once"])])
+def test_an_end_that_was_heard_late_may_be_of_when_the_disk_was_full(
+    lost_at: float, broken: list[str]
+) -> None:
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    judge.earshot.lost(lost_at)
+    judge.earshot.back(30.0)
+    for status in (JobStatus.FAILED, JobStatus.COMPLETED):
+        judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=snapshot(status)), 30.1)
+    assert [violation.rule for violation in judge.findings.violations] == broken
+
+
 def test_a_restart_that_was_heard_late_is_not_said_to_have_come_too_soon() -> None:
     """On a host that does much else both are told in one moment."""
     judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
