@@ -58,9 +58,9 @@ def wrong_announcements(
     first was, because it died, or could not write it down."""
     for text in receiver.strange:
         yield Wrong(text)
-    taken: dict[str, list[float]] = defaultdict(list)
+    taken: dict[str, list[Taken]] = defaultdict(list)
     for one in receiver.taken:
-        taken[one.job].append(one.at)
+        taken[one.job].append(one)
         file = files.get(JobId(one.job))
         wrong = None if file is None else _untrue(file, one.text)
         if wrong is not None:
@@ -70,10 +70,10 @@ def wrong_announcements(
         if not moments:
             yield Wrong("its end was announced to nobody", file)
         for before, after in itertools.pairwise(moments):
-            if not _forgotten(before, after, hits):
-                yield Wrong(f"its end was announced again {after - before:.1f} s later", file)
+            if not _forgotten(before.at, after.at, hits) and not _unheard(before, receiver):
+                yield Wrong(f"its end was announced again {after.at - before.at:.1f} s later", file)
         known = file.ended_at is not None and not file.was_doubtful
-        if moments and known and moments[0] < file.ended_since - MARGIN:
+        if moments and known and moments[0].at < file.ended_since - MARGIN:
             yield Wrong("it was announced before its end", file)
         if file.unannounced and not _gives_up(file, receiver, hits, settings):
             yield Wrong(
@@ -140,6 +140,14 @@ def _unquoted(file: JobFile, said: str) -> str | None:
     end = last[0].text.rstrip()[-_QUOTED:] if last else ""
     quoted = [line for line in said.splitlines() if line.startswith(">")]
     return None if any(end in line for line in quoted) else f"its announcement does not quote {end!r}"
+
+
+def _unheard(taken: Taken, receiver: Receiver) -> bool:
+    """Whether whoever asked was not there any more when it was answered; it may also have gone just before it was
+    taken, for nobody notices that at once."""
+    return any(
+        one.job == taken.job and one.since <= taken.came <= one.until + _SOON for one in receiver.unheard
+    )
 
 
 def _forgotten(taken_at: float, again_at: float, hits: Sequence[Hit]) -> bool:

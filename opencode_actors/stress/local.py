@@ -44,7 +44,7 @@ from opencode_actors.stress.fake_faults import FakeFaults
 from opencode_actors.stress.fake_world import ENDS_CHILDREN, FakeWorld
 from opencode_actors.stress.plan import Plan
 from opencode_actors.stress.processes import held
-from opencode_actors.stress.receiver import Receiver, serve_receiver
+from opencode_actors.stress.receiver import Overheard, Receiver, serve_receiver
 from opencode_actors.stress.report import Progress, Report
 from opencode_actors.stress.run import run_plan
 from opencode_actors.stress.weather import Outside, Weather
@@ -156,7 +156,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 connect=HttpOpenCode,
                 open_store=open_store,
                 directories=None,
-                webhook=webhook,
+                webhook=Overheard(webhook, receiver, settings.notify_timeout),
                 rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
                 enter=partial(_through_the_door, engine),
                 late=0.3,

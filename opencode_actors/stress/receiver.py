@@ -11,7 +11,7 @@ import h11
 import trio
 from attrs import define, field, frozen
 
-from opencode_actors.ports import HookAnswer, HookRequest
+from opencode_actors.ports import HookAnswer, HookRequest, Webhook
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.testing.provider_http import HttpConnection, HungUp
 
@@ -44,16 +44,27 @@ class Taken:
     came: float = 0.0
 
 
+@frozen
+class Unheard:
+    """An attempt whose answer, if there was one, nobody heard: it was broken off, or its time was over."""
+
+    job: str
+    since: float
+    until: float
+
+
 @define(eq=False)
 class Receiver:
     """The last of its `moods` holds, and without one it takes everything. Over a socket it wants to see the `token`;
-    `strange` is what came that nobody would send. When it is slow it takes so many seconds for each."""
+    `strange` is what came that nobody would send, and `unheard` what whoever asked it did not hear the end of. When it is
+    slow it takes so many seconds for each."""
 
     token: str = ""
     slow: float = 1.0
     moods: list[Mood] = field(factory=list[Mood])
     taken: list[Taken] = field(factory=list[Taken])
     strange: list[str] = field(factory=list[str])
+    unheard: list[Unheard] = field(factory=list[Unheard])
     troubled: int = 0  # so many announcements met a mood
     _changed: trio.Event = field(factory=trio.Event)
 
@@ -93,6 +104,26 @@ class ReceiverPort:
             status = await self.receiver.hear(request.key, _text_of(request.body))
             return HookAnswer(status=status, said="it broke off" if status is None else f"HTTP {status}")
         return HookAnswer(status=None, said=f"no answer within {self.within:g} s")
+
+
+@define(eq=False)
+class Overheard:
+    """The `webhook` of a service whose attempts take `within` seconds at most. What it heard is known here: on a busy
+    host a receiver has taken what whoever asked has just given up."""
+
+    webhook: Webhook
+    receiver: Receiver
+    within: float
+
+    async def post(self, request: HookRequest) -> HookAnswer:
+        since, heard = trio.current_time(), False
+        try:
+            answer = await self.webhook.post(request)
+            heard = answer.status is not None or trio.current_time() - since < self.within
+        finally:
+            if not heard:
+                self.receiver.unheard.append(Unheard(request.key, since, trio.current_time()))
+        return answer
 
 
 async def serve_receiver(receiver: Receiver, listener: trio.SocketListener) -> None:
