@@ -65,3 +65,8 @@ class JobFile:
         return self.ended_at - (
             0.0 if self.end.climb is None else sum(spent for _, spent in self.end.climb.seconds)
         )
+
+    @property
+    def decided_since(self) -> float:
+        """The same, of what may have ended while nobody heard it."""
+        return min(self.ended_since, self.decided_at)

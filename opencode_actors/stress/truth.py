@@ -139,8 +139,8 @@ class Evidence:
         if self._closed(file, failure.cause) or self._given_up(file, failure):
             return True
         if failure.cause is Cause.STORE:
-            since = min(file.ended_since, file.decided_at)
-            return file.was_doubtful or excused(Excuse.NOT_RECORDED, self.hits, since, file.decided_at)
+            since, until = file.decided_since, file.decided_at
+            return file.was_doubtful or excused(Excuse.NOT_RECORDED, self.hits, since, until)
         if file.started_at is None:
             return False
         checks: dict[Cause, Callable[[], bool]] = {
@@ -161,9 +161,8 @@ class Evidence:
         return check is not None and check()
 
     def _closed(self, file: JobFile, cause: Cause) -> bool:
-        return cause is Cause.CLOSED and excused(
-            Excuse.CLOSED, self.hits, file.decided_at, session=file.session
-        )
+        since, until = file.decided_since, file.decided_at
+        return cause is Cause.CLOSED and excused(Excuse.CLOSED, self.hits, since, until, session=file.session)
 
     def _given_up(self, file: JobFile, failure: Failure) -> bool:
         """Its session said so, in the same words, and had a reason."""

@@ -305,15 +305,22 @@ def test_a_job_that_was_asked_for_before_its_turn_was_told_runs_no_more_when_tha
     assert [violation.rule for violation in findings.violations] == ["one at a time"]
 
 
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [(Cause.STORE, FaultKind.DISK_FULL), (Cause.CLOSED, FaultKind.CLOSE_STORM)],
+)
 @pytest.mark.parametrize(("heard_at", "wrong"), [(30.5, ""), (60.0, "cannot have felt")])
-def test_what_ended_unheard_is_held_to_what_there_was_then(heard_at: float, wrong: str) -> None:
-    """It failed on a full disk while nobody listened, and was told with all the rest to whoever came back."""
+def test_what_ended_unheard_is_held_to_what_there_was_then(
+    heard_at: float, wrong: str, cause: Cause, kind: FaultKind
+) -> None:
+    """It failed on a full disk, or was closed, while nobody listened, and was told with all the rest to whoever came
+    back."""
     judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
-    judge.hit(Hit(kind=FaultKind.DISK_FULL, at=9.0, until=11.0), 9.0)
+    judge.hit(Hit(kind=kind, at=9.0, until=11.0), 9.0)
     file = judge.accepted(JOB, evolve(make_plan(DEFAULTS[0], 1).jobs[0], session=SESSION), 5.0, 5.0)
     judge.earshot.lost(12.0)
     judge.earshot.back(30.0)
-    end = snapshot(JobStatus.FAILED, Cause.STORE)
+    end = snapshot(JobStatus.FAILED, cause)
     judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=end, seq=3), heard_at)
     said = judge.evidence.untrue(file)
     assert said is None if not wrong else wrong in (said or "")
