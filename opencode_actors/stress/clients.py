@@ -275,7 +275,8 @@ class Clients:
             case FaultKind.CANCEL_STORM:
                 return any(file.session == fault.session for file in self.judge.unsettled)
             case FaultKind.CLOSE_STORM:
-                return self.judge.is_open(fault.session)
+                # It is there before it is told of: on a slow disk whoever starts something still waits to hear so.
+                return self.judge.is_open(fault.session) or self.starting[fault.session] > 0
             case FaultKind.CLEANUP_STORM:
                 return any(self.judge.is_open(session) for session in self.judge.told)
             case _:

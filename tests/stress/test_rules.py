@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 import trio
+import trio.testing
 from attrs import evolve
 from trio.testing import MockClock
 
@@ -46,7 +47,7 @@ from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.leaving import Ends
 from opencode_actors.stress.memory import ALLOWANCE, Memory
-from opencode_actors.stress.plan import make_plan
+from opencode_actors.stress.plan import PlannedFault, make_plan
 from opencode_actors.stress.scenario import FaultKind, Talk, Value
 from opencode_actors.stress.scenarios import DEFAULTS
 from opencode_actors.stress.service import Service
@@ -225,6 +226,40 @@ class _NeverSure:
         await trio.lowlevel.checkpoint()
         assert make is not None
         raise OpenCodeError(f"nobody knows what became of the {name}")
+
+
+class _Writes:
+    """A service that is slow to write down what is started, and closes what is there."""
+
+    generation = 1
+
+    async def call(self, name: str, make: Callable[[Face], Awaitable[object]]) -> object:
+        assert make is not None
+        await trio.lowlevel.checkpoint()
+        if name == "start":
+            await trio.sleep_forever()
+        return None
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_session_that_is_just_being_opened_may_be_closed(
+    autojump_clock: MockClock,
+    wanted: bool,  # noqa: FBT001
+) -> None:
+    assert autojump_clock.autojump_threshold == 0
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    job = make_plan(DEFAULTS[0], 1).jobs[0]
+    storm = PlannedFault(
+        number=0, kind=FaultKind.CLOSE_STORM, at=0.0, lasts=2.5, session=job.session, roll=0.5
+    )
+    async with trio.open_nursery() as nursery:
+        clients = Clients(cast(Service, _Writes()), judge, random.Random(2), nursery, 0, look_every=1.0)
+        if wanted:
+            nursery.start_soon(clients.want, job)
+            await trio.testing.wait_all_tasks_blocked()
+        assert await clients.misbehave(storm) is wanted
+        assert bool(judge.hits) is wanted
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("killed_ago", "broken"), [(3.0, []), (60.0, ["a request takes one answer"])])
