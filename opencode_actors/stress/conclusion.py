@@ -151,8 +151,11 @@ class Conclusion:
     def _check_reached(self) -> None:
         reached, settings = self.world.reached, self.world.settings
         patience = min(settings.header_timeout, settings.chunk_timeout)
-        for file, wrong in () if reached is None else reached.wrong(self.judge.files.values(), patience):
-            self._broke_of("each prompt reaches the model once", wrong, file)
+        files = self.judge.files.values()
+        misled = {file.session for file in files if self.judge.was_misled(file)}
+        for file, wrong in () if reached is None else reached.wrong(files, patience):
+            if file.session not in misled:
+                self._broke_of("each prompt reaches the model once", wrong, file)
 
     def _check_climbs(self) -> None:
         asked, judge = self.world.asked, self.judge

@@ -414,7 +414,8 @@ class Judge:
         expected = expected_of(file.planned.prompt)
         wrong = wrong_output(expected, said, whole=whole)
         # A model that is asked again, because an older message is taken for the last one, says it again.
-        if wrong and (whole or not self._set_back(file) or not repeats(expected, said)):
+        again = not whole and self._set_back(file) and repeats(expected, said)
+        if wrong and not again and not self.was_misled(file):
             self._broke("whole output", now, wrong, file)
         for wrong in self.bounds.broken(file, output):
             self._broke("a bound is kept", now, wrong, file)
@@ -448,6 +449,16 @@ class Judge:
         return any(
             hit.kind is FaultKind.CLOCK_STEP and file.started_since <= hit.at <= (file.ended_at or hit.at)
             for hit in self.hits
+        )
+
+    def was_misled(self, file: JobFile) -> bool:
+        """Whether the clock may have been set back after its session had looked for that, and before its prompt was
+        there: OpenCode takes an older prompt for the last one then, and answers that."""
+        if file.started_at is None:
+            return False
+        since, until = file.started_since - self.tolerance.settles, file.heard_at or file.ended_at
+        return any(
+            hit.kind is FaultKind.CLOCK_STEP and since <= hit.at <= (until or hit.at) for hit in self.hits
         )
 
     def check_taken(self, receiver: Receiver | None, now: float) -> None:

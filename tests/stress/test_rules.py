@@ -341,6 +341,24 @@ def test_a_job_that_was_asked_for_before_its_turn_was_told_runs_no_more_when_tha
 
 
 @pytest.mark.parametrize(
+    ("stepped_at", "broken"), [(9.5, []), (10.2, []), (5.0, ["whole output"]), (12.0, ["whole output"])]
+)
+def test_a_prompt_that_the_clock_is_set_back_before_may_not_be_the_one_that_is_answered(
+    stepped_at: float, broken: list[str]
+) -> None:
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    file = judge.accepted(JOB, evolve(make_plan(DEFAULTS[0], 1).jobs[0], session=SESSION), 5.0, 5.0)
+    judge.hit(Hit(kind=FaultKind.CLOCK_STEP, at=stepped_at, until=stepped_at), stepped_at)
+    judge.noticed(STARTED, 10.0)
+    judge.noticed(words(2, 0, "of another"), 11.0)
+    end = snapshot(JobStatus.CANCELLED)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=end, seq=3), 13.0)
+    judge.check_end(file, end, "of another", 14.0)
+    found = [violation.rule for violation in judge.findings.violations if violation.rule == "whole output"]
+    assert found == broken
+
+
+@pytest.mark.parametrize(
     ("cause", "kind"),
     [(Cause.STORE, FaultKind.DISK_FULL), (Cause.CLOSED, FaultKind.CLOSE_STORM)],
 )
