@@ -424,7 +424,7 @@ class Judge:
                 "whole output", now, f"it is full: {file.full}, and said to be: {not file.full}", file
             )
         wrong = self.evidence.untrue(file)
-        if wrong:
+        if wrong and not (_fell_silent(file) and self.was_misled(file)):
             self._broke("the true cause", now, wrong, file)
         wrong = self.evidence.misheard(file)
         if wrong:
@@ -504,3 +504,9 @@ class Judge:
 
     def _broke(self, rule: str, now: float, text: str, file: JobFile) -> None:
         self.findings.broke(rule, now, text, session=file.session, job=file.number)
+
+
+def _fell_silent(file: JobFile) -> bool:
+    """Whether it was ended because it never said a word."""
+    failure = None if file.end is None else file.end.failure
+    return file.heard_at is None and failure is not None and failure.cause is Cause.IDLE_TIMEOUT

@@ -358,6 +358,22 @@ def test_a_prompt_that_the_clock_is_set_back_before_may_not_be_the_one_that_is_a
     assert found == broken
 
 
+@pytest.mark.parametrize(("stepped_at", "broken"), [(9.5, []), (5.0, ["the true cause"])])
+def test_a_prompt_that_the_clock_is_set_back_before_may_never_be_asked(
+    stepped_at: float, broken: list[str]
+) -> None:
+    judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
+    planned = next(job for job in make_plan(DEFAULTS[0], 1).jobs if job.talk is Talk.SHORT)
+    file = judge.accepted(JOB, evolve(planned, session=SESSION), 5.0, 5.0)
+    judge.hit(Hit(kind=FaultKind.CLOCK_STEP, at=stepped_at, until=stepped_at), stepped_at)
+    judge.noticed(STARTED, 10.0)
+    end = snapshot(JobStatus.FAILED, Cause.IDLE_TIMEOUT)
+    judge.noticed(JobEnded(job=JOB, session=SESSION, snapshot=end, seq=3), 400.0)
+    judge.check_end(file, end, "", 401.0)
+    found = [violation.rule for violation in judge.findings.violations if violation.rule == "the true cause"]
+    assert found == broken
+
+
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [(Cause.STORE, FaultKind.DISK_FULL), (Cause.CLOSED, FaultKind.CLOSE_STORM)],
