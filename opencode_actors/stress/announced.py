@@ -16,7 +16,7 @@ from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.receiver import Receiver, Taken
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.talk import Words, expected_of
-from opencode_actors.stress.windows import MARGIN, Hit, overlapping
+from opencode_actors.stress.windows import MARGIN, Excuse, Hit, excused, overlapping
 
 # Announcements that go out together come together, and no more of them than that.
 _SOON = 0.5
@@ -96,6 +96,8 @@ def _waited(taken: Sequence[Taken], files: dict[JobId, JobFile], hits: Sequence[
             continue
         if overlapping(hits, _DISTURB, well_since, one.at):
             continue
+        if excused(Excuse.WRITTEN_LATE, hits, well_since, one.at):
+            continue  # what has ended may have no row yet
         beside = sum(abs(other.came - one.came) <= _SOON for other in taken)
         under_way = sum(other.came < one.came < other.at for other in taken)
         if beside > _ROOM or under_way:

@@ -15,6 +15,7 @@ from opencode_actors.stress.local import run_local
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.receiver import Overheard, Receiver, Taken, Unheard
 from opencode_actors.stress.scenario import FaultKind, FaultPlan, Scenario, Talk
+from opencode_actors.stress.windows import Hit
 from opencode_actors.testing.fake_webhook import TAKEN, FakeWebhook
 
 from .test_virtual import shown
@@ -59,6 +60,25 @@ def test_it_is_told_again_who_took_what_nobody_waited_for_any_more(
     receiver = Receiver(taken=taken, unheard=[unheard])
     files = {JOB: JobFile(id=JOB, session="demo")}
     found = wrong_announcements(receiver, files, [], Settings(model="scripted/demo"), 6.0)
+    assert [one.text for one in found] == wrong
+
+
+@pytest.mark.parametrize(
+    ("full_until", "wrong"),
+    [(16.0, []), (1.0, ["its announcement waited for 1.1 s until another was taken"])],
+)
+def test_what_a_full_disk_had_no_room_for_waits_for_nobody(full_until: float, wrong: list[str]) -> None:
+    """Its end is told at once, and has a row only when it is recorded."""
+    files = {job: JobFile(id=job, session="demo") for job in map(JobId, ("job_0", "job_1", "job_2"))}
+    for file in files.values():
+        file.ended_at = file.ended_since = 15.0
+    taken = [
+        Taken("job_0", 16.1, came=16.1),
+        Taken("job_1", 18.1, came=17.1),
+        Taken("job_2", 18.2, came=18.2),
+    ]
+    hits = [Hit(kind=FaultKind.DISK_FULL, at=0.5, until=full_until)]
+    found = wrong_announcements(Receiver(taken=taken), files, hits, Settings(model="scripted/demo"), 6.0)
     assert [one.text for one in found] == wrong
 
 
