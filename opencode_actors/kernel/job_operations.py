@@ -20,6 +20,7 @@ from opencode_actors.machines.job_messages import (
     AbortConversation,
     AbortFailed,
     ConversationRead,
+    Delegated,
     JobMessage,
     JobOperation,
     LookAtProcesses,
@@ -150,7 +151,7 @@ class JobOperations:
             ours = await self._answering(server, operation, (*questions, *permissions))
             # Last, so that what has ended meanwhile is seen to have.
             busy = frozenset(await server.status())
-            at_work = await _running_tools(server, children & busy) if operation.tools else None
+            delegated = await _delegated(server, children & busy) if operation.tools else None
         except OpenCodeError as error:
             return RequestsUnread(reason=error.message)
 
@@ -167,7 +168,7 @@ class JobOperations:
             *(permission(p, sub_agent=p.conversation != own) for p in permissions if waits(p)),
         )
         pending = listed if own in busy else ()
-        return RequestsRead(children=children, busy=busy, requests=pending, todos=todos, at_work=at_work)
+        return RequestsRead(children=children, busy=busy, requests=pending, todos=todos, delegated=delegated)
 
     async def _answering(
         self,
@@ -253,17 +254,17 @@ def _taken(operation: SubmitPrompt) -> Failure:
     )
 
 
-async def _running_tools(
-    server: OpenCodeServer, conversations: Set[ConversationId]
-) -> frozenset[ConversationId]:
-    return frozenset([one for one in sorted(conversations) if await _runs_a_tool(server, one)])
-
-
-async def _runs_a_tool(server: OpenCodeServer, conversation: ConversationId) -> bool:
+async def _delegated(server: OpenCodeServer, conversations: Set[ConversationId]) -> Delegated:
     """One that waits for a sub-agent of its own does no more than that one."""
-    return any(
-        isinstance(part, ToolPart) and part.state is ToolState.RUNNING and part.tool != DELEGATES
-        for message in await server.messages(conversation)
-        if message.info.completed_at is None  # an abort leaves tools that run for ever
-        for part in message.parts
+    messages = [message for one in sorted(conversations) for message in await server.messages(one)]
+    tools = [part for message in messages for part in message.parts if isinstance(part, ToolPart)]
+    # An abort leaves tools that run for ever.
+    open_ = {message.info.id for message in messages if message.info.completed_at is None}
+    ends = [tool.ended_at for tool in tools] + [message.info.completed_at for message in messages]
+    return Delegated(
+        runs=any(
+            tool.state is ToolState.RUNNING and tool.tool != DELEGATES and tool.message in open_
+            for tool in tools
+        ),
+        ended_at=max((at for at in ends if at is not None), default=None),
     )

@@ -492,14 +492,14 @@ def _running(state: JobState, running: Running, message: JobMessage, moment: Mom
         case m.StreamOpened():
             work = evolve(running.work, transcript=running.work.transcript.after_gap())
             running = _about_to_look(evolve(running, work=work))
-            effects = (_read(work), _look(work, tools=False))
+            effects = (_read(work), _look(work, tools=_delegates_in_silence(state, work, now)))
             return Step(state=evolve(state, phase=running), effects=effects)
         case m.ReadFailed():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.REREAD, seconds=REREAD_DELAY),))
         case m.RequestsRead():
             heard = looked(running.work, message, running.looked_with, running.looked_todos, now)
-            if message.at_work == frozenset():
-                return _nothing_delegated_runs(state, running, heard, moment)
+            if message.delegated is not None and _delegates_in_silence(state, heard.work, now):
+                return _delegated(state, running, heard, message.delegated, moment)
             return _running_heard(state, running, heard, moment)
         case m.RequestsUnread():
             return Step(state=state, effects=(StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY),))
@@ -539,16 +539,20 @@ def _delegates_in_silence(state: JobState, work: Work, now: float) -> bool:
     return work.activity.delegated_for(now) >= state.policy.idle_timeout - ROUNDING
 
 
-def _nothing_delegated_runs(state: JobState, running: Running, heard: Heard, moment: Moment) -> JobStep:
-    """By the server's word. It is asked twice: a tool may just have ended, and the word of that be on its way."""
-    now, activity = moment.now, heard.work.activity
-    if not _delegates_in_silence(state, heard.work, now):
+def _delegated(
+    state: JobState, running: Running, heard: Heard, delegated: m.Delegated, moment: Moment
+) -> JobStep:
+    """What nobody hears of sub-agents may be work all the same, by the server's word."""
+    if delegated.runs:
         return _running_heard(state, running, heard, moment)
-    if running.found_idle_at is not None and running.found_idle_at >= activity.sign_at:
-        silence = activity.delegated_for(now)
-        return _stop(state, running, verdicts.idle(state.policy, heard.work, silence, now), now)
-    step = _running_heard(state, evolve(running, found_idle_at=now), heard, moment)
-    return _also(step, [StartTimer(timer=JobTimer.LOOK, seconds=REREAD_DELAY)], [])
+    rest = 0.0
+    if delegated.ended_at is not None and delegated.ended_at <= moment.wall:
+        rest = state.policy.idle_timeout - (moment.wall - delegated.ended_at)
+    if rest > ROUNDING:
+        step = _running_heard(state, running, heard, moment)
+        return _also(step, [StartTimer(timer=JobTimer.LOOK, seconds=rest)], [])
+    silence = heard.work.activity.delegated_for(moment.now)
+    return _stop(state, running, verdicts.idle(state.policy, heard.work, silence, moment.now), moment.now)
 
 
 def _acted(acted: requests.Acted) -> JobStep:

@@ -193,15 +193,24 @@ class ReadFailed:
 
 
 @frozen(kw_only=True)
+class Delegated:
+    """What the server says of the sub-agents that are busy: whether a tool of one `runs`, and when the last step or
+    tool of one ended, in epoch seconds. An event that was lost, or is still on its way, is in this already."""
+
+    runs: bool
+    ended_at: float | None
+
+
+@frozen(kw_only=True)
 class RequestsRead:
     """What waits for an answer by the server's own lists, without the ghosts that aborts leave there; and what is to
-    be done in the conversation. `at_work` are the busy children of which a tool runs; None when that was not asked."""
+    be done in the conversation. `delegated` is None when that was not asked."""
 
     children: frozenset[ConversationId]
     busy: frozenset[ConversationId]
     requests: tuple[PendingRequest, ...]
     todos: tuple[Todo, ...] = ()
-    at_work: frozenset[ConversationId] | None = None
+    delegated: Delegated | None = None
 
 
 @frozen(kw_only=True)

@@ -103,7 +103,6 @@ class Running:
     # What waited for an answer when the lists of it that are on their way were asked for.
     looked_with: frozenset[str] = frozenset()
     looked_todos: tuple[Todo, ...] = ()  # the same of what is to be done
-    found_idle_at: float | None = None  # when the server said that its silent sub-agents run no tool
 
 
 @frozen(kw_only=True)

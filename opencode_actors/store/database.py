@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -168,6 +169,16 @@ def _accepted_in_json(accepted: Accepted | None) -> str | None:
     if accepted is None:
         return None
     return _in_json(evolve(accepted, prompt=evolve(accepted.prompt, text="")))
+
+
+@contextmanager
+def one_view(database: sqlite3.Connection) -> Generator[None]:
+    """What is read in here is of one moment, whatever somebody writes meanwhile."""
+    database.execute("BEGIN")
+    try:
+        yield
+    finally:
+        database.rollback()
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from typing import cast
 from opencode_actors.machines.matters import Scope
 from opencode_actors.machines.notices import JobForgotten, SessionForgotten
 from opencode_actors.machines.vocabulary import JobId, SessionKey
-from opencode_actors.store.database import Row, read_session
+from opencode_actors.store.database import Row, one_view, read_session
 from opencode_actors.store.port import KnownSession, Limits
 
 # When it was used, or 0.0, its key, when it was used, and whether it may go.
@@ -49,7 +49,7 @@ ON CONFLICT (number) DO UPDATE SET bytes = excluded.bytes
 """
 # In the order in which they were used, and whether they may go. An attached one is its server's.
 _MAY_GO = """
-    NOT EXISTS (SELECT 1 FROM jobs WHERE session = sessions.key AND settled = 0)
+    sessions.key NOT IN (SELECT session FROM jobs WHERE settled = 0)
     AND sessions.key NOT IN (SELECT session FROM outbox WHERE state IN ('pending', 'claimed'))
 """
 _SPOKEN = f"""
@@ -112,12 +112,15 @@ def read_old_jobs(database: sqlite3.Connection, limits: Limits) -> tuple[JobId, 
 def read_old_sessions(
     database: sqlite3.Connection, limits: Limits, but: Set[SessionKey]
 ) -> tuple[SessionKey, ...]:
-    unspoken = [(at, key, at, may) for at, key, may in database.execute(_UNSPOKEN)]
-    (spoken,) = cast(tuple[int], database.execute(_HOW_MANY_SPOKEN).fetchone())
-    too_many = spoken + len(unspoken) - limits.sessions if limits.sessions else 0
-    by_use = cast("Iterable[_Used]", heapq.merge(database.execute(_SPOKEN), unspoken))
-    old = _old(by_use, too_many, limits.sessions_before)
-    return tuple(islice((key for key in old if key not in but), PAGE))
+    with one_view(database):
+        unspoken = [(at, key, at, may) for at, key, may in database.execute(_UNSPOKEN)]
+        too_many = 0
+        if limits.sessions:
+            (spoken,) = cast(tuple[int], database.execute(_HOW_MANY_SPOKEN).fetchone())
+            too_many = spoken + len(unspoken) - limits.sessions
+        by_use = cast("Iterable[_Used]", heapq.merge(database.execute(_SPOKEN), unspoken))
+        old = _old(by_use, too_many, limits.sessions_before)
+        return tuple(islice((key for key in old if key not in but), PAGE))
 
 
 def _old(by_use: Iterable[_Used], too_many: int, before: float) -> Iterator[SessionKey]:
@@ -172,6 +175,6 @@ def _too_large(database: sqlite3.Connection, most: int) -> int:
 
 
 def _kept(database: sqlite3.Connection) -> tuple[int, int]:
-    """How many have ended, and the size of their outputs. Whether there is anything to look for; what goes is counted
-    one by one, for a turned bit in here would take everything with it."""
+    """How many have ended, and the size of their outputs. This says only whether there is anything to look for; what
+    goes is counted one by one, for a turned bit in here would take everything with it, and so it keeps some longer."""
     return cast(tuple[int, int], database.execute(_KEPT).fetchone())

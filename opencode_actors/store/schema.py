@@ -192,9 +192,8 @@ CREATE TRIGGER outputs_go_with_their_job AFTER DELETE ON jobs BEGIN
 END;
 """
 
-# Nothing that has to be looked at is found by a walk over all that there ever was: `kept` is how many jobs have ended and
-# what their outputs come to, and `used` when the newest job of a session came. An index has those that were used first,
-# and one those that nobody spoke to, which never had a job.
+# What is too old is found without a walk over all jobs: `kept` is how many have ended and what their outputs come to, and
+# `used` when the newest job of a session came. One index has sessions in that order, one those that never had a job.
 _USED = """
 CREATE TABLE kept (ended INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO kept SELECT

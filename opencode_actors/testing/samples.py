@@ -247,7 +247,7 @@ JOB_MESSAGES: tuple[j.JobMessage, ...] = (
         children=frozenset((CHILD,)),
         busy=frozenset((CONVERSATION, CHILD)),
         requests=(),
-        at_work=frozenset(),
+        delegated=j.Delegated(runs=False, ended_at=None),
     ),
     j.RequestsUnread(reason="no answer came"),
     j.ReplyTaken(),

@@ -287,7 +287,7 @@ def _list(flying: Flying, box: Box, *, tools: bool, faults: frozenset[str]) -> l
             children=server.children(),
             busy=busy,
             requests=server.waits(),
-            at_work=frozenset() if tools else None,
+            delegated=j.Delegated(runs=bool(server.children()), ended_at=None) if tools else None,
         )
         return _OnItsWay()
 

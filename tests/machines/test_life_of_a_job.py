@@ -39,6 +39,7 @@ from opencode_actors.machines.vocabulary import (
 )
 from opencode_actors.ports import ConversationState, Process
 from opencode_actors.testing import samples
+from opencode_actors.testing.playbook import EPOCH
 from opencode_actors.testing.samples import CHILD, CONVERSATION
 from tests.machines.jobs import (
     ABORT_ERROR,
@@ -345,10 +346,13 @@ def test_p4_a_server_that_is_busy_with_itself_keeps_no_stalled_job_alive() -> No
     book.advance(5.1).expect_some(JobCancelling)
 
 
-def delegated(*, at_work: bool) -> j.RequestsRead:
-    busy = frozenset((CONVERSATION, CHILD))
-    tools = frozenset((CHILD,)) if at_work else frozenset[e.ConversationId]()
-    return j.RequestsRead(children=frozenset((CHILD,)), busy=busy, requests=(), at_work=tools)
+def delegated(*, runs: bool, ended_at: float | None = None) -> j.RequestsRead:
+    return j.RequestsRead(
+        children=frozenset((CHILD,)),
+        busy=frozenset((CONVERSATION, CHILD)),
+        requests=(),
+        delegated=j.Delegated(runs=runs, ended_at=ended_at),
+    )
 
 
 def delegating() -> Book:
@@ -363,7 +367,7 @@ def delegating() -> Book:
 def test_p9_a_child_session_at_work_is_work_and_its_end_is_not_the_jobs() -> None:
     book = delegating()
     for _ in range(9):
-        book.advance(120.0).answer(j.ReadRequests, delegated(at_work=True))
+        book.advance(120.0).answer(j.ReadRequests, delegated(runs=True))
     assert not book.noticed(JobCancelling)
     says(book, e.ConversationIdle(conversation=CHILD), tool(e.ToolState.COMPLETED)).advance(119.0)
     assert not book.noticed(JobCancelling)
@@ -372,35 +376,45 @@ def test_p9_a_child_session_at_work_is_work_and_its_end_is_not_the_jobs() -> Non
 
 def test_p4_p9_a_child_session_of_which_no_tool_runs_is_as_idle_as_it_is_silent() -> None:
     book = delegating().advance(120.0).expect_some(j.ReadRequests)
-    book.answer(j.ReadRequests, delegated(at_work=False)).expect_some(j.JobTimer.LOOK)
-    assert not book.noticed(JobCancelling)
-    book.advance(1.0).answer(j.ReadRequests, delegated(at_work=False))
-    book.expect_some(JobCancelling, j.AbortConversation)
+    book.answer(j.ReadRequests, delegated(runs=False)).expect_some(JobCancelling, j.AbortConversation)
 
 
-def test_p9_a_tool_of_a_child_session_that_ends_while_it_is_looked_for_is_heard_of() -> None:
-    book = delegating().advance(120.0).answer(j.ReadRequests, delegated(at_work=False))
-    says(book, e.MessageUpdated(info=samples.answer(conversation=CHILD))).advance(1.0)
-    book.answer(j.ReadRequests, j.RequestsRead(children=frozenset((CHILD,)), busy=frozenset(), requests=()))
-    book.advance(118.5)
+def test_p9_a_child_session_is_idle_from_its_last_end_by_the_servers_word() -> None:
+    """The word of it was lost in a stream that is dead, or is still on its way."""
+    book = delegating().advance(120.0)
+    ended_at = EPOCH + book.now - 100.0
+    book.answer(j.ReadRequests, delegated(runs=False, ended_at=ended_at))
     assert not book.noticed(JobCancelling)
+    book.advance(99.0)
+    assert not book.noticed(JobCancelling)
+    book.advance(1.5).answer(j.ReadRequests, delegated(runs=False, ended_at=ended_at))
+    book.expect_some(JobCancelling)
+
+
+def test_p9_an_end_that_is_still_to_come_was_told_by_another_clock() -> None:
+    book = delegating().advance(120.0)
+    book.answer(j.ReadRequests, delegated(runs=False, ended_at=EPOCH + book.now + 50.0))
+    book.expect_some(JobCancelling)
+
+
+def test_p9_a_stream_that_opens_anew_takes_no_look_at_what_is_delegated_back() -> None:
+    book = delegating().advance(120.0).tell(j.StreamOpened())
+    book.answer(j.ReadRequests, delegated(runs=False)).expect_some(JobCancelling)
 
 
 def test_p9_a_child_session_that_speaks_while_it_is_looked_at_is_not_idle() -> None:
     book = says(delegating().advance(120.0), e.MessageUpdated(info=samples.answer(conversation=CHILD)))
-    book.answer(j.ReadRequests, delegated(at_work=False))
+    book.answer(j.ReadRequests, delegated(runs=False))
     assert not book.noticed(JobCancelling)
-    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False))
-    book.advance(1.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
+    book.advance(120.0).answer(j.ReadRequests, delegated(runs=False)).expect_some(JobCancelling)
 
 
 def test_p9_a_child_session_of_an_earlier_job_that_is_asked_again_is_found_before_it_is_called_idle() -> None:
     asked_again = e.PartUpdated(conversation=CONVERSATION, part=evolve(samples.BASH, tool="task"))
     book = says(running(idle_timeout=120.0, job_timeout=0.0), asked_again).advance(120.0)
-    book.answer(j.ReadRequests, delegated(at_work=False))
+    book.answer(j.ReadRequests, delegated(runs=False))
     assert not book.noticed(JobCancelling)
-    book.advance(120.0).answer(j.ReadRequests, delegated(at_work=False))
-    book.advance(1.0).answer(j.ReadRequests, delegated(at_work=False)).expect_some(JobCancelling)
+    book.advance(120.0).answer(j.ReadRequests, delegated(runs=False)).expect_some(JobCancelling)
 
 
 def test_p2_a_question_is_announced_and_waiting_is_not_idle() -> None:

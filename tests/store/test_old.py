@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 import trio
-from attrs import evolve
+from attrs import define, evolve
 
 from opencode_actors.errors import StoreError
 from opencode_actors.machines.matters import Choice, Matter, Scope
@@ -398,8 +398,9 @@ async def test_the_last_sessions_are_found_without_a_look_at_all_jobs(tmp_path: 
                 "SEARCH jobs USING INDEX ended_by_age (created<?)",
             ],
         ),
-        (old_rows._SPOKEN, ["SCAN sessions USING INDEX by_use"]),  # no further than to what is not too old
-        (old_rows._UNSPOKEN, ["SCAN sessions USING INDEX unspoken"]),
+        # No further than to what is not too old.
+        (old_rows._SPOKEN, ["SCAN sessions USING INDEX by_use", "SCAN jobs USING INDEX unsettled"]),
+        (old_rows._UNSPOKEN, ["SCAN sessions USING INDEX unspoken", "SCAN jobs USING INDEX unsettled"]),
     ],
 )
 async def test_the_old_are_found_without_a_look_at_all_that_is_kept(
@@ -415,6 +416,40 @@ async def test_the_old_are_found_without_a_look_at_all_that_is_kept(
         step for step in plan if step.startswith(("SCAN jobs", "SEARCH jobs USING INDEX ended", "SCAN sess"))
     ]
     assert through == steps, plan
+
+
+@define
+class _Meddled:
+    """A connection beside which somebody speaks to a fork, just before this is asked."""
+
+    database: sqlite3.Connection
+    before: str
+    meddle: Callable[[], None]
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        if statement == self.before:
+            self.meddle()
+        return self.database.execute(statement)
+
+    def rollback(self) -> None:
+        self.database.rollback()
+
+
+async def test_a_fork_that_is_spoken_to_while_it_is_counted_takes_nobodys_place(tmp_path: Path) -> None:
+    fork = SessionForked(session=SessionKey("fork"), source=SessionKey("a"), conversation=CONVERSATION)
+    async with open_journal(tmp_path) as journal:
+        await journal.append((ended(1, "a"), ended(2, "b"), fork))
+    path, spoken_to = tmp_path / "journal.sqlite", db.row_of(ended(3, "fork"))
+    with closing(db.open_for_reading(path)) as reading, closing(sqlite3.connect(path)) as writing:
+
+        def speak() -> None:
+            writing.execute(spoken_to.statement, spoken_to.values)
+            writing.commit()
+
+        meddled = cast(sqlite3.Connection, _Meddled(reading, old_rows._HOW_MANY_SPOKEN, speak))
+        limits = evolve(ALL, sessions=3)
+        assert old_rows.read_old_sessions(meddled, limits, set()) == ()
+        assert old_rows.read_old_sessions(reading, evolve(ALL, sessions=2), set()) == ("a",)
 
 
 async def test_how_much_is_kept_is_known_whatever_becomes_of_it(tmp_path: Path) -> None:
@@ -452,6 +487,8 @@ async def test_what_was_kept_before_there_were_sizes_is_as_old_as_it_was(tmp_pat
     old.close()
     async with open_journal(tmp_path) as journal:
         assert await known(journal, 9) == ("b", "c", "a")
+        assert await journal.old_sessions(evolve(ALL, sessions=2), but=set()) == ("a",)
+        assert await journal.old_sessions(evolve(ALL, sessions_before=4.5), but=set()) == ("a", "c")
         assert await journal.old_jobs(evolve(ALL, outputs=30)) == ()
         assert await journal.old_jobs(evolve(ALL, outputs=20)) == ("job_1",)
         assert await journal.old_jobs(evolve(ALL, outputs=10)) == ("job_1", "job_2")
