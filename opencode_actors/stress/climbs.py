@@ -83,9 +83,8 @@ def not_done(
     tolerance: Tolerance,
     hits: Sequence[Hit],
 ) -> Iterator[tuple[JobFile, str]]:
-    """Each rung that was told of was tried, by the word of the engine, of what it was `asked`. A
-    service that goes may not come to that, and a container that has ended by itself, or that its session was ending
-    anyhow, needs none."""
+    """Each rung that was told of was tried, by the word of the engine, of what it was `asked`. A service that goes may
+    not come to that, and a container that has ended by itself, or that its session was ending anyhow, needs none."""
     for file in files:
         first = min((at for rung, at in file.climbed if rung in _DOES), default=0.0)
         before = [word.status for word in words.get(file.session, ()) if word.at < first]
@@ -102,8 +101,9 @@ def not_done(
             verb = _DOES.get(rung)
             if verb is None or any(spared) or (before and before[-1] not in _HAS_A_CONTAINER):
                 continue
-            if not any(deed.verb == verb and since <= deed.at <= until for deed in asked):
-                yield file, f"{rung.name} was told, and the engine was not asked to {verb} anything"
+            own = (deed for deed in _done_to(file.session, asked) if deed.verb == verb)
+            if not any(since <= deed.at <= until for deed in own):
+                yield file, f"{rung.name} was told, and the engine was not asked to {verb} its container"
 
 
 def torn(
@@ -116,18 +116,27 @@ def torn(
     """Each removal of a session's container that had a server at work, and that nobody had tried to kill."""
     within = settings.kill_grace + tolerance.slack
     for session, said in words.items():
-        name = directory_name(session_key(session))
-        for deed in asked:
-            if deed.verb != "remove" or deed.ran is None or not deed.whom.endswith(name):
+        own = _done_to(session, asked)
+        killed = [deed.at for deed in own if deed.verb == "kill"]
+        for deed in own:
+            if deed.verb != "remove" or deed.ran is None:
                 continue
-            before = [word.status for word in said if word.at < deed.at - tolerance.slack]
+            before = [
+                word.status
+                for word in said
+                if word.at < deed.at - tolerance.slack and word.status is not SessionStatus.STOPPING
+            ]
             if not before or before[-1] not in _HAS_A_CONTAINER:
                 continue
             if overlapping(hits, _MISLEADS, deed.at - _HEALS, deed.at):
                 continue
-            tried = (one for one in asked if one.verb == "kill" and one.whom == deed.whom)
-            if not any(deed.at - within <= one.at <= deed.at for one in tried):
+            if not any(deed.at - within <= at <= deed.at for at in killed):
                 yield session, deed
+
+
+def _done_to(session: str, asked: Sequence[Deed]) -> list[Deed]:
+    name = f"-{directory_name(session_key(session))}"
+    return [deed for deed in asked if deed.whom.endswith(name)]
 
 
 def too_steep(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Sequence[Hit]) -> Iterator[str]:
@@ -146,7 +155,7 @@ def too_steep(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Seq
         last = "nothing" if end.climb.ended_by is None else end.climb.ended_by.name
         yield f"{last} ended it, and an abort would have"
     for rung, spent in rungs[:-1]:
-        if spent < own[rung] - tolerance.slack:
+        if spent < own[rung] - min(tolerance.slack, own[rung] / 2):
             yield f"{rung.name} had {spent:.1f} s, and its grace is {own[rung]:g} s"
     took, said = ended_at - file.climbed[0][1], sum(spent for _, spent in rungs)
     if abs(took - said) > tolerance.slack:

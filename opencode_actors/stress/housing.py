@@ -68,6 +68,8 @@ class Housing:
         since, bound = self._unused.pop(session, now), self.settings.session_idle_timeout
         if now - since <= bound + self.earshot.tolerance.slack or since <= self.earshot.whole_at:
             return None
+        if excused(Excuse.WRITTEN_LATE, self.hits, since + bound, now):
+            return None
         return f"nobody used it for {now - since:.1f} s, and sessionIdleTimeout is {bound:g} s"
 
     def never_found(self, words: Sequence[Word], session: str) -> Iterator[str]:
