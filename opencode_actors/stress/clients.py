@@ -22,6 +22,7 @@ from opencode_actors.stress.refusals import unfounded
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.service import NoAnswer, Service
 from opencode_actors.stress.wanderers import Wanderer
+from opencode_actors.stress.watchers import Watcher
 from opencode_actors.stress.windows import Excuse, Hit, excused
 from opencode_actors.stress.worlds import Face
 
@@ -32,6 +33,8 @@ _WANDERERS = 3
 _LETS_GO_WITHIN = 20.0
 _LOOKS_BACK = 0.3  # the share of looks at what may be over
 _ASKED_TWICE = 0.2  # the share of those who think that they had no answer
+# Of all jobs, by their rolls: followed from the beginning, from what was told last, and when it is over.
+_FROM_THE_BEGINNING, _FROM_NOW, _WHEN_OVER = 0.6, 0.75, 0.9
 
 
 @define(eq=False)
@@ -61,6 +64,9 @@ class Clients:
         if job is None:
             return
         file = self.judge.accepted(job, planned, trio.current_time(), since)
+        if _FROM_THE_BEGINNING <= planned.roll < _WHEN_OVER:
+            reached = 0 if planned.roll < _FROM_NOW else self.service.reached
+            self.service.watch(Watcher(job, planned.number, reached))
         if planned.roll < _ASKED_TWICE:
             again = await self._start(planned, key)
             if again not in (job, None):
@@ -167,7 +173,10 @@ class Clients:
     # ---- who looks
 
     def ended(self, notice: JobEnded) -> None:
-        self.nursery.start_soon(self._look_after, notice.session, self.judge.files[notice.job])
+        file = self.judge.files[notice.job]
+        self.nursery.start_soon(self._look_after, notice.session, file)
+        if file.planned is not None and file.planned.roll >= _WHEN_OVER:
+            self.service.watch(Watcher(file.id, file.planned.number, 0))
 
     async def _look_after(self, session: str, file: JobFile) -> None:
         """What was ended works no more."""

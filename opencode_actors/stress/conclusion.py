@@ -90,6 +90,9 @@ class Conclusion:
     async def _all_told(self) -> None:
         """Whoever came back has all of it, and whoever is told of ends was told of all."""
         live, upto = self.service.live, self.service.reached
+        for watcher in self.service.watchers.values():
+            for wrong in await watcher.finish(self.service.record):
+                self._broke("every notice is told", f"who follows job {watcher.number} alone: {wrong}")
         for number, wanderer in enumerate(self.clients.wanderers):
             if live is None:
                 return

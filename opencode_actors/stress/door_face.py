@@ -114,10 +114,10 @@ class DoorFace:
         return await self._call("reset", session_id=session)
 
     @asynccontextmanager
-    async def follow(self, since: int) -> AsyncGenerator[Told]:
+    async def follow(self, since: int, job: JobId | None = None) -> AsyncGenerator[Told]:
         """Over a connection of its own, which is broken off without a word at the end."""
         async with self._connected() as client:
-            await client.call("follow", since=since)
+            await client.call("follow", since=since, **({} if job is None else {"job_id": job}))
             yield _Followed(client)
 
     @asynccontextmanager

@@ -12,9 +12,11 @@ from opencode_actors.errors import NoService, OpencodeActorsError
 from opencode_actors.kernel.hub import NoticesMissed
 from opencode_actors.kernel.supervisor import Supervisor
 from opencode_actors.machines.notices import InputWanted, JobEnded, Notice
+from opencode_actors.machines.vocabulary import JobId
 from opencode_actors.stress.judge import Judge
 from opencode_actors.stress.leaving import Ends
 from opencode_actors.stress.wanderers import Record
+from opencode_actors.stress.watchers import Watcher
 from opencode_actors.stress.worlds import Face, Live, World
 
 T = TypeVar("T")
@@ -52,7 +54,9 @@ class Service:
     live: Live | None = None
     reached: int = 0
     record: Record = field(factory=Record)
+    watchers: dict[JobId, Watcher] = field(factory=dict[JobId, Watcher])
     _nursery: trio.Nursery | None = None
+    _life: trio.Nursery | None = None
     _scope: trio.CancelScope = field(factory=trio.CancelScope)
     _why_not: str = "it was not begun"
     _closing: trio.Event = field(factory=trio.Event)
@@ -130,10 +134,16 @@ class Service:
                 raise NoAnswer  # it is ending, and whoever wants it asks the next one
             raise refusal
         for lost in gone:
-            await self._lost(name, lost, generation)
+            await self._lost(name, lost.message, generation)
         if scope.cancelled_caught and self._is_alive(generation):
             self._broke("every ask is answered", f"{name} had no answer in {ANSWERED_WITHIN:g} s")
         raise NoAnswer
+
+    def watch(self, watcher: Watcher) -> None:
+        """From now on, in this life and in all others until it is over; one for each job."""
+        if watcher.job not in self.watchers:
+            self.watchers[watcher.job] = watcher
+            self._watch_on(watcher)
 
     async def wait_settled(self) -> None:
         """Until every job that was accepted has ended."""
@@ -158,11 +168,11 @@ class Service:
         self._broke("the service begins", f"there was none for {self.begins_within:g} s: {self._why_not}")
         return None
 
-    async def _lost(self, name: str, lost: NoService, generation: int) -> None:
+    async def _lost(self, name: str, why: str, generation: int) -> None:
         """A connection may break with its service, which is known to be killed within this time."""
         await trio.sleep(_KNOWN_WITHIN)
         if self._is_alive(generation):
-            self._broke("every ask is answered", f"{name} had no answer: {lost.message}")
+            self._broke("every ask is answered", f"{name} had no answer: {why}")
 
     # ---- one life
 
@@ -190,6 +200,9 @@ class Service:
                         self.live, self._over = live, trio.Event()
                         nursery.start_soon(self._follow, began[-1], self.generation)
                         nursery.start_soon(self._recall, began[-1].face)
+                        self._life = nursery
+                        for watcher in self.watchers.values():
+                            self._watch_on(watcher)
                         self._tell()
                         if not self._closing.is_set():
                             await self._over.wait()
@@ -227,7 +240,20 @@ class Service:
                 async for notice in told:
                     self._noticed(notice)
         except NoService as lost:
-            await self._lost("follow", lost, generation)
+            await self._lost("follow", lost.message, generation)
+
+    def _watch_on(self, watcher: Watcher) -> None:
+        if self._life is not None and self.live is not None and not watcher.over:
+            self._life.start_soon(self._watch, watcher, self.live, self.generation)
+
+    async def _watch(self, watcher: Watcher, live: Live, generation: int) -> None:
+        why = "nothing more comes, and the job has not ended"
+        try:
+            await watcher.follow(live)
+        except OpencodeActorsError as error:
+            why = error.message
+        if not watcher.over:
+            await self._lost(f"the follower of job {watcher.number}", why, generation)
 
     async def _recall(self, face: Face) -> None:
         for job in sorted(self.judge.doubtful):

@@ -29,14 +29,15 @@ _WHOLE_WITHIN = 60.0
 
 @define(eq=False)
 class Record:
-    """All that one follower was told, from one number on. Words may come in other pieces the next time: they
+    """All that one follower was told after the number `last`. Words may come in other pieces the next time: they
     are kept as what they come to."""
 
+    last: int = 0
     named: dict[int, str] = field(factory=dict[int, str])
+    about: dict[int, JobId] = field(factory=dict[int, JobId])
     early: set[str] = field(factory=set[str])
     words: dict[JobId, bytearray] = field(factory=dict[JobId, bytearray])
     begins: dict[JobId, int] = field(factory=dict[JobId, int])
-    _last: int = 0
 
     def add(self, notice: Notice) -> str | None:
         """What is wrong with its being told now, if anything. What could not be recorded is told without a
@@ -44,11 +45,13 @@ class Record:
         if notice.seq == 0:
             self.early.add(_name(notice))
             return None
-        if notice.seq <= self._last:
-            return f"notice {notice.seq} ({type(notice).__name__}) was told after {self._last}"
-        self._last = notice.seq
+        if notice.seq <= self.last:
+            return f"notice {notice.seq} ({type(notice).__name__}) was told after {self.last}"
+        self.last = notice.seq
         if not isinstance(notice, OutputAdded):
             self.named[notice.seq] = _name(notice)
+            if not isinstance(notice, SessionChanged | NotificationFailed):
+                self.about[notice.seq] = notice.job
             return None
         begin = self.begins.setdefault(notice.job, notice.offset)
         said = self.words.setdefault(notice.job, bytearray())
@@ -57,9 +60,11 @@ class Record:
         said += notice.text.encode(errors="replace")
         return None
 
-    def differs(self, whole: Record, since: int, upto: int) -> Iterator[str]:
-        """What is not as `whole` has it, of what was told after `since`."""
+    def differs(self, whole: Record, since: int, upto: int, job: JobId | None = None) -> Iterator[str]:
+        """What is not as `whole` has it, of what was told after `since`: of everything, or of one job."""
         for seq in sorted(whole.named.keys() ^ self.named.keys()):
+            if job is not None and job not in (whole.about.get(seq), self.about.get(seq)):
+                continue
             there, here = whole.named.get(seq), self.named.get(seq)
             if not since < seq <= upto or there in self.early or here in whole.early:
                 continue
@@ -91,12 +96,12 @@ class Wanderer:
     since: int
     rng: random.Random
     visits: int = 0
-    record: Record = field(factory=Record)
     wrong: list[str] = field(factory=list[str])
+    record: Record = field(init=False)
     reached: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reached = self.since
+        self.record, self.reached = Record(self.since), self.since
 
     async def visit(self, live: Live | None) -> None:
         """Reads some of it, and vanishes."""

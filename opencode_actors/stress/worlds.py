@@ -84,12 +84,16 @@ class Face(Protocol):
 
 
 Told = AsyncIterator[Notice | NoticesMissed]
-Following = Callable[[int], AbstractAsyncContextManager[Told]]
+
+
+class Following(Protocol):
+    def __call__(self, since: int, job: JobId | None = None) -> AbstractAsyncContextManager[Told]: ...
 
 
 @frozen
 class Live:
-    """A system that runs. `follow` tells what came after a notice's number, for as long as it is entered.
+    """A system that runs. `follow` tells what came after a notice's number, of everything or of one job, for as long
+    as it is entered.
     `inside` is the system itself, where it is in this process; `connections` counts those that clients keep to it."""
 
     face: Face
@@ -100,8 +104,8 @@ class Live:
 
 def embedded(system: System) -> Live:
     @asynccontextmanager
-    async def follow(since: int) -> AsyncGenerator[Told]:
-        yield system.follow(since=since)
+    async def follow(since: int, job: JobId | None = None) -> AsyncGenerator[Told]:
+        yield system.follow(job, since=since)
 
     return Live(system, follow, system)
 

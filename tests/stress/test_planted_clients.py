@@ -1,0 +1,66 @@
+"""Bugs that only some clients meet: who follows one job, asks again late, is asked for permission."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from opencode_actors.kernel.hub import Following, Hub
+
+from .planting import Bug, found_by, planted
+
+_TOLD = "every notice is told"
+
+
+def _after(more: int) -> Any:
+    """Of those who follow one job that has not ended."""
+
+    def wrong(right: Any, self: Hub, job: Any = None, *rest: Any, **named: Any) -> Any:
+        if job is not None and not named.get("ended"):
+            since, history = named["since"]
+            named["since"] = max(0, since + more), history
+        return right(self, job, *rest, **named)
+
+    return wrong
+
+
+def _goes_on(right: Any, self: Following, notice: Any) -> bool:
+    return False
+
+
+def _of_all(right: Any, self: Following, notice: Any) -> bool:
+    return True
+
+
+BUGS = (
+    Bug("a follower of one job who misses one", _TOLD, "was not told", planted(Hub, "follow", _after(1))),
+    Bug(
+        "a follower of one job who is told again", _TOLD, "was told after", planted(Hub, "follow", _after(-9))
+    ),
+    Bug(
+        "a follower of one job who never ends",
+        _TOLD,
+        "no more comes",
+        planted(Following, "_is_the_end", _goes_on),
+    ),
+    Bug(
+        "a follower of one job who hears all", _TOLD, "it was told of", planted(Following, "_wants", _of_all)
+    ),
+)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug.plant(monkeypatch)
+    violations = found_by(bug).violations
+    said = [f"{violation.rule}: {violation.text}" for violation in violations]
+    assert any(violation.rule == bug.rule and bug.says in violation.text for violation in violations), said
+
+
+@pytest.mark.parametrize("shown_by", sorted({bug.shown_by for bug in BUGS}))
+def test_without_them_the_same_runs_pass(shown_by: str) -> None:
+    for seed in {bug.seed for bug in BUGS if bug.shown_by == shown_by}:
+        clean = evolve(BUGS[0], shown_by=shown_by, seed=seed)
+        assert not found_by(clean).violations
