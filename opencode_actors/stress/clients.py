@@ -17,7 +17,7 @@ from opencode_actors.machines.vocabulary import JobId, JobSnapshot
 from opencode_actors.stress import looks
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.judge import Judge
-from opencode_actors.stress.plan import PlannedFault, PlannedJob
+from opencode_actors.stress.plan import Plan, PlannedFault, PlannedJob
 from opencode_actors.stress.refusals import unfounded
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.service import NoAnswer, Service
@@ -32,7 +32,8 @@ _WANDERERS = 3
 # What was forgotten ends as soon as it has cleaned up behind itself.
 _LETS_GO_WITHIN = 20.0
 _LOOKS_BACK = 0.3  # the share of looks at what may be over
-_ASKED_TWICE = 0.2  # the share of those who think that they had no answer
+# The shares of those who think that they had no answer: at once, and long after that.
+_ASKED_TWICE, _ASKED_LATE = 0.2, 0.4
 # Of all jobs, by their rolls: followed from the beginning, from what was told last, and when it is over.
 _FROM_THE_BEGINNING, _FROM_NOW, _WHEN_OVER = 0.6, 0.75, 0.9
 
@@ -43,7 +44,7 @@ class Clients:
     judge: Judge
     rng: random.Random
     nursery: trio.Nursery
-    seed: int
+    plan: Plan
     look_every: float
     starting: Counter[str] = field(factory=Counter[str])
     refused: dict[str, int] = field(factory=dict[str, int])
@@ -55,7 +56,7 @@ class Clients:
 
     async def want(self, planned: PlannedJob) -> None:
         """One job, from the moment when somebody wants it. Asked again when the service is gone meanwhile."""
-        since, key = trio.current_time(), f"stress-{self.seed}-{planned.number}"
+        since, key = trio.current_time(), f"stress-{self.plan.seed}-{planned.number}"
         self.starting[planned.session] += 1
         try:
             job = await self._start(planned, key)
@@ -68,13 +69,20 @@ class Clients:
             reached = 0 if planned.roll < _FROM_NOW else self.service.reached
             self.service.watch(Watcher(job, planned.number, reached))
         if planned.roll < _ASKED_TWICE:
-            again = await self._start(planned, key)
-            if again not in (job, None):
-                text = f"{job} and {again} are one prompt, asked for twice under one key"
-                self.judge.findings.broke("one job for each prompt", trio.current_time(), text)
+            await self._start_again(job, planned, key)
         if planned.cancel_after is not None:
             await trio.sleep(planned.cancel_after)
             await self._cancel(file)
+        if _ASKED_TWICE <= planned.roll < _ASKED_LATE:
+            scenario = self.plan.scenario
+            await trio.sleep(min(planned.roll * scenario.duration, scenario.settle_within / 2))
+            await self._start_again(job, planned, key)
+
+    async def _start_again(self, job: JobId, planned: PlannedJob, key: str) -> None:
+        again = await self._start(planned, key)
+        if again not in (job, None):
+            text = f"{job} and {again} are one prompt, asked for twice under one key"
+            self.judge.findings.broke("one job for each prompt", trio.current_time(), text)
 
     async def _start(self, planned: PlannedJob, key: str) -> JobId | None:
         while True:

@@ -123,7 +123,7 @@ class _Run:
             self.judge,
             rng,
             nursery,
-            self.plan.seed,
+            self.plan,
             look_every=max(self.plan.scenario.duration / _LOOKS, 0.1),
             refused=self.refused,
         )

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from opencode_actors.kernel import jobs
 from opencode_actors.kernel.hub import Following, Hub
+from opencode_actors.kernel.jobs import Jobs
 
 from .planting import Bug, found_by, planted
 
-_TOLD = "every notice is told"
+_TOLD, _ONE = "every notice is told", "one job for each prompt"
 
 
 def _after(more: int) -> Any:
@@ -34,6 +36,17 @@ def _of_all(right: Any, self: Following, notice: Any) -> bool:
     return True
 
 
+def _lasts(seconds: float) -> Any:
+    return lambda monkeypatch: monkeypatch.setattr(jobs, "KEY_LASTS", seconds)
+
+
+async def _of_this_life(right: Any, self: Jobs, key: Any) -> Any:
+    """Not one of a job that had ended before this service began."""
+    known = await right(self, key)
+    here = known is not None and (known.job in self.entries or self._finished.get(known.job) is not None)
+    return known if here else None
+
+
 BUGS = (
     Bug("a follower of one job who misses one", _TOLD, "was not told", planted(Hub, "follow", _after(1))),
     Bug(
@@ -47,6 +60,14 @@ BUGS = (
     ),
     Bug(
         "a follower of one job who hears all", _TOLD, "it was told of", planted(Following, "_wants", _of_all)
+    ),
+    Bug("a key that lasts for a moment", _ONE, "asked for twice under one key", _lasts(20.0)),
+    Bug(
+        "a key that dies with its service",
+        _ONE,
+        "asked for twice under one key",
+        planted(Jobs, "keyed", _of_this_life),
+        "killed while it writes",
     ),
 )
 
