@@ -13,7 +13,7 @@ from attrs import define, field
 from opencode_actors.errors import OpencodeActorsError, RequestGone, UnknownSession
 from opencode_actors.kernel.system import SystemStatistics
 from opencode_actors.machines.notices import InputWanted, JobEnded
-from opencode_actors.machines.vocabulary import JobId, JobSnapshot
+from opencode_actors.machines.vocabulary import JobId, JobSnapshot, RequestKind
 from opencode_actors.stress import looks
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.judge import Judge
@@ -151,9 +151,7 @@ class Clients:
 
     async def _say(self, notice: InputWanted, word: str, file: JobFile) -> None:
         try:
-            await self.service.call(
-                "answer", lambda face: face.answer(notice.job, notice.request, answers=word)
-            )
+            await self.service.call("answer", partial(_answer, notice=notice, word=word))
         except NoAnswer:
             file.unsure.add(word)
             return
@@ -330,6 +328,15 @@ class Clients:
 
 async def _status(face: Face, *, job: JobId) -> JobSnapshot:
     return await face.status(job)
+
+
+async def _answer(face: Face, *, notice: InputWanted, word: str) -> None:
+    if notice.kind is RequestKind.QUESTION:
+        await face.answer(notice.job, notice.request, answers=word)
+    elif word == "yes":
+        await face.answer(notice.job, notice.request, reply="once")
+    else:
+        await face.answer(notice.job, notice.request, reply="reject", message=word)
 
 
 async def _close(face: Face, *, session: str) -> object:

@@ -94,8 +94,18 @@ class DoorFace:
     async def cancel(self, job: JobId) -> JobSnapshot:
         return snapshot_of(await self._call("cancel", job_id=job))
 
-    async def answer(self, job: JobId, request: str, *, answers: str) -> None:
-        await self._call("answer", job_id=job, request_id=request, answers=answers)
+    async def answer(
+        self,
+        job: JobId,
+        request: str,
+        *,
+        answers: str | None = None,
+        reply: str | None = None,
+        message: str = "",
+    ) -> None:
+        said = {"answers": answers, "reply": reply, "message": message}
+        given = {name: value for name, value in said.items() if value}
+        await self._call("answer", job_id=job, request_id=request, **given)
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice:
         piece = await self._call("output", job_id=job, offset=offset, limit=limit)

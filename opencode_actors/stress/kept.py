@@ -10,6 +10,7 @@ from opencode_actors.machines.notices import InputEnd
 from opencode_actors.machines.vocabulary import JobSnapshot, OnCrash
 from opencode_actors.settings import Settings
 from opencode_actors.stress.files import JobFile
+from opencode_actors.stress.scenario import Talk
 from opencode_actors.stress.talk import ToolLine, expected_of
 from opencode_actors.stress.truth import ALL_DEATHS
 from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, killed_between
@@ -51,10 +52,19 @@ def wrong_ends(file: JobFile, settings: Settings, tolerance: Tolerance, hits: Se
             Excuse.WRITTEN_LATE, hits, since, at
         ):
             continue
-        taken = request in file.answers
-        if taken and end is not InputEnd.ANSWERED:
-            yield f"{request} took an answer, and was told to be {end.value}"
-        if end is InputEnd.ANSWERED and not taken and not file.unsure:
-            yield f"{request} took no answer, and was told to be answered"
+        taken = file.answers.get(request)
+        if taken is not None and end is not _end_of(taken, file):
+            yield f"{request} took the answer {taken}, and was told to be {end.value}"
+        if end in _BY_SOMEBODY and taken is None and not file.unsure:
+            yield f"{request} took no answer, and was told to be {end.value}"
         if end is InputEnd.UNANSWERED and at - since < settings.question_timeout - tolerance.slack:
             yield f"{request} was told to be unanswered after {at - since:.1f} s"
+
+
+_BY_SOMEBODY = frozenset({InputEnd.ANSWERED, InputEnd.REJECTED})
+
+
+def _end_of(taken: str, file: JobFile) -> InputEnd:
+    """To a question anything is an answer."""
+    asks_leave = file.planned is not None and file.planned.talk is Talk.PERMISSION
+    return InputEnd.REJECTED if asks_leave and taken == "no" else InputEnd.ANSWERED

@@ -48,6 +48,11 @@ _OF_THE_RUN = frozenset(
 )  # fmt: skip
 
 
+# The command that a prompt runs by permission alone, and the rule that has it asked for.
+ASKED_FOR = "echo yes"
+ASKS = f"bash:{ASKED_FOR}=ask"
+
+
 class Arrival(Enum):
     """When jobs come: at an even pace, at random, or many at the same moment."""
 
@@ -65,6 +70,7 @@ class Talk(Enum):
     TOOL = "tool"
     CHILD = "child"
     QUESTION = "question"
+    PERMISSION = "permission"
     HANG = "hang"
 
 
@@ -173,7 +179,7 @@ class Scenario:
             )
 
     def settings_over(self, base: Settings) -> Settings:
-        """`base` with what the scenario sets. Raises `SettingsError`."""
+        """`base` with what the scenario sets, and with the rule `ASKS`. Raises `SettingsError`."""
         given = {
             key: str(value).lower() if isinstance(value, bool) else str(value)
             for key, value in self.settings.items()
@@ -184,7 +190,8 @@ class Scenario:
             for name, source in loaded.sources.items()
             if source.place == "command line"
         }
-        return evolve(base, **changed)
+        settings = evolve(base, **changed)
+        return evolve(settings, permission_rules=(*settings.permission_rules, ASKS))
 
 
 # A scenario is the same on every host: nobody's openclaw.json has a say in it.

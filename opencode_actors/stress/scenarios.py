@@ -14,7 +14,8 @@ _EVERY_TALK: Mapping[Talk, int] = {
     Talk.BURST: 1,
     Talk.TOOL: 2,
     Talk.CHILD: 1,
-    Talk.QUESTION: 2,
+    Talk.QUESTION: 1,
+    Talk.PERMISSION: 1,
     Talk.HANG: 1,
 }
 

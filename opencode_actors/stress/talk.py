@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from opencode_actors.stress.scenario import Talk
+from opencode_actors.stress.scenario import ASKED_FOR, Talk
 from opencode_actors.testing.provider_markers import steps_of
 from opencode_actors.testing.provider_script import CallTool, Hang, Say, Step
 
@@ -27,9 +27,11 @@ class Words:
 
 @frozen
 class ToolLine:
-    """`[bash] make test (exit 0, 3.2 s)`; how long it took is the world's."""
+    """`[bash] make test (exit 0, 3.2 s)`; how long it took is the world's. One that is `asked_for` may be refused, and
+    the model goes on."""
 
     tool: str
+    asked_for: bool = False
 
 
 Expected = tuple[Words | ToolLine, ...]
@@ -59,6 +61,8 @@ def write_prompt(talk: Talk, number: int, rng: random.Random, *, pace: float = 1
             return f"{_echo(f'{name} asks a child')}\n::task {inner}\n{end}"
         case Talk.QUESTION:
             return f"{_echo(f'{name} asks')}\n::ask Shall job {number} go on? | yes | no\n{end}"
+        case Talk.PERMISSION:
+            return f"{_echo(f'{name} asks')}\n::bash {ASKED_FOR}\n{end}"
         case Talk.HANG:
             return f"{_echo(f'{name} falls silent')}\n::pause {rng.randint(0, 5) * pace:g}\n::hang"
 
@@ -77,7 +81,7 @@ def expected_of(prompt: str) -> Expected:
         elif isinstance(step, CallTool):
             if words:
                 found.append(Words(words))
-            found.append(ToolLine(step.name))
+            found.append(ToolLine(step.name, ASKED_FOR in step.arguments))
             words = ""
     return (*found, Words(words)) if words else tuple(found)
 
@@ -114,7 +118,7 @@ def wrong_output(expected: Expected, output: str, *, whole: bool) -> str | None:
         if line is None:
             return None if not whole and not rest else _differs(f"{start}[{piece.tool}] …", rest, at)
         at += line.end()
-        if not _ended_well(piece.tool, line.group()):
+        if not piece.asked_for and not _ended_well(piece.tool, line.group()):
             if whole or at != len(output):
                 return f"a tool that failed did not end the answer at {at}: {line.group()!r}"
             return None

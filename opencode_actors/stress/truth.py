@@ -17,7 +17,7 @@ from opencode_actors.settings import Settings
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
-from opencode_actors.stress.scenario import FaultKind, Talk
+from opencode_actors.stress.scenario import ASKS, FaultKind, Talk
 from opencode_actors.stress.windows import Excuse, Hit, Tolerance, excused, killed_between
 
 # Whoever gives up a silent provider first: this system, or OpenCode, which asks it a few times again.
@@ -289,9 +289,10 @@ class Evidence:
     # ---- what it should have felt
 
     def misheard(self, file: JobFile) -> str | None:
-        """What the model was told in answer to its question is what was taken for one."""
+        """What the model was told in answer to its question is what was taken for one; a command that is permitted
+        says yes by itself."""
         job = file.planned
-        if self.ledger is None or job is None or job.talk is not Talk.QUESTION:
+        if self.ledger is None or job is None or not self._asks(job):
             return None
         if file.was_doubtful or (
             file.end is not None and file.end.failure is not None and file.end.failure.cause is Cause.STORE
@@ -311,6 +312,10 @@ class Evidence:
         if file.end is not None and file.end.status is JobStatus.COMPLETED and not taken <= heard:
             return f"{sorted(taken)} was taken, and the model was told {sorted(heard)}"
         return None
+
+    def _asks(self, job: PlannedJob) -> bool:
+        by_permission = job.talk is Talk.PERMISSION and ASKS in self.settings.permission_rules
+        return by_permission or job.talk is Talk.QUESTION
 
     def overdue(self, file: JobFile) -> str | None:
         """A silence that nothing else disturbed and that lasted longer than one may."""

@@ -70,7 +70,15 @@ class Face(Protocol):
 
     async def cancel(self, job: JobId) -> JobSnapshot: ...
 
-    async def answer(self, job: JobId, request: str, *, answers: str) -> None: ...
+    async def answer(
+        self,
+        job: JobId,
+        request: str,
+        *,
+        answers: str | None = None,
+        reply: str | None = None,
+        message: str = "",
+    ) -> None: ...
 
     async def output(self, job: JobId, *, offset: int, limit: int) -> OutputSlice: ...
 

@@ -74,11 +74,14 @@ class FakeServers:
         disk: str = "",
         behaviour: FakeBehaviour | None = None,
         providers: Mapping[str, Any] | None = None,
+        permission: Mapping[str, Any] | None = None,
     ) -> FakeServer:
-        """A server at `url`, with what an earlier one left on the disk of that name (default: the url). `providers` is
-        that block of its config."""
+        """A server at `url`, with what an earlier one left on the disk of that name (default: the url). `providers` and
+        `permission` are those blocks of its config."""
         kept = self._disks.setdefault(disk or url, FakeDisk())
-        server = FakeServer(url, user, password, kept, behaviour or self.behaviour, work_on, providers or {})
+        server = FakeServer(
+            url, user, password, kept, behaviour or self.behaviour, work_on, providers or {}, permission or {}
+        )
         self._servers[url] = server
         self._nursery.start_soon(server.run)
         return server
@@ -109,10 +112,17 @@ class FakeServers:
         url = self._urls[container.id] = f"http://127.0.0.1:{container.run.port}"
         environment = container.spec.environment
         password = environment.get(_PASSWORD, "")
-        providers = json.loads(environment.get(_CONFIG, "{}")).get("provider")
+        config = json.loads(environment.get(_CONFIG, "{}"))
         mounts = (str(m.source) for m in container.spec.mounts if m.target.endswith(_DATA))
         disk = next(mounts, container.name)
-        self.start(url, password=password, disk=disk, providers=providers).spawn = container.spawn
+        server = self.start(
+            url,
+            password=password,
+            disk=disk,
+            providers=config.get("provider"),
+            permission=config.get("permission"),
+        )
+        server.spawn = container.spawn
 
     def on_exit(self, container: FakeContainer, death: object) -> None:  # noqa: ARG002 - it dies of anything
         """For `FakeEngine(on_exit=…)`: the server dies with its container."""

@@ -118,7 +118,9 @@ class FakeServer:
     disk: FakeDisk = field(repr=False)
     behaviour: FakeBehaviour = field(repr=False)
     _work: Callable[[FakeServer, ConversationId, Work], Awaitable[None]] = field(repr=False)
-    providers: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)  # as its config has them
+    # As its config has them.
+    providers: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
+    permission: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
     alive: bool = True
     listening: bool = False
     frozen: bool = False

@@ -10,10 +10,14 @@ from attrs import evolve
 from opencode_actors.kernel import jobs
 from opencode_actors.kernel.hub import Following, Hub
 from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.ports import PermissionReply
+from opencode_actors.testing.fake_calls import ToolRun
+from opencode_actors.testing.fake_opencode import FakeOpenCode
 
 from .planting import Bug, found_by, planted
 
 _TOLD, _ONE = "every notice is told", "one job for each prompt"
+_ANSWER = "a request takes one answer"
 
 
 def _after(more: int) -> Any:
@@ -47,6 +51,20 @@ async def _of_this_life(right: Any, self: Jobs, key: Any) -> Any:
     return known if here else None
 
 
+async def _permitted(right: Any, self: FakeOpenCode, request: str, reply: Any, **named: Any) -> None:
+    del reply, named
+    await right(self, request, PermissionReply.ONCE)
+
+
+async def _without_a_word(right: Any, self: FakeOpenCode, request: str, reply: Any, **named: Any) -> None:
+    del named
+    await right(self, request, reply)
+
+
+def _nothing_is_asked_for(right: Any, self: ToolRun) -> str:
+    return "allow"
+
+
 BUGS = (
     Bug("a follower of one job who misses one", _TOLD, "was not told", planted(Hub, "follow", _after(1))),
     Bug(
@@ -68,6 +86,24 @@ BUGS = (
         "asked for twice under one key",
         planted(Jobs, "keyed", _of_this_life),
         "killed while it writes",
+    ),
+    Bug(
+        "a permission that is always given",
+        _ANSWER,
+        "told ['yes'], and what was taken is ['no']",
+        planted(FakeOpenCode, "answer_permission", _permitted),
+    ),
+    Bug(
+        "a refusal without its word",
+        _ANSWER,
+        "['no'] was taken, and the model was told []",
+        planted(FakeOpenCode, "answer_permission", _without_a_word),
+    ),
+    Bug(
+        "a permission that nobody is asked for",
+        _ANSWER,
+        "told ['yes'], and what was taken is []",
+        planted(ToolRun, "_action", _nothing_is_asked_for),
     ),
 )
 

@@ -271,7 +271,9 @@ async def test_an_answer_may_be_lost_with_a_service_that_was_killed_just_before(
     judge = Judge(Settings(model="scripted/demo"), findings, late=0.3)
     judge.noticed(WANTED, trio.current_time())
     async with trio.open_nursery() as nursery:
-        clients = Clients(cast(Service, _NeverSure()), judge, rng, nursery, 0, look_every=1.0)
+        clients = Clients(
+            cast(Service, _NeverSure()), judge, rng, nursery, make_plan(DEFAULTS[0], 0), look_every=1.0
+        )
         again = random.Random(2)
         assert again.random() > 0.3
         killed_at = trio.current_time() + again.uniform(0.0, 20.0) - killed_ago
