@@ -192,6 +192,10 @@ DEFAULTS: tuple[Scenario, ...] = (
         FaultKind.SERVICE_KILLED,
         onCrash="resume",
     ),
+    # More jobs than a system remembers of those that have ended, and more notices.
+    evolve(
+        _scenario("a long day", sessions=6, cancelled=0.2), jobs=300, duration=3600.0, prompts={Talk.SHORT: 1}
+    ),
     _scenario("everything at once", *FaultKind, times=1),
 )
 

@@ -8,8 +8,10 @@ import pytest
 from attrs import evolve
 
 from opencode_actors.kernel import jobs
+from opencode_actors.kernel.finished import Finished
 from opencode_actors.kernel.hub import Following, Hub
 from opencode_actors.kernel.jobs import Jobs
+from opencode_actors.machines import job
 from opencode_actors.ports import PermissionReply
 from opencode_actors.testing.fake_calls import ToolRun
 from opencode_actors.testing.fake_opencode import FakeOpenCode
@@ -65,6 +67,30 @@ def _nothing_is_asked_for(right: Any, self: ToolRun) -> str:
     return "allow"
 
 
+def _for_ever(right: Any, self: Finished, job: Any, ended: Any) -> None:
+    self._ended[job] = ended
+
+
+def _all_notices(right: Any, self: Hub, notice: Any) -> None:
+    self.position = notice.seq
+    self._recent.append(notice)
+
+
+_LEFT: list[object] = []
+
+
+def _leaves_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine is, as if it were its own."""
+    monkeypatch.setattr(job, "_LEFT", _LEFT, raising=False)
+    _LEFT.clear()
+
+    def settled(right: Any, state: Any, *rest: Any, **named: Any) -> Any:
+        _LEFT.append(state.id)
+        return right(state, *rest, **named)
+
+    planted(job, "_settle_stopped", settled)(monkeypatch)
+
+
 BUGS = (
     Bug("a follower of one job who misses one", _TOLD, "was not told", planted(Hub, "follow", _after(1))),
     Bug(
@@ -87,6 +113,21 @@ BUGS = (
         planted(Jobs, "keyed", _of_this_life),
         "killed while it writes",
     ),
+    Bug(
+        "ends remembered for ever",
+        "bounded",
+        "ends of",
+        planted(Finished, "remember", _for_ever),
+        "a long day",
+    ),
+    Bug(
+        "notices remembered for ever",
+        "bounded",
+        "notices of",
+        planted(Hub, "_remember", _all_notices),
+        "a long day",
+    ),
+    Bug("something left of each job that was stopped", "bounded", "things more than before", _leaves_one),
     Bug(
         "a permission that is always given",
         _ANSWER,
