@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,8 @@ from opencode_actors.stress.worlds import Face
 
 # A mailbox has 64 places for outsiders; what an actor started itself comes beside them.
 MOST_WAITING = 64 + 192
+# More than that ask at one moment, after so many looks.
+_CROWD, _CROWD_LOOKS, _CROWDS_AT = 2 * MOST_WAITING, 5, 10
 _WANDERERS = 3
 # What was forgotten ends as soon as it has cleaned up behind itself.
 _LETS_GO_WITHIN = 20.0
@@ -50,6 +53,7 @@ class Clients:
     refused: dict[str, int] = field(factory=dict[str, int])
     most_waiting: int = 0
     wanderers: list[Wanderer] = field(factory=list[Wanderer])
+    _crowded: bool = False
     _lingers: dict[str, float] = field(factory=dict[str, float])  # since when something forgotten does
 
     # ---- who wants something done
@@ -202,9 +206,11 @@ class Clients:
                 self.judge.findings.broke("an end ends the work", now, text, session=session, job=file.number)
 
     async def look(self) -> None:
-        """For ever: what is said of a job, and how much waits in the system."""
-        while True:
+        """For ever: what is said of a job, and how much waits in the system; once everybody asks at one moment."""
+        for looks_before in itertools.count():
             await trio.sleep(self.look_every)
+            if looks_before >= _CROWDS_AT and not self._crowded:
+                await self._crowd()
             files = self.judge.unsettled
             if self.rng.random() < _LOOKS_BACK:
                 files = tuple(file for file in self.judge.files.values() if file.planned is not None)
@@ -239,6 +245,19 @@ class Clients:
             judge.findings.broke("what is told is so", now, wrong, session=session, job=file.number)
         for wrong in looks.wrong_sessions(judge, session, sessions):
             judge.findings.broke("what is told is so", now, wrong, session=session)
+
+    async def _crowd(self) -> None:
+        """Around one job, where what waits can be looked at meanwhile."""
+        live, files = self.service.live, self.judge.unsettled
+        if live is None or live.face is not live.inside or not files:
+            return
+        self._crowded = True
+        async with trio.open_nursery() as nursery:
+            for _ in range(_CROWD):
+                nursery.start_soon(self._call, "status", partial(_status, job=files[0].id))
+            for _ in range(_CROWD_LOOKS):
+                await trio.lowlevel.checkpoint()
+                self._bounded(live.inside.statistics())
 
     def _bounded(self, statistics: SystemStatistics) -> None:
         now = trio.current_time()

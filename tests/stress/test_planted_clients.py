@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from attrs import evolve
 
 from opencode_actors.kernel import jobs
@@ -76,6 +77,10 @@ def _all_notices(right: Any, self: Hub, notice: Any) -> None:
     self._recent.append(notice)
 
 
+def _any_number(right: Any, places: int) -> Any:
+    return right(10**9)
+
+
 _LEFT: list[object] = []
 
 
@@ -128,6 +133,12 @@ BUGS = (
         "a long day",
     ),
     Bug("something left of each job that was stopped", "bounded", "things more than before", _leaves_one),
+    Bug(
+        "any number of letters",
+        "bounded",
+        "messages wait for",
+        planted(trio, "Semaphore", _any_number),
+    ),
     Bug(
         "a permission that is always given",
         _ANSWER,
