@@ -36,7 +36,8 @@ ENDS_CHILDREN = 1.0
 @define(eq=False, kw_only=True)
 class FakeWorld:
     """`open_store` gives each system its own access to what outlives it over the wire that it is given, and
-    `webhook` its way to the receiver; `enter` lets clients in."""
+    `webhook` its way to the receiver; `enter` lets clients in. `held_on` is what it did not let
+    go of while it ran."""
 
     name: str
     settings: Settings
@@ -50,6 +51,7 @@ class FakeWorld:
     enter: Callable[[System], AbstractAsyncContextManager[Live]] | None = None
     unchecked: tuple[str, ...] = ()
     leave: Leave = Leave.ALL
+    held_on: Sequence[str] = ()
     _wire: Wire = field(factory=Wire)
     _system: System | None = None
 
@@ -123,4 +125,4 @@ class FakeWorld:
         left += [f"the server at {server.url}" for server in servers.running()]
         if streams := engine.statistics().streams:
             left.append(f"{streams} streams of the engine's events")
-        return tuple(left)
+        return (*left, *self.held_on)

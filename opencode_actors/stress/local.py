@@ -27,7 +27,7 @@ from opencode_actors.adapters.openclaw_hooks import HttpWebhook
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.door.client import Client, connect
 from opencode_actors.door.files import Whereabouts
-from opencode_actors.door.limits import Limits
+from opencode_actors.door.limits import MIB, Limits
 from opencode_actors.door.methods import SystemDesk
 from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
@@ -39,6 +39,7 @@ from opencode_actors.ports import EngineInfo
 from opencode_actors.settings import Settings
 from opencode_actors.store.journal import open_journal
 from opencode_actors.store.port import Store
+from opencode_actors.stress.deaf import be_deaf
 from opencode_actors.stress.door_face import open_face
 from opencode_actors.stress.fake_faults import FakeFaults
 from opencode_actors.stress.fake_world import ENDS_CHILDREN, FakeWorld
@@ -148,7 +149,7 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 nursery.start_soon(front.serve)
 
             faults.engine.on_start, faults.engine.on_exit = on_start, servers.on_exit
-            engine = await faults.engine.info()
+            engine, held_on = await faults.engine.info(), list[str]()
             yield FakeWorld(
                 name="local",
                 settings=settings,
@@ -158,7 +159,8 @@ async def _open_world(plan: Plan) -> AsyncGenerator[FakeWorld]:
                 directories=None,
                 webhook=Overheard(webhook, receiver, settings.notify_timeout),
                 rng=random.Random(plan.seed),  # noqa: S311 - the plan's seed
-                enter=partial(_through_the_door, engine),
+                enter=partial(_through_the_door, engine, held_on),
+                held_on=held_on,
                 late=0.3,
             )
             await webhook.aclose()
@@ -179,9 +181,11 @@ def _alone() -> Generator[None]:
 
 
 @asynccontextmanager
-async def _through_the_door(engine: EngineInfo, system: System) -> AsyncGenerator[Live]:
-    """As `serve` opens it, which has asked its `engine` before, but for the files that say where it is."""
-    limits = Limits()
+async def _through_the_door(engine: EngineInfo, held_on: list[str], system: System) -> AsyncGenerator[Live]:
+    """As `serve` opens it, which has asked its `engine` before, but for the files that say where it is. `held_on` is
+    told what its door does not let go of."""
+    # Less than usual of what waits for a client that does not read: that is soon reached.
+    limits = Limits(backlog=MIB)
     async with trio.open_nursery() as nursery:
         about = About(
             version=version("opencode-actors"),
@@ -200,9 +204,16 @@ async def _through_the_door(engine: EngineInfo, system: System) -> AsyncGenerato
                 started_at=about.started_at,
             )
             connecting: Callable[[], AbstractAsyncContextManager[Client]] = partial(connect, where, _TOKEN)
+            nursery.start_soon(_try_deaf, door.url, held_on)
             async with open_face(connecting, inside=system) as live:
                 yield live
         nursery.cancel_scope.cancel()
+
+
+async def _try_deaf(url: str, held_on: list[str]) -> None:
+    wrong = await be_deaf(url, _TOKEN)
+    if wrong is not None:
+        held_on.append(wrong)
 
 
 def _explained(failure: Failure) -> tuple[str, str]:

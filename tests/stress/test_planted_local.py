@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 from opencode_actors.adapters.openclaw_hooks import HttpWebhook
 from opencode_actors.adapters.opencode import HttpOpenCode
+from opencode_actors.door.backlog import Backlog
 from opencode_actors.store.output_files import OutputFiles
 from opencode_actors.stress.local import run_local
 from opencode_actors.stress.plan import make_plan
@@ -54,6 +56,10 @@ async def _stays_open(right: Any, self: HttpOpenCode) -> None:
 
 def _a_byte_too_far(right: Any, self: OutputFiles, job: Any, offset: int, limit: int) -> Any:
     return right(self, job, offset + (offset > 0), limit)
+
+
+def _holds_all(right: Any, self: Backlog, size: int) -> None:
+    self._bytes += size
 
 
 BUGS = (
@@ -103,6 +109,13 @@ def test_a_bug_that_is_planted_in_an_adapter_is_found(bug: Bug, monkeypatch: pyt
     violations = run_local(make_plan(CALM, bug.seed)).violations
     said = [f"{violation.rule}: {violation.text}" for violation in violations]
     assert any(violation.rule == bug.rule and bug.says in violation.text for violation in violations), said
+
+
+def test_a_door_that_holds_all_for_who_does_not_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames have 5 s to be ended."""
+    planted(Backlog, "hold", _holds_all)(monkeypatch)
+    report = run_local(make_plan(evolve(CALM, duration=20.0), 1))
+    assert [violation.text for violation in report.violations if "is still let in" in violation.text]
 
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
