@@ -249,7 +249,8 @@ class Clients:
     async def _crowd(self) -> None:
         """Around one job, where what waits can be looked at meanwhile."""
         live, files = self.service.live, self.judge.unsettled
-        if live is None or live.face is not live.inside or not files:
+        inside = live.inside if live is not None and live.face is live.inside else None
+        if inside is None or not files:
             return
         self._crowded = True
         async with trio.open_nursery() as nursery:
@@ -257,7 +258,7 @@ class Clients:
                 nursery.start_soon(self._call, "status", partial(_status, job=files[0].id))
             for _ in range(_CROWD_LOOKS):
                 await trio.lowlevel.checkpoint()
-                self._bounded(live.inside.statistics())
+                self._bounded(inside.statistics())
 
     def _bounded(self, statistics: SystemStatistics) -> None:
         now = trio.current_time()

@@ -11,8 +11,9 @@ from trio_websocket import ConnectionClosed, wrap_client_stream
 from opencode_actors.door.frames import encode
 from opencode_actors.door.limits import KIB, MIB
 
-# Of answers, without what they say: more than a backlog of 1 MiB and what a socket keeps, which is 4 MiB.
-_ANSWERS = 8 * MIB
+# Of answers, without what they say: more than waits for a client, and than a socket keeps of small segments.
+_ANSWERS = 3 * MIB
+_SEGMENT = 536
 _BATCH = 64
 # What a call asks is not known, so its answer is nothing but this and an error.
 _ID = 250 * "i"
@@ -25,9 +26,12 @@ async def be_deaf(url: str, token: str) -> str | None:
     """Until the door lets go of it, or ends; what is wrong, if it does neither."""
     where, wrong = urlsplit(url), None
     try:
-        async with await trio.open_tcp_stream(where.hostname or "", where.port or 0) as stream:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
-            async with trio.open_nursery() as nursery:
+        with trio.socket.socket() as sock:
+            # With those of loopback, which have 64 KiB, the door's socket would keep megabytes.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+            await sock.connect((where.hostname, where.port))
+            async with trio.SocketStream(sock) as stream, trio.open_nursery() as nursery:
                 websocket = await wrap_client_stream(
                     nursery,
                     stream,

@@ -27,7 +27,7 @@ from opencode_actors.adapters.openclaw_hooks import HttpWebhook
 from opencode_actors.adapters.opencode import HttpOpenCode
 from opencode_actors.door.client import Client, connect
 from opencode_actors.door.files import Whereabouts
-from opencode_actors.door.limits import MIB, Limits
+from opencode_actors.door.limits import KIB, Limits
 from opencode_actors.door.methods import SystemDesk
 from opencode_actors.door.results import About
 from opencode_actors.door.serving import Address, open_door
@@ -185,7 +185,7 @@ async def _through_the_door(engine: EngineInfo, held_on: list[str], system: Syst
     """As `serve` opens it, which has asked its `engine` before, but for the files that say where it is. `held_on` is
     told what its door does not let go of."""
     # Less than usual of what waits for a client that does not read: that is soon reached.
-    limits = Limits(backlog=MIB)
+    limits = Limits(backlog=512 * KIB)
     async with trio.open_nursery() as nursery:
         about = About(
             version=version("opencode-actors"),
@@ -204,9 +204,10 @@ async def _through_the_door(engine: EngineInfo, held_on: list[str], system: Syst
                 started_at=about.started_at,
             )
             connecting: Callable[[], AbstractAsyncContextManager[Client]] = partial(connect, where, _TOKEN)
-            nursery.start_soon(_try_deaf, door.url, held_on)
-            async with open_face(connecting, inside=system) as live:
+            async with open_face(connecting, inside=system) as live, trio.open_nursery() as beside:
+                beside.start_soon(_try_deaf, door.url, held_on)
                 yield live
+                beside.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 
 

@@ -43,8 +43,8 @@ def _of_all(right: Any, self: Following, notice: Any) -> bool:
     return True
 
 
-def _lasts(seconds: float) -> Any:
-    return lambda monkeypatch: monkeypatch.setattr(jobs, "KEY_LASTS", seconds)
+def _lasts_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KEY_LASTS", 20.0)
 
 
 async def _of_this_life(right: Any, self: Jobs, key: Any) -> Any:
@@ -110,7 +110,7 @@ BUGS = (
     Bug(
         "a follower of one job who hears all", _TOLD, "it was told of", planted(Following, "_wants", _of_all)
     ),
-    Bug("a key that lasts for a moment", _ONE, "asked for twice under one key", _lasts(20.0)),
+    Bug("a key that lasts for a moment", _ONE, "asked for twice under one key", _lasts_for_a_moment),
     Bug(
         "a key that dies with its service",
         _ONE,
