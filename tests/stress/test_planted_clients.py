@@ -150,6 +150,7 @@ BUGS = (
         _ANSWER,
         "['no'] was taken, and the model was told []",
         planted(FakeOpenCode, "answer_permission", _without_a_word),
+        seed=3,
     ),
     Bug(
         "a permission that nobody is asked for",
