@@ -42,6 +42,7 @@ class OutboxOperations:
     url: str
     matrix: Callable[[], Matrix]
     _attempts: set[trio.CancelScope] = field(factory=set[trio.CancelScope], init=False)
+    _hung_up: bool = field(default=False, init=False)
 
     async def perform(self, operation: OutboxOperation, post: Post[OutboxMessage]) -> OutboxMessage:
         match operation:
@@ -74,6 +75,8 @@ class OutboxOperations:
         return self.matrix().tells(matter_of_end(job), session=job.session, channel=channel)
 
     async def _send(self, one: Notification, post: Post[OutboxMessage]) -> None:
+        if self._hung_up:
+            return
         answer = None
         with trio.CancelScope() as attempt:
             self._attempts.add(attempt)
@@ -85,7 +88,9 @@ class OutboxOperations:
             await post(NotificationAnswered(job=one.job, answer=answer))
 
     def hang_up(self) -> None:
-        """What is under way ends without an answer: whoever took it may be told it again."""
+        """What is under way ends without an answer: whoever took it may be told it again. What is about to begin does
+        not."""
+        self._hung_up = True
         for attempt in self._attempts:
             attempt.cancel()
 

@@ -16,7 +16,7 @@ from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.receiver import Receiver, Taken
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.talk import Words, expected_of
-from opencode_actors.stress.windows import MARGIN, Excuse, Hit, excused, overlapping
+from opencode_actors.stress.windows import MARGIN, SERVICE_GOES, Excuse, Hit, excused, overlapping
 
 # Announcements that go out together come together, and no more of them than that.
 _SOON = 0.5
@@ -70,7 +70,7 @@ def wrong_announcements(
         if not moments:
             yield Wrong("its end was announced to nobody", file)
         for before, after in itertools.pairwise(moments):
-            if not _forgotten(before.at, after.at, hits) and not _unheard(before, receiver):
+            if not _forgotten(before.at, after.at, hits) and not _unheard(before, receiver, hits):
                 yield Wrong(f"its end was announced again {after.at - before.at:.1f} s later", file)
         known = file.ended_at is not None and not file.was_doubtful
         if moments and known and moments[0].at < file.ended_since - MARGIN:
@@ -144,11 +144,14 @@ def _unquoted(file: JobFile, said: str) -> str | None:
     return None if any(end in line for line in quoted) else f"its announcement does not quote {end!r}"
 
 
-def _unheard(taken: Taken, receiver: Receiver) -> bool:
+def _unheard(taken: Taken, receiver: Receiver, hits: Sequence[Hit]) -> bool:
     """Whether whoever asked was not there any more when it was answered; it may also have gone just before it was
-    taken, for nobody notices that at once."""
+    taken, for nobody notices that at once. It goes by itself when its time is over, or with its service."""
     return any(
-        one.job == taken.job and one.since <= taken.came <= one.until + _SOON for one in receiver.unheard
+        one.job == taken.job
+        and one.since <= taken.came <= one.until + _SOON
+        and (not one.broken_off or overlapping(hits, SERVICE_GOES, one.until - MARGIN, one.until + MARGIN))
+        for one in receiver.unheard
     )
 
 

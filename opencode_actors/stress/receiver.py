@@ -46,11 +46,12 @@ class Taken:
 
 @frozen
 class Unheard:
-    """An attempt whose answer, if there was one, nobody heard: it was broken off, or its time was over."""
+    """An attempt whose answer, if there was one, nobody heard: it was `broken_off`, or its time was over."""
 
     job: str
     since: float
     until: float
+    broken_off: bool
 
 
 @define(eq=False)
@@ -116,13 +117,14 @@ class Overheard:
     within: float
 
     async def post(self, request: HookRequest) -> HookAnswer:
-        since, heard = trio.current_time(), False
+        since, answer = trio.current_time(), None
         try:
             answer = await self.webhook.post(request)
-            heard = answer.status is not None or trio.current_time() - since < self.within
         finally:
-            if not heard:
-                self.receiver.unheard.append(Unheard(request.key, since, trio.current_time()))
+            now = trio.current_time()
+            if answer is None or (answer.status is None and now - since >= self.within):
+                missed = Unheard(request.key, since, now, broken_off=answer is None)
+                self.receiver.unheard.append(missed)
         return answer
 
 

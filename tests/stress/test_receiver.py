@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from attrs import evolve
 from trio.testing import MockClock
 
 from opencode_actors.machines.vocabulary import JobId
@@ -30,8 +31,8 @@ NOTHING = HookAnswer(status=None, said="no answer")
     [
         (TAKEN, 1.0, 60.0, []),
         (NOTHING, 1.0, 60.0, []),  # it broke off by itself
-        (NOTHING, 2.0, 60.0, [Unheard(JOB, 0.0, 2.0)]),
-        (TAKEN, 1.0, 0.5, [Unheard(JOB, 0.0, 0.5)]),
+        (NOTHING, 2.0, 60.0, [Unheard(JOB, 0.0, 2.0, broken_off=False)]),
+        (TAKEN, 1.0, 0.5, [Unheard(JOB, 0.0, 0.5, broken_off=True)]),
     ],
     ids=["taken", "refused", "given up", "cut off"],
 )
@@ -42,25 +43,32 @@ async def test_what_an_attempt_does_not_hear_the_end_of_is_known(
     overheard = Overheard(FakeWebhook(then=answer, seconds=takes), receiver, within=2.0)
     with trio.move_on_after(patience):
         assert await overheard.post(REQUEST) is answer
-    assert [Unheard(one.job, one.since - began, one.until - began) for one in receiver.unheard] == unheard
+    assert [
+        evolve(one, since=one.since - began, until=one.until - began) for one in receiver.unheard
+    ] == unheard
 
 
 @pytest.mark.parametrize(
-    ("unheard", "wrong"),
+    ("unheard", "ended_at", "excused"),
     [
-        (Unheard(JOB, 9.0, 10.8), []),
-        (Unheard(JOB, 5.0, 7.0), ["its end was announced again 19.3 s later"]),
-        (Unheard("job_2", 9.0, 10.8), ["its end was announced again 19.3 s later"]),
+        (Unheard(JOB, 9.0, 10.8, broken_off=False), 90.0, True),
+        (Unheard(JOB, 5.0, 7.0, broken_off=False), 90.0, False),
+        (Unheard("job_2", 9.0, 10.8, broken_off=False), 90.0, False),
+        (Unheard(JOB, 9.0, 10.8, broken_off=True), 10.5, True),
+        (Unheard(JOB, 9.0, 10.8, broken_off=True), 90.0, False),  # by nobody else than who asked
     ],
 )
 def test_it_is_told_again_who_took_what_nobody_waited_for_any_more(
-    unheard: Unheard, wrong: list[str]
+    unheard: Unheard,
+    ended_at: float,
+    excused: bool,  # noqa: FBT001
 ) -> None:
     taken = [Taken(JOB, 11.0, came=10.0), Taken(JOB, 30.3, came=30.2)]
     receiver = Receiver(taken=taken, unheard=[unheard])
     files = {JOB: JobFile(id=JOB, session="demo")}
-    found = wrong_announcements(receiver, files, [], Settings(model="scripted/demo"), 6.0)
-    assert [one.text for one in found] == wrong
+    hits = [Hit(kind=FaultKind.SERVICE_ENDED, at=ended_at, until=ended_at)]
+    found = wrong_announcements(receiver, files, hits, Settings(model="scripted/demo"), 6.0)
+    assert [one.text for one in found] == ([] if excused else ["its end was announced again 19.3 s later"])
 
 
 @pytest.mark.parametrize(

@@ -248,12 +248,13 @@ async def test_a_session_that_is_just_being_opened_may_be_closed(
 ) -> None:
     assert autojump_clock.autojump_threshold == 0
     judge = Judge(Settings(model="scripted/demo"), Findings(), late=0.3)
-    job = make_plan(DEFAULTS[0], 1).jobs[0]
+    plan = make_plan(DEFAULTS[0], 1)
+    job = plan.jobs[0]
     storm = PlannedFault(
         number=0, kind=FaultKind.CLOSE_STORM, at=0.0, lasts=2.5, session=job.session, roll=0.5
     )
     async with trio.open_nursery() as nursery:
-        clients = Clients(cast(Service, _Writes()), judge, random.Random(2), nursery, 0, look_every=1.0)
+        clients = Clients(cast(Service, _Writes()), judge, random.Random(2), nursery, plan, look_every=1.0)
         if wanted:
             nursery.start_soon(clients.want, job)
             await trio.testing.wait_all_tasks_blocked()
