@@ -15,6 +15,7 @@ from opencode_actors.errors import (
     Busy,
     CallRefused,
     EngineError,
+    NoService,
     OpencodeActorsError,
     RequestGone,
     StoreError,
@@ -82,6 +83,7 @@ class DoorFace:
     _nursery: trio.Nursery
     _lines: list[_Line] = field(factory=list[_Line], init=False)
     connections: int = field(default=0, init=False)
+    over: bool = field(default=False, init=False)  # a call may still wait for a line then
     _opening: trio.Lock = field(factory=trio.Lock, init=False)
 
     async def start(self, prompt: str, *, session: str, key: str) -> Started:
@@ -171,6 +173,8 @@ class DoorFace:
                 failed.append(error)
                 there.set()
 
+        if self.over:
+            raise NoService("the service has ended")
         self._nursery.start_soon(keep)
         await there.wait()
         for error in failed:
@@ -187,5 +191,8 @@ def _read(told: Document) -> Notice | NoticesMissed | None:
 async def open_face(connect: Connecting, *, inside: System | None = None) -> AsyncGenerator[Live]:
     async with trio.open_nursery() as nursery:
         face = DoorFace(connect, nursery)
-        yield Live(face, face.follow, inside, lambda: face.connections)
+        try:
+            yield Live(face, face.follow, inside, lambda: face.connections)
+        finally:
+            face.over = True
         nursery.cancel_scope.cancel()
