@@ -120,12 +120,12 @@ class Overheard:
         since, answer = trio.current_time(), None
         try:
             answer = await self.webhook.post(request)
+            return answer
         finally:
             now = trio.current_time()
             if answer is None or (answer.status is None and now - since >= self.within):
                 missed = Unheard(request.key, since, now, broken_off=answer is None)
                 self.receiver.unheard.append(missed)
-        return answer
 
 
 async def serve_receiver(receiver: Receiver, listener: trio.SocketListener) -> None:
