@@ -41,6 +41,11 @@ from opencode_actors.stress.windows import (
 _SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
 _FULL = frozenset({FaultKind.DISK_FULL})
 
+# What a prompt ends of that OpenCode never asks, because it takes an older one for the last.
+_OF_ANOTHER_PROMPT = frozenset(
+    {Cause.IDLE_TIMEOUT, Cause.REJECTED, Cause.AUTH, Cause.RATE_LIMIT, Cause.PROVIDER}
+)
+
 
 @define(eq=False)
 class Judge:
@@ -507,6 +512,6 @@ class Judge:
 
 
 def _fell_silent(file: JobFile) -> bool:
-    """Whether it was ended because it never said a word."""
+    """Whether it never said a word, and ended of that, or of what a provider says to another prompt."""
     failure = None if file.end is None else file.end.failure
-    return file.heard_at is None and failure is not None and failure.cause is Cause.IDLE_TIMEOUT
+    return file.heard_at is None and failure is not None and failure.cause in _OF_ANOTHER_PROMPT
