@@ -156,7 +156,7 @@ class Conclusion:
         reached, settings = self.world.reached, self.world.settings
         patience = min(settings.header_timeout, settings.chunk_timeout)
         files = self.judge.files.values()
-        misled = {file.session for file in files if self.judge.was_misled(file)}
+        misled = {file.session for file in files if self.judge.endings.was_misled(file)}
         for file, wrong in () if reached is None else reached.wrong(files, patience):
             if file.session not in misled:
                 self._broke_of("each prompt reaches the model once", wrong, file)

@@ -14,17 +14,16 @@ from opencode_actors.stress.announced import wrong_announcements
 from opencode_actors.stress.bounds import Bounds
 from opencode_actors.stress.climbs import skipped, too_slow
 from opencode_actors.stress.earshot import Earshot
+from opencode_actors.stress.endings import Endings
 from opencode_actors.stress.files import JobFile
 from opencode_actors.stress.findings import Findings
 from opencode_actors.stress.housing import Housing
-from opencode_actors.stress.kept import differs, told_too_often, wrong_ends
 from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.plan import PlannedJob
 from opencode_actors.stress.receiver import Receiver
 from opencode_actors.stress.restarts import Restarts
 from opencode_actors.stress.scenario import FaultKind
 from opencode_actors.stress.starving import Starving
-from opencode_actors.stress.talk import expected_of, repeats, until_interrupted, without_remark, wrong_output
 from opencode_actors.stress.truth import DEATHS, Evidence, Word
 from opencode_actors.stress.windows import (
     Excuse,
@@ -40,11 +39,6 @@ from opencode_actors.stress.windows import (
 # What a job gives by itself: a reminder comes also from one that is silent.
 _SIGNS = (n.JobStarted, n.OutputAdded, n.ToolStarted, n.TodosChanged, n.InputWanted, n.InputAnswered)
 _FULL = frozenset({FaultKind.DISK_FULL})
-
-# What a prompt ends of that OpenCode never asks, because it takes an older one for the last.
-_OF_ANOTHER_PROMPT = frozenset(
-    {Cause.IDLE_TIMEOUT, Cause.REJECTED, Cause.AUTH, Cause.RATE_LIMIT, Cause.PROVIDER}
-)
 
 
 @define(eq=False)
@@ -67,7 +61,7 @@ class Judge:
     evidence: Evidence = field(init=False)
     starving: Starving = field(init=False)
     housing: Housing = field(init=False)
-    bounds: Bounds = field(init=False)
+    endings: Endings = field(init=False)
     running: dict[str, JobId] = field(factory=dict[str, JobId])
     waiting: dict[str, dict[JobId, JobFile]] = field(
         factory=lambda: defaultdict[str, dict[JobId, JobFile]](dict)
@@ -79,8 +73,9 @@ class Judge:
         self.earshot = Earshot(self.tolerance)
         self.starving = Starving(self.earshot, self.hits)
         self.housing = Housing(self.settings, self.earshot, self.hits)
-        self.bounds = Bounds(self.settings, self.tolerance, self.hits, self.ledger)
         self.evidence = Evidence(self.settings, self.tolerance, self.hits, ledger=self.ledger)
+        bounds = Bounds(self.settings, self.tolerance, self.hits, self.ledger)
+        self.endings = Endings(self.settings, self.tolerance, self.hits, self.evidence, bounds)
 
     # ---- what clients and the world say
 
@@ -173,7 +168,7 @@ class Judge:
             file.sign_at = self.earshot.earliest(now)
         # What the disk had no room for is told at once, and again with the number that it gets later.
         # What was asked for may be ahead of what was told.
-        over = file.end is not None and not file.recalled and self._is_recorded(file)
+        over = file.end is not None and not file.recalled and self.endings.is_recorded(file)
         if over and not isinstance(notice, n.JobEnded):
             self._broke("nothing after the end", now, f"{type(notice).__name__} came after its end", file)
         match notice:
@@ -290,7 +285,7 @@ class Judge:
             return
         if file.end is not None:
             text = f"it ended {file.end.status.value}, and then {end.status.value}{why}"
-            if self._is_recorded(file):
+            if self.endings.is_recorded(file):
                 self._broke("settles once", now, text, file)
             return
         file.end, file.ended_at, file.ended_since = end, now, self.earshot.earliest(now)
@@ -311,12 +306,6 @@ class Judge:
         ):
             text = f"an answer was waited for for {now - since:.1f} s, and questionTimeout is {bound:g} s"
             self._broke("a silence ends", now, text, file)
-
-    def _is_recorded(self, file: JobFile) -> bool:
-        """Whether its end was durable: on a full disk it is told all the same, and may be heard later."""
-        if file.ended_at is None:
-            return True
-        return not excused(Excuse.NOT_RECORDED, self.hits, file.ended_since, file.ended_at)
 
     def _climbed(self, file: JobFile, end: JobSnapshot, now: float) -> None:
         wrong = skipped(end.climb)
@@ -399,72 +388,8 @@ class Judge:
             return
         if file.heard_at is not None and file.asked_at is not None:
             self.latencies["first text"].append(file.heard_at - file.asked_at)
-        if status.status is not file.end.status and self._is_recorded(file):
-            text = f"it ended {file.end.status.value}, and is said to be {status.status.value}"
-            self._broke("settles once", now, text, file)
-        elif not file.was_doubtful and (wrong := differs(file.end, status)):
-            self._broke("what is kept was told", now, wrong, file)
-        if wrong := told_too_often(file, self.settings, self.hits):
-            self._broke("told once", now, wrong, file)
-        for wrong in wrong_ends(file, self.settings, self.tolerance, self.hits):
-            self._broke("requests end as they were answered", now, wrong, file)
-        told = "".join(file.text)
-        if told != output and self._is_recorded(file):
-            text = f"{len(told)} characters were told, and {len(output)} are kept"
-            self._broke("whole output", now, text, file)
-        file.interrupted = self._gone_on_with(file, output)
-        whole = file.end.status.value == "completed" and not file.full and not file.interrupted
-        said = without_remark(output) if file.full else output
-        said = until_interrupted(said) if file.interrupted else said
-        expected = expected_of(file.planned.prompt)
-        wrong = wrong_output(expected, said, whole=whole)
-        # A model that is asked again, because an older message is taken for the last one, says it again.
-        again = not whole and self._set_back(file) and repeats(expected, said)
-        if wrong and not again and not self.was_misled(file):
-            self._broke("whole output", now, wrong, file)
-        for wrong in self.bounds.broken(file, output):
-            self._broke("a bound is kept", now, wrong, file)
-        if file.full is not file.end.output_truncated and self._is_recorded(file):
-            self._broke(
-                "whole output", now, f"it is full: {file.full}, and said to be: {not file.full}", file
-            )
-        wrong = self.evidence.untrue(file)
-        if wrong and not (_fell_silent(file) and self.was_misled(file)):
-            self._broke("the true cause", now, wrong, file)
-        wrong = self.evidence.misheard(file)
-        if wrong:
-            self._broke("a request takes one answer", now, wrong, file)
-        wrong = self.evidence.overdue(file)
-        if wrong:
-            self._broke("a silence ends", now, wrong, file)
-
-    def _gone_on_with(self, file: JobFile, output: str) -> bool:
-        """Whether it says so, and has a reason."""
-        return (
-            self.settings.on_crash == OnCrash.RESUME.value
-            and until_interrupted(output) != output
-            and any(
-                hit.kind in DEATHS and hit.session == file.session and hit.at >= file.started_since
-                for hit in self.hits
-            )
-        )
-
-    def _set_back(self, file: JobFile) -> bool:
-        """Whether its turn may have been under way when the clock was."""
-        return any(
-            hit.kind is FaultKind.CLOCK_STEP and file.started_since <= hit.at <= (file.ended_at or hit.at)
-            for hit in self.hits
-        )
-
-    def was_misled(self, file: JobFile) -> bool:
-        """Whether the clock may have been set back after its session had looked for that, and before its prompt was
-        there: OpenCode takes an older prompt for the last one then, and answers that."""
-        if file.started_at is None:
-            return False
-        since, until = file.started_since - self.tolerance.settles, file.heard_at or file.ended_at
-        return any(
-            hit.kind is FaultKind.CLOCK_STEP and since <= hit.at <= (until or hit.at) for hit in self.hits
-        )
+        for rule, wrong in self.endings.wrong(file, status, output):
+            self._broke(rule, now, wrong, file)
 
     def check_taken(self, receiver: Receiver | None, now: float) -> None:
         if receiver is None or self.unsettled:
@@ -509,9 +434,3 @@ class Judge:
 
     def _broke(self, rule: str, now: float, text: str, file: JobFile) -> None:
         self.findings.broke(rule, now, text, session=file.session, job=file.number)
-
-
-def _fell_silent(file: JobFile) -> bool:
-    """Whether it never said a word, and ended of that, or of what a provider says to another prompt."""
-    failure = None if file.end is None else file.end.failure
-    return file.heard_at is None and failure is not None and failure.cause in _OF_ANOTHER_PROMPT
