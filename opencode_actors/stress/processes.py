@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,14 +30,28 @@ def open_files(pid: int) -> tuple[str, ...]:
 
 def living(marker: str) -> tuple[str, ...]:
     """The command lines with `marker` in them, of all processes of this host but this one."""
-    found: list[str] = []
+    return tuple(line for _, line in _found(marker))
+
+
+def end_monitors(marker: str) -> None:
+    """Podman's of containers that it was just starting when it was killed: it knows nothing of them, and nobody else ends
+    them. Each has a process that was never let begin."""
+    for pid, line in _found(marker):
+        if Path(line.split()[0]).name != "conmon":
+            continue
+        with suppress(OSError):
+            waiting = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+            for one in (*map(int, waiting), pid):
+                os.kill(one, signal.SIGKILL)
+
+
+def _found(marker: str) -> Iterator[tuple[int, str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):  # it ended while we looked
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 if marker in line:
-                    found.append(line)
-    return tuple(found)
+                    yield int(entry.name), line
 
 
 def kinds_of_files(names: Iterable[str]) -> Counter[str]:

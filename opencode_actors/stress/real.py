@@ -28,7 +28,7 @@ from opencode_actors.settings import Settings
 from opencode_actors.stress.ledger import Ledger
 from opencode_actors.stress.once import Reached
 from opencode_actors.stress.plan import Plan, PlannedFault
-from opencode_actors.stress.processes import living, resident
+from opencode_actors.stress.processes import end_monitors, living, resident
 from opencode_actors.stress.real_faults import RealFaults
 from opencode_actors.stress.receiver import Receiver, serve_receiver
 from opencode_actors.stress.report import Progress, Report
@@ -214,10 +214,10 @@ class RealWorld:
         owner = self.faults.owner
         found = await self.engine.list({OWNER_LABEL: owner})
         left += [f"container {one.name}" for one in found]
-        with trio.move_on_after(_LETS_GO_WITHIN):
-            await trio.lowlevel.checkpoint()
-            while self._processes(owner):  # noqa: ASYNC110 - conmon ends a moment after its container
-                await trio.sleep(_LOOK_EVERY)
+        await self._until_they_have_ended(owner)
+        if self.faults.engine_killed and not found:
+            end_monitors(f"opencode-actors-{owner}")
+            await self._until_they_have_ended(owner)
         left += [f"process {line}" for line in self._processes(owner)]
         left += [f"file {path}" for path in self.home.temporary.iterdir()]
         if (self.settings.sessions_dir / "door.json").exists():
@@ -225,6 +225,12 @@ class RealWorld:
         if self.home.crashes.is_dir():
             left += [f"a bug: {path.read_text()[-2000:]}" for path in self.home.crashes.iterdir()]
         return tuple(left)
+
+    async def _until_they_have_ended(self, owner: str) -> None:
+        with trio.move_on_after(_LETS_GO_WITHIN):
+            await trio.lowlevel.checkpoint()
+            while self._processes(owner):  # noqa: ASYNC110 - conmon ends a moment after its container
+                await trio.sleep(_LOOK_EVERY)
 
     def _processes(self, owner: str) -> tuple[str, ...]:
         """Of its containers, and with its folder in their command lines; the engine's own service is ours."""

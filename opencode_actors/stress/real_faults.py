@@ -72,6 +72,7 @@ class RealFaults:
     nursery: trio.Nursery
     owner: str = ""
     service: int = 0
+    engine_killed: bool = False
     _lasting: Lasting = field(factory=Lasting)
     _felt_before: dict[int, int] = field(factory=dict[int, int])
     _stopped: dict[int, int] = field(factory=dict[int, int])
@@ -234,6 +235,7 @@ class RealFaults:
             return False
         if fault.kind is FaultKind.ENGINE_AWAY:
             os.kill(pid, signal.SIGKILL)
+            self.engine_killed = True
         else:
             os.kill(pid, signal.SIGSTOP)
             self._stopped[fault.number] = pid
