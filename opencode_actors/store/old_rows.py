@@ -59,7 +59,7 @@ SELECT COALESCE(used, 0.0), key, used, {_MAY_GO} FROM sessions INDEXED BY by_use
 # Two counts that need nothing but an index each: what both ask for at once is read from every session's row.
 _HOW_MANY_SPOKEN = """
 SELECT (SELECT COUNT(*) FROM sessions WHERE newest IS NOT NULL)
-    - (SELECT COUNT(*) FROM sessions WHERE newest IS NOT NULL AND server IS NOT NULL)
+    - (SELECT COUNT(*) FROM sessions INDEXED BY attached WHERE newest IS NOT NULL AND server IS NOT NULL)
 """
 # One that was only forked off, or only has directories, was used when something was announced of it last; where that is
 # not kept any more, it is older than all others.
