@@ -59,6 +59,8 @@ from opencode_actors.testing.http_front import HttpFront
 
 _log = logging.getLogger("opencode_actors")
 
+# A door that ends waits up to 5 s for a frame that nobody reads: a service of a second or two would be most of that.
+_DEAF_AFTER = 2.0
 _TOKEN = "no-secret-of-anybody"  # noqa: S105 - of a door on loopback, for seconds
 
 
@@ -212,6 +214,7 @@ async def _through_the_door(engine: EngineInfo, held_on: list[str], system: Syst
 
 
 async def _try_deaf(url: str, held_on: list[str]) -> None:
+    await trio.sleep(_DEAF_AFTER)
     wrong = await be_deaf(url, _TOKEN)
     if wrong is not None:
         held_on.append(wrong)
