@@ -210,7 +210,7 @@ CREATE TRIGGER kept_follows_an_output AFTER UPDATE OF bytes ON outputs
     BEGIN UPDATE kept SET bytes = bytes + new.bytes - old.bytes; END;
 CREATE TRIGGER kept_shrinks_with_an_output AFTER DELETE ON outputs
     BEGIN UPDATE kept SET bytes = bytes - old.bytes; END;
-CREATE INDEX ended_by_age ON jobs (created, number, session, key, id) WHERE settled = 1;
+CREATE INDEX ended_by_age ON jobs (created) WHERE settled = 1;
 ALTER TABLE sessions ADD COLUMN used REAL;
 UPDATE sessions SET used = (SELECT MAX(created) FROM jobs WHERE session = sessions.key);
 CREATE TRIGGER used_comes_with_a_job AFTER INSERT ON jobs WHEN new.created IS NOT NULL BEGIN

@@ -88,6 +88,7 @@ def not_done(
     for file in files:
         first = min((at for rung, at in file.climbed if rung in _DOES), default=0.0)
         before = [word.status for word in words.get(file.session, ()) if word.at < first]
+        own = _done_to(file.session, asked) if file.climbed else []
         for rung, at in file.climbed:
             since, until = at - tolerance.slack, at + tolerance.slack
             if excused(Excuse.WRITTEN_LATE, hits, at):
@@ -101,8 +102,7 @@ def not_done(
             verb = _DOES.get(rung)
             if verb is None or any(spared) or (before and before[-1] not in _HAS_A_CONTAINER):
                 continue
-            own = (deed for deed in _done_to(file.session, asked) if deed.verb == verb)
-            if not any(since <= deed.at <= until for deed in own):
+            if not any(deed.verb == verb and since <= deed.at <= until for deed in own):
                 yield file, f"{rung.name} was told, and the engine was not asked to {verb} its container"
 
 

@@ -79,21 +79,19 @@ class ToolRun:
         return False
 
     def _action(self) -> str:
-        """By the last rule of its conversation that matches, then as the server was set up, and else by its config."""
+        """By the last rule of its conversation that matches, and else by the last one of its server's config."""
         tool = "edit" if self.call.name in ("write", "edit") else self.call.name
         said = tool_title(None, self._arguments)
         rules = self.server.stored(self.message.info.conversation).rules
         for rule in reversed(rules):
             if fnmatchcase(tool, rule["permission"]) and fnmatchcase(said, rule["pattern"]):
                 return rule["action"]
-        if self.server.behaviour.asks_permission(self.call.name, self._arguments):
-            return "ask"
-        action = "allow"
-        for key, patterns in self.server.permission.items():
-            if fnmatchcase(tool, key):
-                table = {"*": patterns} if isinstance(patterns, str) else patterns
-                action = [action, *(to for pattern, to in table.items() if fnmatchcase(said, pattern))][-1]
-        return action
+        for key, patterns in reversed(tuple(self.server.permission.items())):
+            table = {"*": patterns} if isinstance(patterns, str) else patterns
+            for pattern, action in reversed(table.items()):
+                if fnmatchcase(tool, key) and fnmatchcase(said, pattern):
+                    return str(action)
+        return "allow"
 
     async def _perform(self) -> None:
         match self.call.name:

@@ -88,7 +88,7 @@ class FakeEngine:
         factory=dict[ContainerId, FakeContainer], init=False, repr=False
     )
     calls: deque[tuple[Verb, str]] = field(factory=lambda: deque(maxlen=10_000), init=False)
-    asked: list[Deed] = field(factory=list[Deed], init=False)
+    asked: list[Deed] = field(factory=list[Deed], init=False)  # whole: it is looked at when all is over
     _counts: Counter[str] = field(factory=Counter[str], init=False)
     _refusals: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)
     _delays: dict[Verb, EngineTrouble] = field(factory=dict[Verb, EngineTrouble], init=False)

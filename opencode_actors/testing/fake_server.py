@@ -65,16 +65,11 @@ def _all_but_nowhere(directory: str) -> bool:
     return directory != "/nowhere"
 
 
-def _asks_nothing(tool: str, arguments: Mapping[str, Any]) -> bool:  # noqa: ARG001 - as asked
-    return False
-
-
 @frozen(kw_only=True)
 class FakeBehaviour:
     """How a fake server is set up. Seconds are trio's."""
 
     script: Script = demo_script
-    asks_permission: Callable[[str, Mapping[str, Any]], bool] = _asks_nothing
     start_up: float = 0.0  # until it listens; before, connections are refused
     deaf: float = 0.0  # from then on requests are taken and never answered
     directory: str = "/workspace"

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import pytest
 import trio
@@ -53,6 +53,7 @@ E = TypeVar("E")
 
 BINARY = "OPENCODE_ACTORS_TEST_OPENCODE"
 ASKED_FOR = "echo permitted"  # the one command for which both servers ask a permission
+_PERMISSION = {"*": "allow", "bash": {"*": "allow", f"{ASKED_FOR}*": "ask"}}
 PASSWORD = "a password of the tests"
 # Of a second provider, with which all servers have little patience.
 IMPATIENT = "impatient/demo"
@@ -203,7 +204,7 @@ class FakeProcess:
         self._server.crash()
 
     def start(self) -> None:
-        self._server = self._servers.start(self.endpoint.url, password=PASSWORD, providers=_providers(""))
+        self._server = _start(self._servers, self.endpoint.url)
 
     def freeze(self) -> None:
         self._server.freeze()
@@ -251,8 +252,12 @@ class FrontProcess:
 
     def _begin(self, front: HttpFront) -> None:
         self._front, self.endpoint = front, Endpoint(url=front.url, password=PASSWORD)
-        self._server = self._servers.start(front.url, password=PASSWORD, providers=_providers(""))
+        self._server = _start(self._servers, front.url)
         self._nursery.start_soon(front.serve)
+
+
+def _start(servers: FakeServers, url: str) -> FakeServer:
+    return servers.start(url, password=PASSWORD, providers=_providers(""), permission=_PERMISSION)
 
 
 def _set_back(server: FakeServer, conversation: ConversationId) -> None:
@@ -260,13 +265,9 @@ def _set_back(server: FakeServer, conversation: ConversationId) -> None:
         stored.info = evolve(stored.info, created_at=stored.info.created_at + _HOUR)
 
 
-def _asks_permission(tool: str, arguments: Mapping[str, Any]) -> bool:
-    return tool == "bash" and str(arguments["command"]).startswith(ASKED_FOR)
-
-
 @asynccontextmanager
 async def fake_server_bench() -> AsyncGenerator[ServerBench, None]:
-    async with open_fake_servers(FakeBehaviour(asks_permission=_asks_permission)) as servers:
+    async with open_fake_servers(FakeBehaviour()) as servers:
         process = FakeProcess(servers)
         bench = ServerBench(process, process.connect())
         await bench.wait_ready()
@@ -276,7 +277,7 @@ async def fake_server_bench() -> AsyncGenerator[ServerBench, None]:
 @asynccontextmanager
 async def front_bench() -> AsyncGenerator[ServerBench, None]:
     async with (
-        open_fake_servers(FakeBehaviour(asks_permission=_asks_permission)) as servers,
+        open_fake_servers(FakeBehaviour()) as servers,
         trio.open_nursery() as nursery,
     ):
         process = FrontProcess(servers, nursery)
@@ -359,7 +360,7 @@ class RealProcess:
             "share": "disabled",
             "snapshot": False,
             "enabled_providers": list(providers),
-            "permission": {"*": "allow", "bash": {"*": "allow", f"{ASKED_FOR}*": "ask"}},
+            "permission": _PERMISSION,
             "provider": providers,
         }
         return {

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 import trio
 import trio.testing
@@ -27,18 +24,14 @@ from opencode_actors.kernel.answers import LONGEST_ANSWER
 from opencode_actors.kernel.hub import Following
 from opencode_actors.kernel.system import Job
 from opencode_actors.machines.vocabulary import JobId
-from opencode_actors.testing.fake_server import FakeBehaviour, FakeServer
+from opencode_actors.testing.fake_server import FakeServer
 
 from .world import SETTINGS, World, open_world
 
 ASK = "::ask Which colour? | Red | Blue\n::say and on"
 
 
-def _every_command(tool: str, arguments: Mapping[str, Any]) -> bool:
-    return tool == "bash"
-
-
-ASKING = FakeBehaviour(asks_permission=_every_command)
+ASKING = evolve(SETTINGS, permission_rules=("bash:*=ask",))
 
 
 async def wanted_by(following: Following) -> InputWanted:
@@ -118,8 +111,8 @@ async def test_p2_nobody_answers_and_the_job_goes_on_exactly_then(
 
 
 async def test_p1_nobody_answers_and_the_job_fails(autojump_clock: trio.testing.MockClock) -> None:
-    settings = evolve(SETTINGS, question_timeout=45.0, on_unanswered="fail")
-    async with open_world(ASKING) as world, world.system(settings) as system:
+    settings = evolve(ASKING, question_timeout=45.0, on_unanswered="fail")
+    async with open_world() as world, world.system(settings) as system:
         final = await (await system.start("::bash true", session="demo")).wait()
         assert final.failure is not None
         assert final.failure.cause is Cause.UNANSWERED
@@ -129,7 +122,7 @@ async def test_p1_nobody_answers_and_the_job_fails(autojump_clock: trio.testing.
 async def test_p8_p9_what_a_sub_agent_asks_while_nobody_hears_is_found_when_the_stream_is_back(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_world(ASKING) as world, world.system() as system:
+    async with open_world() as world, world.system(ASKING) as system:
         job = await system.start("::say begun\n::task ::pause 1\\n::bash true\n::say end", session="demo")
         following = system.follow(job.id)
         async for notice in following:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.report import Report
@@ -47,3 +47,15 @@ def found_by(bug: Bug) -> Report:
     """The run that is known to show it."""
     (scenario,) = (scenario for scenario in DEFAULTS if scenario.name == bug.shown_by)
     return run_virtual(make_plan(scenario, bug.seed))
+
+
+def expect_found(bug: Bug, report: Report) -> None:
+    said = [f"{violation.rule}: {violation.text}" for violation in report.violations]
+    found = (violation for violation in report.violations if violation.rule == bug.rule)
+    assert any(bug.says in violation.text for violation in found), said
+
+
+def expect_nothing(bugs: Sequence[Bug], shown_by: str) -> None:
+    """In the runs of that scenario that show them."""
+    for seed in {bug.seed for bug in bugs if bug.shown_by == shown_by}:
+        assert not found_by(evolve(bugs[0], shown_by=shown_by, seed=seed)).violations

@@ -43,7 +43,7 @@ from opencode_actors.stress.shrink import shrink
 from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.testing.memory_store import MemoryStore
 
-from .planting import Bug, found_by
+from .planting import Bug, expect_found, found_by
 from .planting import planted as _in
 
 
@@ -537,10 +537,9 @@ BUGS = (
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     bug.plant(monkeypatch)
-    violations = found_by(bug).violations
-    said = [f"{violation.rule}: {violation.text}" for violation in violations]
-    assert any(violation.rule == bug.rule and bug.says in violation.text for violation in violations), said
-    assert all(violation.trace for violation in violations)
+    report = found_by(bug)
+    expect_found(bug, report)
+    assert all(violation.trace for violation in report.violations)
 
 
 def test_what_was_found_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
 
 from opencode_actors.kernel import jobs
 from opencode_actors.kernel.finished import Finished
@@ -17,7 +16,7 @@ from opencode_actors.ports import PermissionReply
 from opencode_actors.testing.fake_calls import ToolRun
 from opencode_actors.testing.fake_opencode import FakeOpenCode
 
-from .planting import Bug, found_by, planted
+from .planting import Bug, expect_found, expect_nothing, found_by, planted
 
 _TOLD, _ONE = "every notice is told", "one job for each prompt"
 _ANSWER = "a request takes one answer"
@@ -164,13 +163,9 @@ BUGS = (
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     bug.plant(monkeypatch)
-    violations = found_by(bug).violations
-    said = [f"{violation.rule}: {violation.text}" for violation in violations]
-    assert any(violation.rule == bug.rule and bug.says in violation.text for violation in violations), said
+    expect_found(bug, found_by(bug))
 
 
 @pytest.mark.parametrize("shown_by", sorted({bug.shown_by for bug in BUGS}))
 def test_without_them_the_same_runs_pass(shown_by: str) -> None:
-    for seed in {bug.seed for bug in BUGS if bug.shown_by == shown_by}:
-        clean = evolve(BUGS[0], shown_by=shown_by, seed=seed)
-        assert not found_by(clean).violations
+    expect_nothing(BUGS, shown_by)

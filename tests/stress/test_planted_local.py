@@ -16,7 +16,7 @@ from opencode_actors.stress.local import run_local
 from opencode_actors.stress.plan import make_plan
 from opencode_actors.stress.scenario import Scenario, Talk
 
-from .planting import Bug, planted
+from .planting import Bug, expect_found, planted
 
 # Nothing troubles it: what is wrong is the bug's.
 CALM = Scenario(
@@ -106,9 +106,7 @@ BUGS = (
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_bug_that_is_planted_in_an_adapter_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     bug.plant(monkeypatch)
-    violations = run_local(make_plan(CALM, bug.seed)).violations
-    said = [f"{violation.rule}: {violation.text}" for violation in violations]
-    assert any(violation.rule == bug.rule and bug.says in violation.text for violation in violations), said
+    expect_found(bug, run_local(make_plan(CALM, bug.seed)))
 
 
 def test_a_door_that_holds_all_for_who_does_not_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from opencode_actors.stress.virtual import run_virtual
 from opencode_actors.testing.fake_engine import FakeEngine
 from opencode_actors.testing.memory_store import MemoryStore
 
-from .planting import Bug, found_by, planted
+from .planting import Bug, expect_found, found_by, planted
 
 
 async def _without_its_reason(right: Any, self: Jobs, job: Any) -> Any:
@@ -150,9 +150,7 @@ BUGS = (
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     bug.plant(monkeypatch)
-    violations = found_by(bug).violations
-    said = [f"{violation.rule}: {violation.text}" for violation in violations]
-    assert any(violation.rule == bug.rule and bug.says in violation.text for violation in violations), said
+    expect_found(bug, found_by(bug))
 
 
 def test_an_outbox_that_waits_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
